@@ -1,0 +1,43 @@
+"""Metrics: accuracy matrices, transfer, calibration, slices, and the additive sums that feed them."""
+
+from cl_lib.metrics.accuracy import accuracy, average_accuracy, learning_accuracy
+from cl_lib.metrics.anytime import anytime_accuracy
+from cl_lib.metrics.calibration import Reliability, adaptive_ece, classwise_ece, ece, mce, reliability
+from cl_lib.metrics.scores import Scores
+from cl_lib.metrics.slices import (
+    SliceTable,
+    age_groups,
+    gap,
+    merge_groups,
+    slice_forgetting,
+    slice_table,
+    worst,
+)
+from cl_lib.metrics.sums import ClasswiseSums, GroupSums
+from cl_lib.metrics.transfer import bwt, forgetting, fwt
+
+__all__ = [
+    "ClasswiseSums",
+    "GroupSums",
+    "Reliability",
+    "Scores",
+    "SliceTable",
+    "accuracy",
+    "adaptive_ece",
+    "age_groups",
+    "anytime_accuracy",
+    "average_accuracy",
+    "bwt",
+    "classwise_ece",
+    "ece",
+    "forgetting",
+    "fwt",
+    "gap",
+    "learning_accuracy",
+    "mce",
+    "merge_groups",
+    "reliability",
+    "slice_forgetting",
+    "slice_table",
+    "worst",
+]

@@ -1,0 +1,226 @@
+"""Does the confidence match the accuracy? Errors and diagrams from binned sums, in NumPy.
+
+``bins`` holds, on its last axis, [count, confidence sum, hit sum] of each confidence bin, as `GroupSums.bins` and
+`ClasswiseSums.bins` do (move them with ``.cpu().numpy()``). Only `adaptive_ece`, which needs every sample, works on
+torch tensors, on any device.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.metrics.matrix import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """A reliability diagram: three arrays of the shape (..., B); empty bins are NaN with a count of 0."""
+
+    confidence: Floats
+    accuracy: Floats
+    count: Floats
+
+
+def ece(bins: ArrayLike) -> Floats:
+    r"""Expected calibration error over equal-width bins, with the L1 norm.
+
+    .. math:: ECE = \sum_b \frac{n_b}{n} |acc_b - conf_b|
+
+    Parameters
+    ----------
+    bins : array-like, shape (..., B, 3)
+        [count, confidence sum, hit sum] of each bin.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        In [0, 1]. NaN without samples, and where a sum is NaN.
+
+    Raises
+    ------
+    InputError
+        If the last axis is not 3 long.
+
+    References
+    ----------
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Examples
+    --------
+    Two bins of 4 samples: confidence 0.25, no hit; confidence 0.75, 2 hits.
+
+    >>> float(ece([[4, 1.0, 0], [4, 3.0, 2]]))
+    0.25
+    """
+    count, confidence, hits = _split(bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 without samples is the NaN we want
+        return np.abs(hits - confidence).sum(-1) / count.sum(-1)
+
+
+def mce(bins: ArrayLike) -> Floats:
+    r"""Maximum calibration error over the bins that hold samples.
+
+    .. math:: MCE = \max_{b : n_b > 0} |acc_b - conf_b|
+
+    Parameters
+    ----------
+    bins : array-like, shape (..., B, 3)
+        [count, confidence sum, hit sum] of each bin.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        In [0, 1]. NaN without samples, and where a sum is NaN.
+
+    Raises
+    ------
+    InputError
+        If the last axis is not 3 long.
+
+    References
+    ----------
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Examples
+    --------
+    >>> float(mce([[4, 1.0, 0], [4, 3.0, 1]]))
+    0.5
+    """
+    count, confidence, hits = _split(bins)
+    worst = (np.abs(hits - confidence) / np.maximum(count, 1)).max(-1)
+    return np.where(count.sum(-1) > 0, worst, np.nan)
+
+
+def classwise_ece(bins: ArrayLike) -> Floats:
+    r"""Classwise (static) calibration error: the mean over classes of each class's ECE.
+
+    .. math:: \frac{1}{C} \sum_c \sum_b \frac{n_{b,c}}{n} |\overline{[y = c]}_{b,c} - \bar p_{b,c}|
+
+    Every sample is binned once for every class c, by its probability of c, and is a hit where its label is c. A
+    class without a single label still counts: its probabilities should be zero.
+
+    Parameters
+    ----------
+    bins : array-like, shape (..., C, B, 3)
+        [count, probability sum, hit sum] of each class and bin.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        In [0, 1]. NaN without samples, and where a sum is NaN.
+
+    Raises
+    ------
+    InputError
+        If the last axis is not 3 long.
+
+    References
+    ----------
+    Kull et al., Beyond temperature scaling, NeurIPS 2019 (classwise-ECE); Nixon et al., Measuring Calibration in
+    Deep Learning, CVPR workshops 2019 (static calibration error). Both average over all classes, equally.
+
+    Examples
+    --------
+    >>> float(classwise_ece([[[4, 1.0, 0], [4, 3.0, 2]], [[4, 1.0, 1], [4, 3.0, 3]]]))
+    0.125
+    """
+    return ece(bins).mean(-1)
+
+
+def reliability(bins: ArrayLike) -> Reliability:
+    """Mean confidence, accuracy and count of each bin, as drawn in a reliability diagram.
+
+    Parameters
+    ----------
+    bins : array-like, shape (..., B, 3)
+        [count, confidence sum, hit sum] of each bin.
+
+    Returns
+    -------
+    Reliability
+        Three float64 arrays of the shape (..., B); confidence and accuracy are NaN in empty bins.
+
+    Raises
+    ------
+    InputError
+        If the last axis is not 3 long.
+
+    References
+    ----------
+    DeGroot & Fienberg, The Comparison and Evaluation of Forecasters, The Statistician 1983.
+
+    Examples
+    --------
+    >>> reliability([[4, 1.0, 0], [0, 0.0, 0]]).accuracy
+    array([ 0., nan])
+    """
+    count, confidence, hits = _split(bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(confidence / count, hits / count, count)
+
+
+def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
+    r"""Calibration error over bins of equal mass, found exactly by sorting.
+
+    .. math:: \sum_b \frac{n_b}{n} |acc_b - conf_b|, \qquad b(k) = \lfloor k B / n \rfloor
+              \text{ for the k-th smallest confidence, } k = 0 \dots n - 1
+
+    Bin sizes differ by one at most. Ties: samples of equal confidence may fall on both sides of a boundary; each of
+    them counts with the mean correctness of its tie, so that the result does not depend on the order of the samples.
+
+    Parameters
+    ----------
+    confidence : Tensor, shape (..., N)
+        Probability of the predicted class, in [0, 1]. NaN makes its row NaN.
+    correct : Tensor, shape (..., N)
+        1 where the prediction is right, else 0.
+    bins : int, default 15
+        Number of bins, at least 1. With fewer samples than bins each sample is a bin of its own.
+
+    Returns
+    -------
+    Tensor of float64, shape (...)
+        In [0, 1], on the device of the input. NaN without samples.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or ``bins`` is not positive.
+
+    References
+    ----------
+    Nguyen & O'Connor, Posterior calibration and exploratory analysis for NLP models, EMNLP 2015 (equal-mass bins);
+    Nixon et al. 2019 apply it to every class, this function to the predicted one.
+
+    Examples
+    --------
+    >>> confidence, correct = torch.tensor([0.9, 0.6, 0.8, 0.7]), torch.tensor([1, 0, 0, 1])
+    >>> round(adaptive_ece(confidence, correct, bins=2).item(), 6)
+    0.25
+    """
+    if confidence.shape != correct.shape or confidence.ndim < 1:
+        raise InputError(f"confidence {tuple(confidence.shape)} and correct {tuple(correct.shape)} must be alike")
+    if bins < 1:
+        raise InputError(f"`bins` must be at least 1; got {bins}")
+    size = confidence.shape[-1]
+    ordered, order = confidence.double().sort(-1)
+    hits = correct.double().gather(-1, order)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    tie = starts.cumsum(-1) - 1
+    shared = torch.zeros_like(hits).scatter_add_(-1, tie, hits)
+    shared /= torch.zeros_like(hits).scatter_add_(-1, tie, torch.ones_like(hits)).clamp_(min=1)
+    index = torch.arange(size, device=confidence.device) * bins // max(size, 1)
+    gaps = ordered.new_zeros(*ordered.shape[:-1], bins).index_add_(-1, index, shared.gather(-1, tie) - ordered)
+    return gaps.abs().sum(-1) / size if size else gaps.sum(-1) * torch.nan
+
+
+def _split(bins: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    values = np.asarray(bins, dtype=np.float64)
+    if values.ndim < 2 or values.shape[-1] != 3:
+        raise InputError(f"bins have the shape (..., B, 3); these have {values.shape}")
+    return values[..., 0], values[..., 1], values[..., 2]

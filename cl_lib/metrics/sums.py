@@ -1,0 +1,240 @@
+"""Additive sufficient statistics: sums over samples, by group or by class, kept in float64 on the device.
+
+Sums of two chunks of samples add up to the sums of both, so an evaluation needs the memory of one batch. Replicas
+come first on every axis. A diverged replica's NaN stays in its own sums.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.metrics.scores import BINS, Scores, bin_index, shared
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSums:
+    r"""Sums over the samples of each group: experiences, slices, or any other labelling of the samples.
+
+    Divide by the count for the means: accuracy is ``correct / count``, and so are NLL and Brier. The expected
+    calibration error comes from ``bins``.
+
+    Attributes
+    ----------
+    count, correct, nll, brier : Tensor of float64, shape (R, G)
+        Samples, hits, negative log-likelihood (nats) and Brier score, each summed over the group.
+    bins : Tensor of float64, shape (R, G, B + 1, 3)
+        [count, confidence sum, hit sum] by confidence: B equal-width bins, then one for a confidence of exactly 1
+        (see `bin_index`).
+
+    Examples
+    --------
+    Two samples in group 0, one in group 1, one ignored:
+
+    >>> log_probs = torch.tensor([[[0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [1.0, 0.0]]]).log()
+    >>> scores = Scores.from_log_probs(log_probs, torch.tensor([[0, 1, 1, 0]]))
+    >>> sums = GroupSums.zeros(1, 2).add_(scores, torch.tensor([[0, 0, 1, -1]]))
+    >>> sums.correct / sums.count
+    tensor([[0.5000, 1.0000]], dtype=torch.float64)
+    """
+
+    count: Tensor
+    correct: Tensor
+    nll: Tensor
+    brier: Tensor
+    bins: Tensor
+
+    @classmethod
+    def zeros(
+        cls, replicas: int, groups: int, bins: int = BINS, device: torch.device | str | None = None
+    ) -> "GroupSums":
+        """Sums of no samples.
+
+        Parameters
+        ----------
+        replicas, groups : int
+            R and G.
+        bins : int, default 15
+            Number of equal-width confidence bins, B.
+        device : torch.device or str, optional
+
+        Returns
+        -------
+        GroupSums
+
+        Examples
+        --------
+        >>> GroupSums.zeros(2, 3).bins.shape
+        torch.Size([2, 3, 16, 3])
+        """
+        flat = torch.zeros(4, replicas, groups, dtype=torch.float64, device=device)
+        binned = torch.zeros(replicas, groups, bins + 1, 3, dtype=torch.float64, device=device)
+        return cls(flat[0], flat[1], flat[2], flat[3], binned)
+
+    def add_(self, scores: Scores, group: Tensor) -> "GroupSums":
+        """Add samples, in place.
+
+        Parameters
+        ----------
+        scores : Scores
+            Of R replicas and N samples.
+        group : Tensor of int64, shape (R, N) or (1, N)
+            Group of each sample, below G; samples with a negative group are ignored.
+
+        Returns
+        -------
+        GroupSums
+            Itself.
+
+        Raises
+        ------
+        InputError
+            If shapes or numbers of bins differ, or a group is G or more.
+        """
+        replicas, groups = self.count.shape
+        bins = self.bins.shape[2]
+        _check_same("bins", scores.bins + 1, bins)
+        _check_same("replicas", scores.confidence.shape[0], replicas)
+        slot = _slots(shared(group, replicas, scores.nll.shape[1], "group"), groups, "group")
+        one = torch.ones_like(scores.nll)
+        for total, values in (
+            (self.count, one),
+            (self.correct, scores.correct),
+            (self.nll, scores.nll),
+            (self.brier, scores.brier),
+        ):
+            total += _summed(slot, values, total.numel()).view_as(total)
+        size = self.bins[..., 0].numel()
+        place = torch.where(slot < replicas * groups, slot * bins + scores.bin, size)
+        for number, values in enumerate((one, scores.confidence, scores.correct)):
+            self.bins[..., number] += _summed(place, values, size).view(replicas, groups, bins)
+        return self
+
+    def __add__(self, other: "GroupSums") -> "GroupSums":
+        """Sums over the samples of both. Raises InputError if the shapes differ."""
+        _check_same("shapes of sums", tuple(self.bins.shape), tuple(other.bins.shape))
+        return GroupSums(
+            self.count + other.count,
+            self.correct + other.correct,
+            self.nll + other.nll,
+            self.brier + other.brier,
+            self.bins + other.bins,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ClasswiseSums:
+    r"""Calibration sums of every class: each sample is binned C times, by its probability of each class.
+
+    Attributes
+    ----------
+    bins : Tensor of float64, shape (R, E, C, B + 1, 3)
+        [count, probability sum, hit sum] by experience, class c and bin of p_c; a sample is a hit where y = c.
+
+    Examples
+    --------
+    >>> scores = Scores.from_log_probs(torch.tensor([[[0.75, 0.25], [0.5, 0.5]]]).log(), torch.tensor([[0, 1]]))
+    >>> sums = ClasswiseSums.zeros(1, 1, 2).add_(scores, torch.tensor([[0, 0]]))
+    >>> sums.bins.sum(-2)[0, 0]  # class by [count, probability sum, hit sum]
+    tensor([[2.0000, 1.2500, 1.0000],
+            [2.0000, 0.7500, 1.0000]], dtype=torch.float64)
+    """
+
+    bins: Tensor
+
+    @classmethod
+    def zeros(
+        cls,
+        replicas: int,
+        experiences: int,
+        classes: int,
+        bins: int = BINS,
+        device: torch.device | str | None = None,
+    ) -> "ClasswiseSums":
+        """Sums of no samples.
+
+        Parameters
+        ----------
+        replicas, experiences, classes : int
+            R, E and C.
+        bins : int, default 15
+            Number of equal-width bins, B.
+        device : torch.device or str, optional
+
+        Returns
+        -------
+        ClasswiseSums
+
+        Examples
+        --------
+        >>> ClasswiseSums.zeros(2, 5, 10).bins.shape
+        torch.Size([2, 5, 10, 16, 3])
+        """
+        shape = (replicas, experiences, classes, bins + 1, 3)
+        return cls(torch.zeros(shape, dtype=torch.float64, device=device))
+
+    def add_(self, scores: Scores, experience: Tensor) -> "ClasswiseSums":
+        """Add samples, in place.
+
+        Parameters
+        ----------
+        scores : Scores
+            Of R replicas, N samples and C classes.
+        experience : Tensor of int64, shape (R, N) or (1, N)
+            Experience of each sample, below E; samples with a negative one are ignored.
+
+        Returns
+        -------
+        ClasswiseSums
+            Itself.
+
+        Raises
+        ------
+        InputError
+            If shapes or numbers of bins differ, or an experience is E or more.
+        """
+        replicas, experiences, classes, bins, _ = self.bins.shape
+        _check_same("bins", scores.bins + 1, bins)
+        _check_same("replicas and classes", tuple(scores.probabilities.shape[::2]), (replicas, classes))
+        slot = _slots(shared(experience, replicas, scores.nll.shape[1], "experience"), experiences, "experience")
+        size = self.bins[..., 0].numel()
+        column = torch.arange(classes, device=slot.device)
+        index = bin_index(scores.probabilities, scores.bins)
+        place = (slot.unsqueeze(-1) * classes + column) * bins + index
+        place = torch.where((slot < replicas * experiences).unsqueeze(-1), place, size)
+        # Only the label's own class is a hit: (R, N) values, not (R, N, C).
+        own = place.gather(-1, scores.target.unsqueeze(-1)).squeeze(-1)
+        hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)
+        parts = (
+            _summed(place, torch.ones_like(scores.probabilities), size),
+            _summed(place, scores.probabilities, size),
+            _summed(own, hit, size),
+        )
+        for number, part in enumerate(parts):
+            self.bins[..., number] += part.view(self.bins.shape[:-1])
+        return self
+
+    def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":
+        """Sums over the samples of both. Raises InputError if the shapes differ."""
+        _check_same("shapes of sums", tuple(self.bins.shape), tuple(other.bins.shape))
+        return ClasswiseSums(self.bins + other.bins)
+
+
+def _slots(group: Tensor, groups: int, name: str) -> Tensor:
+    """Flat index of (replica, group); one slot past the end for what is ignored."""
+    if group.numel() and group.max() >= groups:
+        raise InputError(f"`{name}` must lie below {groups}; the largest is {int(group.max())}")
+    first = torch.arange(len(group), device=group.device).unsqueeze(-1) * groups
+    return torch.where(group < 0, len(group) * groups, group + first)
+
+
+def _summed(slot: Tensor, values: Tensor, size: int) -> Tensor:
+    """Float64 sums of the values of each slot; the slot past the end is dropped."""
+    total = torch.zeros(size + 1, dtype=torch.float64, device=values.device)
+    return total.index_add_(0, slot.reshape(-1), values.reshape(-1).double())[:-1]
+
+
+def _check_same(name: str, left: object, right: object) -> None:
+    if left != right:
+        raise InputError(f"{name} must agree: {left} and {right}")

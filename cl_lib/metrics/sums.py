@@ -98,17 +98,13 @@ class GroupSums:
         _check_same("replicas", scores.confidence.shape[0], replicas)
         slot = _slots(shared(group, replicas, scores.nll.shape[1], "group"), groups, "group")
         one = torch.ones_like(scores.nll)
-        for total, values in (
-            (self.count, one),
-            (self.correct, scores.correct),
-            (self.nll, scores.nll),
-            (self.brier, scores.brier),
-        ):
-            total += _summed(slot, values, total.numel()).view_as(total)
-        size = self.bins[..., 0].numel()
-        place = torch.where(slot < replicas * groups, slot * bins + scores.bin, size)
+        _add_(self.count, slot, one)
+        _add_(self.correct, slot, scores.correct)
+        _add_(self.nll, slot, scores.nll)
+        _add_(self.brier, slot, scores.brier)
+        place = slot * bins + scores.bin
         for number, values in enumerate((one, scores.confidence, scores.correct)):
-            self.bins[..., number] += _summed(place, values, size).view(replicas, groups, bins)
+            _add_(self.bins[..., number], place, values)
         return self
 
     def __add__(self, other: "GroupSums") -> "GroupSums":
@@ -198,21 +194,14 @@ class ClasswiseSums:
         _check_same("bins", scores.bins + 1, bins)
         _check_same("replicas and classes", tuple(scores.probabilities.shape[::2]), (replicas, classes))
         slot = _slots(shared(experience, replicas, scores.nll.shape[1], "experience"), experiences, "experience")
-        size = self.bins[..., 0].numel()
-        column = torch.arange(classes, device=slot.device)
-        index = bin_index(scores.probabilities, scores.bins)
-        place = (slot.unsqueeze(-1) * classes + column) * bins + index
-        place = torch.where((slot < replicas * experiences).unsqueeze(-1), place, size)
+        column = torch.arange(classes, device=slot.device) * bins
+        place = (slot * classes * bins).unsqueeze(-1) + column + bin_index(scores.probabilities, scores.bins)
         # Only the label's own class is a hit: (R, N) values, not (R, N, C).
         own = place.gather(-1, scores.target.unsqueeze(-1)).squeeze(-1)
         hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)
-        parts = (
-            _summed(place, torch.ones_like(scores.probabilities), size),
-            _summed(place, scores.probabilities, size),
-            _summed(own, hit, size),
-        )
-        for number, part in enumerate(parts):
-            self.bins[..., number] += part.view(self.bins.shape[:-1])
+        _add_(self.bins[..., 0], place, torch.ones_like(scores.probabilities))
+        _add_(self.bins[..., 1], place, scores.probabilities)
+        _add_(self.bins[..., 2], own, hit)
         return self
 
     def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":
@@ -229,10 +218,12 @@ def _slots(group: Tensor, groups: int, name: str) -> Tensor:
     return torch.where(group < 0, len(group) * groups, group + first)
 
 
-def _summed(slot: Tensor, values: Tensor, size: int) -> Tensor:
-    """Float64 sums of the values of each slot; the slot past the end is dropped."""
-    total = torch.zeros(size + 1, dtype=torch.float64, device=values.device)
-    return total.index_add_(0, slot.reshape(-1), values.reshape(-1).double())[:-1]
+def _add_(total: Tensor, place: Tensor, values: Tensor) -> None:
+    """Add each value to its place in the flattened total (R, G, ...); places in slot R * G are dropped."""
+    width = total.shape[2:].numel()
+    part = torch.zeros(total.numel() + width, dtype=torch.float64, device=values.device)
+    part.index_add_(0, place.reshape(-1), values.reshape(-1).double())
+    total += part[: total.numel()].view(total.shape)
 
 
 def _check_same(name: str, left: object, right: object) -> None:

@@ -1,0 +1,137 @@
+"""Data already in memory, as tensors or NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_lib.datasets.check import check_dataset, check_labels
+from cl_lib.datasets.columns import Column
+from cl_lib.datasets.samples import Dataset, Samples
+from cl_lib.datasets.split import stratified_split
+from cl_lib.errors import InputError
+
+Array = Tensor | np.ndarray
+Scale = float | Sequence[float] | None
+
+MAX_UNNAMED_CLASSES = 100_000  # a larger label is an identifier, not a class number
+
+
+def from_arrays(
+    train: tuple[Array, Array],
+    test: tuple[Array, Array] | float,
+    *,
+    name: str = "arrays",
+    classes: Sequence[str] | None = None,
+    columns: Mapping[str, Any] | None = None,
+    mean: Scale = None,
+    std: Scale = None,
+    seed: int = 0,
+) -> Dataset:
+    """Make a data set of tensors or NumPy arrays, without copying them where their memory can be shared.
+
+    Parameters
+    ----------
+    train : (x, y)
+        `x` of shape (N, *shape), uint8 (images, channels first) or floating, kept in its dtype; `y` of shape (N,),
+        integers in [0, C).
+    test : (x, y), or float in (0, 1)
+        The test part, or the share of every class of `train` to use as one.
+    name : str, default "arrays"
+        Name of the data set.
+    classes : sequence of str, default None
+        Class names; None numbers the classes up to the largest label.
+    columns : mapping, default None
+        Metadata by name: one value per sample, or a pair (train values, test values) where `test` is a part.
+    mean, std : float or sequence of float, default None
+        The model sees ``(x - mean) / std``, per channel or one for all; None is 0, and 255 for uint8, else 1.
+    seed : int, default 0
+        Seed of the stratified split; not used where `test` is a part.
+
+    Returns
+    -------
+    Dataset
+        On the CPU, with `y` as int64.
+
+    Raises
+    ------
+    InputError
+        If `train` or `test` is no pair of arrays, a column does not fit, or `check_dataset` objects.
+
+    Examples
+    --------
+    >>> x, y = np.arange(16, dtype=np.float32).reshape(8, 2), np.array([0, 1] * 4)
+    >>> data = from_arrays((x, y), test=0.25, columns={"sensor": ["a", "a", "b", "b"] * 2})
+    >>> data
+    Dataset(arrays: 6 train + 2 test, 2 classes, float32 (2,), columns sensor)
+    >>> data.train.columns["sensor"]
+    Column(6 samples: a 2, b 4)
+    """
+    first = _pair(f"{name}, train", train)
+    if isinstance(test, int | float):
+        whole = Samples(*first, _columns(name, columns or {}, len(first[1])))
+        fit, held_out = (whole.take(index) for index in stratified_split(whole.y, test, seed))
+    else:
+        second = _pair(f"{name}, test", test)
+        n, m = len(first[1]), len(second[1])
+        # both parts through one column each, so that a category has the same code in both
+        joined = _columns(name, {key: _join(name, key, values) for key, values in (columns or {}).items()}, n + m)
+        fit = Samples(*first, {key: column.take(slice(n)) for key, column in joined.items()})
+        held_out = Samples(*second, {key: column.take(slice(n, None)) for key, column in joined.items()})
+    if classes is None:
+        count = 1 + max([0, *(int(part.y.max()) for part in (fit, held_out) if len(part))])
+        if count > MAX_UNNAMED_CLASSES:
+            raise InputError(f"{name}: the largest label is {count - 1}: number the classes from 0, or give classes=")
+        classes = [str(label) for label in range(count)]
+    if std is None:
+        std = 255.0 if fit.x.dtype == torch.uint8 else 1.0
+    return check_dataset(
+        Dataset(name, fit, held_out, tuple(classes), _floats(0.0 if mean is None else mean), _floats(std))
+    )
+
+
+def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"{where}: give a pair (x, y), not {type(pair).__name__}")
+    x, y = _tensor(where, "x", pair[0]), _tensor(where, "y", pair[1])
+    if not (y.is_floating_point() or y.is_complex()):
+        y = y.long()
+    check_labels(where, x, y)
+    return x, y
+
+
+def _tensor(where: str, what: str, array: Array) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.detach().cpu()
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where}: {what} is a {type(array).__name__}: give a tensor or a NumPy array")
+    if array.dtype.kind not in "biufc":
+        raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
+
+
+def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:
+    made = {}
+    for key, values in columns.items():
+        try:
+            made[key] = Column.of(values)
+        except InputError as error:
+            raise InputError(f"{name}: column {key!r}: {error}") from error
+        if len(made[key].codes) != n:
+            raise InputError(f"{name}: column {key!r} has {len(made[key].codes)} values: give {n}, one per sample")
+    return made
+
+
+def _join(name: str, key: str, values: Any) -> list[object]:
+    if not isinstance(values, tuple | list) or len(values) != 2 or any(isinstance(v, str) for v in values):
+        raise InputError(f"{name}: column {key!r} must be a pair (train values, test values), as test is a part")
+    return [value for part in values for value in getattr(part, "tolist", lambda part=part: part)()]
+
+
+def _floats(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(np.asarray(values, dtype=np.float64).ravel().tolist())

@@ -1,0 +1,118 @@
+"""The one gate that all data pass before any work is done on them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cl_lib.datasets.samples import Dataset, Samples
+from cl_lib.errors import InputError
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Return `dataset` unchanged if its parts fit together.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data to look at: two passes over `x` at most.
+
+    Returns
+    -------
+    Dataset
+        The same object.
+
+    Raises
+    ------
+    InputError
+        If a part is empty, `x` is neither uint8 nor floating or has no sample shape, `x` holds NaN or infinity,
+        `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample shape, dtype or columns,
+        a column's codes are outside its labels, or `mean` and `std` do not fit the channels.
+
+    Examples
+    --------
+    >>> part = Samples(torch.zeros(3, 2), torch.tensor([0, 1, 2]))
+    >>> check_dataset(Dataset("toy", part, part, classes=("a", "b")))
+    Traceback (most recent call last):
+        ...
+    cl_lib.errors.InputError: toy, train: y[2] is 2, outside [0, 2): there are 2 classes, labels run from 0 to 1
+    """
+    name, train, test = dataset.name, dataset.train, dataset.test
+    if not dataset.classes:
+        raise InputError(f"{name}: classes is empty: name every class")
+    check_samples(f"{name}, train", train, len(dataset.classes))
+    check_samples(f"{name}, test", test, len(dataset.classes))
+    for what, ours, theirs in (
+        ("sample shape", tuple(train.x.shape[1:]), tuple(test.x.shape[1:])),
+        ("dtype", train.x.dtype, test.x.dtype),
+        ("columns", _labels(train), _labels(test)),
+    ):
+        if ours != theirs:
+            raise InputError(f"{name}: the {what} of train is {ours}, of test {theirs}: they must be the same")
+    channels = dataset.shape[0]
+    for what, values in (("mean", dataset.mean), ("std", dataset.std)):
+        if len(values) not in (1, channels):
+            raise InputError(f"{name}: {what} has {len(values)} values: give 1, or {channels}, one per channel")
+        for i, value in enumerate(values):
+            if not math.isfinite(value) or (what == "std" and value <= 0):
+                right = "positive and finite" if what == "std" else "finite"
+                raise InputError(f"{name}: {what}[{i}] is {value}: it must be {right}")
+    return dataset
+
+
+def check_samples(where: str, samples: Samples, classes: int) -> None:
+    """Raise InputError, with `where` in front of its message, unless one part alone is sound."""
+    x, y = samples.x, samples.y
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise InputError(f"{where}: x is {x.dtype}: give uint8 (images) or a floating dtype, x.float() for one")
+    if x.dim() < 2:
+        raise InputError(f"{where}: x has shape {tuple(x.shape)}: give (N, *shape), x[:, None] for single numbers")
+    check_labels(where, x, y)
+    if len(x) == 0:
+        raise InputError(f"{where}: there are no samples: give at least one")
+    if x.is_floating_point():
+        bad = ~torch.isfinite(x).flatten(1).all(1)
+        if bad.any():
+            values = int((~torch.isfinite(x)).sum())
+            first = int(bad.nonzero()[0])
+            raise InputError(
+                f"{where}: x holds {values} non-finite values (NaN or infinity), first in sample {first}: "
+                "fill them in or drop those samples"
+            )
+    outside = ((y < 0) | (y >= classes)).nonzero()
+    if len(outside):
+        i = int(outside[0])
+        raise InputError(
+            f"{where}: y[{i}] is {int(y[i])}, outside [0, {classes}): "
+            f"there are {classes} classes, labels run from 0 to {classes - 1}"
+        )
+    for name, column in samples.columns.items():
+        codes = column.codes
+        if codes.dtype != torch.int64 or codes.shape != y.shape:
+            raise InputError(
+                f"{where}: column {name!r} has codes of shape {tuple(codes.shape)} and {codes.dtype}: "
+                f"give one int64 code per sample, shape {tuple(y.shape)}"
+            )
+        if int(codes.min()) < 0 or int(codes.max()) >= len(column.labels):
+            raise InputError(
+                f"{where}: column {name!r} has codes from {int(codes.min())} to {int(codes.max())}: "
+                f"its {len(column.labels)} labels allow [0, {len(column.labels)})"
+            )
+
+
+def check_labels(where: str, x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless `y` holds one int64 label per sample of `x`."""
+    if y.is_floating_point():
+        raise InputError(f"{where}: y is {y.dtype}: labels are integers, y.long() if these are class numbers")
+    if y.dtype != torch.int64:
+        raise InputError(f"{where}: y is {y.dtype}: give int64, y.long()")
+    if y.dim() != 1:
+        raise InputError(f"{where}: y has shape {tuple(y.shape)}: give one label per sample, shape ({len(x)},)")
+    if len(x) != len(y):
+        raise InputError(f"{where}: x has {len(x)} samples and y {len(y)} labels: give as many of each")
+
+
+def _labels(samples: Samples) -> dict[str, tuple[str, ...]]:
+    return {name: column.labels for name, column in samples.columns.items()}

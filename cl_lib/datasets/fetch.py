@@ -1,0 +1,63 @@
+"""Where data are kept, and how torchvision is asked for them."""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from cl_lib.errors import InputError
+
+ENVIRONMENT = "CL_LIB_DATA"
+
+
+def data_home() -> Path:
+    """Return the folder for downloaded data: ``$CL_LIB_DATA`` if set, else ``~/.cache/cl_lib``.
+
+    Raises
+    ------
+    InputError
+        If ``$CL_LIB_DATA`` is set but is no folder: a misspelt path must not turn into a download elsewhere.
+
+    Examples
+    --------
+    >>> data_home().is_absolute()
+    True
+    """
+    named = os.environ.get(ENVIRONMENT)
+    if not named:
+        return Path.home() / ".cache" / "cl_lib"
+    home = Path(named).expanduser().absolute()
+    if not home.is_dir():
+        raise InputError(f"${ENVIRONMENT} is {named!r}, which is no folder: create it, or set or unset the variable")
+    return home
+
+
+def chosen_root(root: str | os.PathLike[str] | None) -> Path:
+    """Return `root` as a path, or `data_home()` where it is None; InputError if it is a file."""
+    if root is None:
+        return data_home()
+    folder = Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"root is {str(root)!r}, which is a file: give the folder that holds the data")
+    return folder
+
+
+def torchvision_set(kind: str, root: Path, advice: str, **options: Any) -> Any:
+    """Build torchvision's data set class `kind` in `root`.
+
+    torchvision finds, downloads and verifies the files itself. Whatever goes wrong (no torchvision, no network,
+    missing or damaged files) becomes an InputError that ends in `advice`, how else to get the data.
+    """
+    try:
+        import torchvision.datasets
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        raise InputError(
+            f'{kind} needs torchvision, which does not import ({error}): pip install "cl-lib[vision]"; {advice}'
+        ) from error
+    try:
+        return getattr(torchvision.datasets, kind)(root, **options)
+    except (RuntimeError, OSError, HTTPException) as error:
+        tried = "could not be downloaded to" if options.get("download") else "was not found in"
+        raise InputError(f"{kind} {tried} {root} ({error}): {advice}") from error

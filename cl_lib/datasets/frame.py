@@ -1,0 +1,153 @@
+"""Tables: any pandas DataFrame becomes a data set, with its columns as features and slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cl_lib.datasets.categories import categories, cut, whole_numbers
+from cl_lib.datasets.check import check_dataset
+from cl_lib.datasets.samples import Dataset, Samples
+from cl_lib.datasets.split import stratified_split
+from cl_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    target: str,
+    *,
+    slices: str | Sequence[str] = (),
+    features: str | Sequence[str] | None = None,
+    test: float | str = 0.25,
+    seed: int = 0,
+    name: str = "frame",
+) -> Dataset:
+    """Turn a table into a data set: one row, one sample.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table; no value may be missing in a column that is used.
+    target : str
+        Column with the class of each row; its distinct values, sorted, are the classes.
+    slices : str or sequence of str, default ()
+        Columns to slice results by. A numeric one with more than 10 distinct values is cut at the quartiles of the
+        train part.
+    features : str or sequence of str, default None
+        Numeric or boolean columns that the model sees, in this order; None takes every column that is neither the
+        target, a slice nor `test`. A slice is a feature only where it is named here.
+    test : float in (0, 1) or str, default 0.25
+        Share of every class in the test part, or the boolean column that is true in its rows.
+    seed : int, default 0
+        Seed of the stratified split.
+    name : str, default "frame"
+        Name of the data set.
+
+    Returns
+    -------
+    Dataset
+        `x` float32 of shape (N, features) in the table's units; `mean` and `std` of each feature over the train
+        part (a constant feature gets std 1).
+
+    Raises
+    ------
+    InputError
+        If a column is unknown, occurs twice, has missing or infinite values or is not of the type its role needs.
+
+    Notes
+    -----
+    float32 keeps seven digits: subtract the offset of a feature such as a time in seconds since 1970 beforehand.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"age": range(20, 60), "site": ["north", "south"] * 20, "ill": [0, 0, 1, 1] * 10})
+    >>> data = from_frame(table, "ill", slices="site")
+    >>> data
+    Dataset(frame: 30 train + 10 test, 2 classes, float32 (1,), columns site)
+    >>> data.test.columns["site"]
+    Column(10 samples: north 3, south 7)
+    """
+    import pandas as pd  # slow to import, and only this loader needs it
+
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"frame is a {type(frame).__name__}: give a pandas DataFrame, pd.DataFrame(frame) for one")
+    chosen = [slices] if isinstance(slices, str) else list(slices)
+    marker = [test] if isinstance(test, str) else []
+    if features is None:
+        taken = {target, *chosen, *marker}
+        features = [column for column in frame.columns if column not in taken]
+    seen = [features] if isinstance(features, str) else list(features)
+    for column in (target, *chosen, *marker, *seen):
+        _check_column(frame, column)
+    _check_features(frame, seen, leaks={target, *marker})
+
+    classes = categories(frame[target])
+    if frame[target].dtype.kind == "f":
+        classes = whole_numbers(frame[target])
+    if isinstance(test, str):
+        if not pd.api.types.is_bool_dtype(frame[test]):
+            raise InputError(f"test column {test!r} is {frame[test].dtype}: give a boolean one, true in test rows")
+        held_out = torch.tensor(frame[test].to_numpy(dtype=bool))
+        train, tested = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+    else:
+        train, tested = stratified_split(classes.codes, test, seed)
+    if not len(train):
+        raise InputError(f"{name}, train: there are no samples: give at least one row outside test")
+
+    x = torch.from_numpy(frame[seen].to_numpy(dtype=np.float32, copy=True))
+    columns = {column: cut(frame[column], train.numpy()) for column in chosen}
+    whole = Samples(x, classes.codes, columns)
+    known = x[train].double()
+    constant = known.amax(0) == known.amin(0)  # exact, where a computed deviation is not quite 0
+    std = torch.where(constant, 1.0, known.std(0, correction=0))
+    return check_dataset(
+        Dataset(
+            name,
+            whole.take(train),
+            whole.take(tested),
+            classes.labels,
+            mean=tuple(known.mean(0).tolist()),
+            std=tuple(std.tolist()),
+        )
+    )
+
+
+def _check_column(frame: pd.DataFrame, column: str) -> None:
+    count = list(frame.columns).count(column)
+    if count == 0:
+        names = [str(known) for known in frame.columns]
+        near = get_close_matches(str(column), names, n=3)
+        right = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the columns are {', '.join(names)}"
+        raise InputError(f"frame has no column {column!r}: {right}")
+    if count > 1:
+        raise InputError(f"frame has {count} columns {column!r}: give every column a name of its own")
+    missing = int(frame[column].isna().sum())
+    if missing:
+        raise InputError(f"column {column!r} has {missing} missing values: fill them in or drop those rows")
+
+
+def _check_features(frame: pd.DataFrame, features: list[str], leaks: set[str]) -> None:
+    for column in features:
+        if column in leaks:
+            raise InputError(f"features name {column!r}, which is the target or the test column: leave it out")
+    if not features:
+        raise InputError("there are no feature columns: name at least one numeric column in features=")
+    text = [column for column in features if frame[column].dtype.kind not in "biuf"]
+    if text:
+        raise InputError(
+            f"feature columns {', '.join(map(repr, text))} are not numeric: encode them (pd.get_dummies for one-hot), "
+            "make them slices, or name the numeric columns in features="
+        )
+    for column in features:
+        with np.errstate(over="ignore"):
+            beyond = int(np.isinf(frame[column].to_numpy(dtype=np.float64).astype(np.float32)).sum())
+        if beyond:
+            raise InputError(f"column {column!r} has {beyond} values that are infinite in float32: scale or drop them")

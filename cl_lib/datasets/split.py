@@ -1,0 +1,48 @@
+"""A test part drawn per class, the same for the same seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+
+
+def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw a share of every class for the test part.
+
+    Parameters
+    ----------
+    y : Tensor of shape (N,), int64
+        Labels.
+    test : float in (0, 1)
+        Share of every class that goes to the test part, rounded; a class with at least two samples keeps one on
+        each side, a class with a single sample stays in train.
+    seed : int
+        Same seed, same split.
+
+    Returns
+    -------
+    train, test : Tensor, int64
+        Indices in rising order; together, every index in [0, N) once.
+
+    Raises
+    ------
+    InputError
+        If `test` is not in (0, 1).
+
+    Examples
+    --------
+    >>> train, test = stratified_split(torch.tensor([0, 1] * 4), test=0.25, seed=0)
+    >>> train.tolist(), test.tolist()
+    ([2, 3, 4, 5, 6, 7], [0, 1])
+    """
+    if isinstance(test, bool) or not isinstance(test, int | float) or not 0 < test < 1:
+        raise InputError(f"test is {test!r}: give the share of the samples to test on, between 0 and 1 (say 0.25)")
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(y), dtype=torch.bool)
+    for label in y.unique().tolist():
+        members = (y == label).nonzero().flatten()
+        count = min(max(round(test * len(members)), 1), len(members) - 1)
+        held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

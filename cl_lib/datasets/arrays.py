@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.datasets.check import check_dataset, check_labels
+from cl_lib.datasets.check import check_dataset, check_labels, check_samples
 from cl_lib.datasets.columns import Column
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
@@ -74,24 +74,29 @@ def from_arrays(
     first = _pair(f"{name}, train", train)
     if isinstance(test, int | float):
         whole = Samples(*first, _columns(name, columns or {}, len(first[1])))
+        classes = _classes(name, classes, whole.y)
+        check_samples(f"{name}, train", whole, len(classes))  # here a message can still name the caller's index
         fit, held_out = (whole.take(index) for index in stratified_split(whole.y, test, seed))
     else:
         second = _pair(f"{name}, test", test)
+        classes = _classes(name, classes, torch.cat([first[1], second[1]]))
         n, m = len(first[1]), len(second[1])
         # both parts through one column each, so that a category has the same code in both
         joined = _columns(name, {key: _join(name, key, values) for key, values in (columns or {}).items()}, n + m)
         fit = Samples(*first, {key: column.take(slice(n)) for key, column in joined.items()})
         held_out = Samples(*second, {key: column.take(slice(n, None)) for key, column in joined.items()})
-    if classes is None:
-        count = 1 + max([0, *(int(part.y.max()) for part in (fit, held_out) if len(part))])
-        if count > MAX_UNNAMED_CLASSES:
-            raise InputError(f"{name}: the largest label is {count - 1}: number the classes from 0, or give classes=")
-        classes = [str(label) for label in range(count)]
-    if std is None:
-        std = 255.0 if fit.x.dtype == torch.uint8 else 1.0
-    return check_dataset(
-        Dataset(name, fit, held_out, tuple(classes), _floats(0.0 if mean is None else mean), _floats(std))
-    )
+    mean = 0.0 if mean is None else mean
+    std = (255.0 if fit.x.dtype == torch.uint8 else 1.0) if std is None else std
+    return check_dataset(Dataset(name, fit, held_out, classes, _floats(mean), _floats(std)))
+
+
+def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, ...]:
+    if classes is not None:
+        return tuple(classes)
+    largest = max(0, int(y.max())) if len(y) else 0
+    if largest >= MAX_UNNAMED_CLASSES:
+        raise InputError(f"{name}: the largest label is {largest}: number the classes from 0, or give classes=")
+    return tuple(str(label) for label in range(largest + 1))
 
 
 def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
@@ -105,14 +110,16 @@ def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(where: str, what: str, array: Array) -> Tensor:
-    if isinstance(array, Tensor):
-        return array.detach().cpu()
-    if not isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "biufc":
+            raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        array = torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
+    if not isinstance(array, Tensor):
         raise InputError(f"{where}: {what} is a {type(array).__name__}: give a tensor or a NumPy array")
-    if array.dtype.kind not in "biufc":
-        raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
+    if array.dim() == 0:
+        raise InputError(f"{where}: {what} is a single number: give one entry per sample")
+    return array.detach().cpu()
 
 
 def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:

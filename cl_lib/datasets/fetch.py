@@ -60,4 +60,5 @@ def torchvision_set(kind: str, root: Path, advice: str, **options: Any) -> Any:
         return getattr(torchvision.datasets, kind)(root, **options)
     except (RuntimeError, OSError, HTTPException) as error:
         tried = "could not be downloaded to" if options.get("download") else "was not found in"
-        raise InputError(f"{kind} {tried} {root} ({error}): {advice}") from error
+        reason = " ".join(str(error).split())  # torchvision's messages span lines
+        raise InputError(f"{kind} {tried} {root} ({reason}): {advice}") from error

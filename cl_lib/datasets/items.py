@@ -62,7 +62,7 @@ def from_torch(train: Any, test: Any, *, name: str = "torch", classes: Sequence[
 
 def _read(where: str, items: Any) -> tuple[Tensor, Tensor]:
     if isinstance(items, IterableDataset) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
-        raise InputError(f"{where} is a {type(items).__name__}: give a map-style data set, with len() and items")
+        raise InputError(f"{where} is of type {type(items).__name__}: give a map-style data set, with len() and items")
     n = len(items)
     x, y = torch.empty(0, 1), torch.zeros(n, dtype=torch.int64)
     for i in range(n):
@@ -89,8 +89,8 @@ def _input(where: str, i: int, value: Any) -> Tensor:
             value = value.convert("L" if value.mode == "1" else "RGB")
         value = np.array(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        what = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise InputError(f"{where}: x of item {i} is a {what}: give a tensor, a PIL image or an array of numbers")
+        what = f"ndarray of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(f"{where}: x of item {i} is of type {what}: give a tensor, a PIL image or an array of numbers")
     if value.dtype == np.uint8 and value.ndim == 2:
         value = value[None]
     elif value.dtype == np.uint8 and value.ndim == 3 and value.shape[-1] in (1, 3, 4):

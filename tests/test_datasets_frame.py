@@ -98,7 +98,9 @@ def test_lopsided_numbers_still_make_slices(values, labels):
     table.loc[train:, "t"] = True
     table.loc[[0, 1], "t"] = [False, train == 100]
     data = from_frame(table, "y", slices="v", features="v", test="t")
-    assert data.train.columns["v"].labels == labels
+    column = data.train.columns["v"]
+    assert column.labels == labels
+    assert column.codes.tolist() == [int(len(labels) == 2 and v > int(labels[0][5:])) for v in data.train.x[:, 0]]
 
 
 def test_a_constant_feature_gets_std_one():

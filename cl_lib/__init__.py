@@ -1,0 +1,36 @@
+"""Continual learning, planned and traced: whole populations of seeds in one run, one honest report.
+
+>>> import cl_lib
+>>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+>>> record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=3)
+>>> sorted(record.metrics)[:3]
+['accuracy', 'adaptive_ece', 'anytime_accuracy']
+"""
+
+from cl_lib import datasets, metrics, models, strategies, streams
+from cl_lib.engine.optim import SGD, Adam, Schedule
+from cl_lib.errors import InputError
+from cl_lib.harness import Interrupted, Row, iter_run, run
+from cl_lib.memory.store import Memory
+from cl_lib.record import Metric, Record
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "InputError",
+    "Interrupted",
+    "Memory",
+    "Metric",
+    "Record",
+    "Row",
+    "Schedule",
+    "datasets",
+    "iter_run",
+    "metrics",
+    "models",
+    "run",
+    "strategies",
+    "streams",
+]

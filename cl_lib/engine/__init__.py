@@ -1,0 +1,1 @@
+"""The engine: a population of replicas, planned, lifted, traced, run."""

@@ -1,0 +1,20 @@
+"""Streams of experiences: class-, task- and domain-incremental, online, blurry."""
+
+from cl_lib.streams.blurry import blurry
+from cl_lib.streams.online import online
+from cl_lib.streams.permuted import permuted
+from cl_lib.streams.rotated import rotated
+from cl_lib.streams.split import split
+from cl_lib.streams.stream import Realisation, Stream, StreamReport, check_stream
+
+__all__ = [
+    "Realisation",
+    "Stream",
+    "StreamReport",
+    "blurry",
+    "check_stream",
+    "online",
+    "permuted",
+    "rotated",
+    "split",
+]

@@ -1,0 +1,117 @@
+"""Plain learners - ordinary modules with ``torch.optim`` - in the same harness, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_lib.datasets import Dataset
+from cl_lib.engine import checkpoint
+from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.errors import InputError
+from cl_lib.memory.plan import Block, Plan
+from cl_lib.streams.stream import Realisation
+from cl_lib.types import Batch, Experienced, Learner
+
+
+class Looped:
+    """``R`` learners, given their batches in turn; the counterpart of `Population`."""
+
+    def __init__(
+        self,
+        learners: Sequence[Learner],
+        plan: Plan,
+        data: Dataset,
+        realisations: Sequence[Realisation],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.learners, self.plan, self.dtype, self.device = learners, plan, dtype, device
+        self.shared = upload(data, data.train, dtype, device)
+        self.table = tables(realisations, dtype, device)
+        self.found = np.full(len(learners), -1)
+        self.parameters = self.memory_bytes = None
+        self.width = plan.classes
+
+    def _gather(self, r: int, index: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        own = {k: v[r] for k, v in self.table.items()}
+        return gather(self.shared, own, index.to(self.device), task.to(self.device), self.dtype)
+
+    def begin_experience(self, number: int) -> None:
+        """Nothing to prepare."""
+
+    def observe(self, block: Block, s: int) -> None:
+        """Step ``s`` of a block; the last batch of an epoch is short, never padded."""
+        for r, learner in enumerate(self.learners):
+            n = block.size[s]
+            index, task, weight = (block.batch[k][s, r, :n] for k in ("index", "task", "weight"))
+            x, y = self._gather(r, index, task)
+            learner.observe(Batch(x, y, weight.to(self.device), task.to(self.device), phase=block.phase.name))
+
+    def end_experience(self, number: int) -> None:
+        """Tell each learner, with the experience's data."""
+        index, task = (torch.from_numpy(a) for a in self.plan.arrays(number))
+        classes = self.plan.classes_in(number)
+        seen = np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
+        uniform = self.plan.uniform(number)
+        for r, learner in enumerate(self.learners):
+            learner.end_experience(
+                Experienced(
+                    number,
+                    torch.from_numpy(classes[r]),
+                    torch.from_numpy(seen[r]),
+                    int(classes[r].sum()),
+                    int(seen[r].sum()),
+                    index[r],
+                    task[r],
+                    uniform[r],
+                    lambda i, t, r=r: self._gather(r, i, t),
+                )
+            )
+
+    def begin_evaluation(self) -> None:
+        """Nothing to prepare."""
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Log-probabilities ``(R, N, C)``."""
+        batched = x.ndim == self.shared["x"].ndim + 1
+        answers = []
+        for r, learner in enumerate(self.learners):
+            answer = learner.predict(x[r] if batched else x, task[r])
+            wanted = (task.shape[1], self.width)
+            if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
+                got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+                raise InputError(f"learner: predict returned {got}, log-probabilities of shape {wanted} are needed")
+            answers.append(answer.detach())
+        stacked = torch.stack(answers)
+        bad = ~torch.isfinite(torch.logsumexp(stacked, -1)).all(1).cpu().numpy()
+        self.found[bad & (self.found < 0)] = self.plan.step
+        return stacked
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Step at which a learner's answers were found non-finite, -1 for healthy ones."""
+        return self.found.copy()
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """All that must be saved, where every learner can say it."""
+        if not all(hasattr(learner, "state_dict") and hasattr(learner, "load_state_dict") for learner in self.learners):
+            return {}
+        found = torch.from_numpy(self.found)
+        return {"found": found, **{str(r): x.state_dict() for r, x in enumerate(self.learners)}}  # type: ignore[attr-defined]
+
+    def restore(self, tree: dict[str, Any]) -> None:
+        """Go on from a saved tree."""
+        own = self.tree
+        if not own:
+            raise InputError("resume: this learner has no state_dict and load_state_dict; it can only start anew")
+        self.found = tree["found"].numpy()
+        for r, learner in enumerate(self.learners):
+            mine = own[str(r)]
+            checkpoint.restore(mine, tree[str(r)])
+            learner.load_state_dict(mine)  # type: ignore[attr-defined]

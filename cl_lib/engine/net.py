@@ -1,0 +1,123 @@
+"""Any ``nn.Module`` as a function of its parameters, answering with logits and features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cl_lib.errors import InputError
+from cl_lib.types import Out, Shape, Tensors
+
+MASKED = -1e9
+"""Logit of a class that may not be answered; finite, since -inf times a weight of 0 would be NaN."""
+
+ModelFactory = Callable[[Shape, int], nn.Module]
+
+
+class FunctionalNet:
+    """``net(params, x, task) -> Out``; holds no parameters, only the module's structure.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its ``head`` attribute, or else its last linear layer, is the head; what enters it are the features.
+    buffers : dict
+        The current replica's buffers; the engine puts them here and reads them back after a step.
+    mask : Tensor, optional
+        ``(T, C)`` bool, answerable classes by task.
+    training : bool
+        Default of ``train``.
+    """
+
+    def __init__(self, module: nn.Module, buffers: Tensors, mask: Tensor | None = None, training: bool = False) -> None:
+        self.module, self.buffers, self.mask, self.training = module, buffers, mask, training
+
+    def __call__(
+        self, params: Tensors, x: Tensor, task: Tensor, *, train: bool | None = None, buffers: Tensors | None = None
+    ) -> Out:
+        train = self.training if train is None else train
+        entered: list[Tensor] = []
+        head = head_of(self.module)
+        handle = head.register_forward_pre_hook(lambda _, args: entered.append(args[0])) if head is not None else None
+        # BatchNorm updates in place: give it copies, the maths stays pure
+        own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
+        self.module.train(train)
+        try:
+            raw = functional_call(self.module, {**params, **own}, (x,))
+        finally:
+            if handle is not None:
+                handle.remove()
+        if train and buffers is None:
+            self.buffers = own
+        features = entered[-1].flatten(1) if entered else raw
+        logits = raw if self.mask is None else torch.where(self.mask[task], raw, MASKED)
+        return Out(logits, raw, features, own)
+
+
+def head_of(module: nn.Module) -> nn.Module | None:
+    """The module's ``head``, else its last linear layer."""
+    head = getattr(module, "head", None)
+    if isinstance(head, nn.Module):
+        return head
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
+    """One freshly initialised module for each seed.
+
+    A factory is called as ``model(shape, classes)`` under the seed; an ``nn.Module`` is copied and every layer that
+    knows ``reset_parameters`` is initialised anew.
+
+    Raises
+    ------
+    InputError
+        When the factory fails, or the model does not answer ``(N, classes)`` for inputs ``(N, *shape)``.
+    """
+    modules = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if isinstance(model, nn.Module):
+                module = copy.deepcopy(model)
+                for layer in module.modules():
+                    reset: Any = getattr(layer, "reset_parameters", None)
+                    if callable(reset):
+                        reset()
+            else:
+                module = model(shape, classes)
+        modules.append(module)
+    _check(modules[0], shape, classes)
+    return modules
+
+
+def _check(module: nn.Module, shape: Shape, classes: int) -> None:
+    if not isinstance(module, nn.Module):
+        raise InputError(f"model: the factory made a {type(module).__name__}, not an nn.Module")
+    if not any(p.requires_grad for p in module.parameters()):
+        raise InputError(f"model: {type(module).__name__} has no trainable parameters")
+    first = next(module.parameters())
+    with torch.no_grad():
+        try:
+            answer = copy.deepcopy(module).eval()(torch.zeros(2, *shape, dtype=first.dtype, device=first.device))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"model: {type(module).__name__} does not take inputs of shape (N, {', '.join(map(str, shape))}): "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
+        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(
+            f"model: {type(module).__name__} answers with shape {got} for 2 samples; this stream has {classes} classes, "
+            f"so (2, {classes}) is needed: make its last layer {classes} wide"
+        )
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether samples of a batch influence each other in training (BatchNorm): such batches cannot be padded."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())

@@ -1,0 +1,405 @@
+"""A population of replicas trained as one: the replica axis, the traced step, everything in place.
+
+The author of a strategy writes the maths of one replica. Here it is lifted over the stacked state, traced into a
+flat program and run; or, where lifting is off, run for each replica on views of the same stacked state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cl_lib.datasets import Dataset
+from cl_lib.engine import checkpoint
+from cl_lib.engine.net import FunctionalNet, has_batch_statistics
+from cl_lib.engine.optim import Optimiser
+from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.engine.trace import Program
+from cl_lib.errors import InputError
+from cl_lib.memory.plan import Block, Plan
+from cl_lib.memory.store import Contents
+from cl_lib.strategies.strategy import Gradient, Phase, Strategy
+from cl_lib.streams.stream import Classes, Realisation
+from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+
+OPTIONAL = ("momentum", "weight_decay", "clip_norm")
+"""Hyper-parameters of an optimiser that cost nothing where no replica uses them."""
+
+
+class Population:
+    """``R`` replicas of one strategy on one schedule.
+
+    Parameters
+    ----------
+    strategy : Strategy
+    modules : sequence of R nn.Module
+        One freshly initialised network for each replica.
+    optimiser : Optimiser
+    plan : Plan
+    data : Dataset
+    realisations : sequence of R Realisation
+    spec : Spec
+    hyper : dict
+        ``{"strategy.lam": [R values], "optim.lr": ...}``: those that differ from the fields.
+    train_classes : {"all", "seen", "experience"}
+    lifted, compiled : bool
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        modules: Sequence[nn.Module],
+        optimiser: Optimiser,
+        plan: Plan,
+        data: Dataset,
+        realisations: Sequence[Realisation],
+        spec: Spec,
+        *,
+        hyper: Mapping[str, Sequence[float]],
+        train_classes: Classes = "all",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device,
+        lifted: bool = True,
+        compiled: bool = False,
+    ) -> None:
+        self.strategy, self.optimiser, self.plan, self.spec = strategy, optimiser, plan, spec
+        self.module, self.dtype, self.device = modules[0], dtype, device
+        self.lifted, self.train_classes = lifted, train_classes
+        self.replicas = len(modules)
+        self.sized = has_batch_statistics(self.module)
+        self.shared = upload(data, data.train, dtype, device)
+        self.table = tables(realisations, dtype, device)
+        if train_classes != "all":
+            mask = torch.stack([r.classes for r in realisations]).to(device)
+            self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
+        self.hyper = {
+            "strategy": self._numbers("strategy", strategy, hyper),
+            "optim": self._numbers("optim", optimiser, hyper),
+        }
+        self.status = {
+            "diverged": torch.full((self.replicas,), -1, dtype=torch.long, device=device),
+            "loss": torch.zeros(self.replicas, dtype=dtype, device=device),
+        }
+        self.state = self._initial(modules)
+        make = partial(Program, traced=strategy.traceable, compiled=compiled)
+        self._make: Callable[[Callable[[Any, Any], None]], Program] = make
+        self._programs: dict[Phase, Program] = {}
+        self._block: Block | None = None
+        self._readout: Tensors = {}
+
+    # ------------------------------------------------------------------ state
+    def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
+        out = {}
+        for field in dataclasses.fields(owner):
+            name = f"{part}.{field.name}"
+            if name in given or "float" in str(field.type):
+                value = getattr(owner, field.name)
+                values = list(given.get(name, [value] * self.replicas))
+                if part == "optim" and field.name in OPTIONAL and not any(values):
+                    continue
+                if None in values:
+                    raise InputError(f"grid.{name}: holds null; give every replica a number")
+                out[field.name] = torch.tensor(values, dtype=self.dtype, device=self.device)
+        return out
+
+    def _initial(self, modules: Sequence[nn.Module]) -> State:
+        def stack(named: Callable[[nn.Module], list[tuple[str, Tensor]]]) -> Tensors:
+            per_module = [dict(named(m)) for m in modules]
+            out = {}
+            for name in per_module[0]:
+                tensor = torch.stack([own[name].detach() for own in per_module]).to(self.device)
+                out[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+            return out
+
+        params = stack(lambda m: [(k, p) for k, p in m.named_parameters() if p.requires_grad])
+        buffers = stack(lambda m: [*m.named_buffers(), *((k, p) for k, p in m.named_parameters() if not p.requires_grad)])
+        memory: Tensors = {}
+        if self.strategy.memory is not None:
+            one = self.strategy.memory.init(self.strategy.keeps(self.spec), self.dtype, self.device)
+            memory = {k: v.expand(self.replicas, *v.shape).clone() for k, v in one.items()}
+        state = State(params, buffers, self.optimiser.init(params, self.hyper["optim"]), memory, {})
+
+        def extra(state: State, hyper: Tensors) -> dict[str, Any]:
+            net = FunctionalNet(self.module, state.buffers)
+            made = self._bound(hyper).init(net, state.params, self.spec)
+            return pytree.tree_map(torch.clone, made)
+
+        return state._replace(extra=pytree.tree_map(torch.clone, self._each(extra, state, self.hyper["strategy"])))
+
+    def _bound(self, hyper: Tensors) -> Strategy:
+        """The strategy with its float fields as 0-d tensors of one replica."""
+        return dataclasses.replace(self.strategy, **cast(Any, hyper))
+
+    def _each(self, one: Callable[..., Any], *trees: Any, shared: Any = None) -> Any:
+        """``one(*tree of a replica)`` for every replica, results stacked."""
+        if self.lifted:
+            return torch.func.vmap(one)(*trees)
+        own = [one(*pytree.tree_map(lambda t, r=r: t[r], trees)) for r in range(self.replicas)]
+        return pytree.tree_map(lambda *parts: torch.stack(parts), *own)
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """All that must be saved to go on from here."""
+        return {"state": self.state._asdict(), "status": self.status}
+
+    def restore(self, tree: dict[str, Any]) -> None:
+        """Go on from a saved tree; the plan must be at the same step."""
+        checkpoint.restore(self.tree, tree)
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """``(R,)`` step at which a replica was found non-finite, -1 for healthy ones."""
+        finite = torch.ones(self.replicas, dtype=torch.bool, device=self.device)
+        for p in self.state.params.values():
+            finite &= torch.isfinite(p.flatten(1)).all(1)
+        found = self.status["diverged"]
+        found.copy_(torch.where((found < 0) & ~finite, self.plan.step, found))
+        return found.cpu().numpy().copy()
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of one replica."""
+        return sum(p[0].numel() for p in self.state.params.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of one replica's full memory and the strategy's own state."""
+        extra = sum(t[0].nbytes for t in pytree.tree_leaves(self.state.extra))
+        memory = self.strategy.memory
+        if memory is None:
+            return extra
+        return extra + memory.size(self.shared["x"][0].nbytes, self.strategy.keeps(self.spec), self.dtype)
+
+    # ------------------------------------------------------------------ training
+    def begin_experience(self, number: int) -> None:
+        """Classes seen up to now compete in the loss, where the stream says so."""
+        if self.train_classes == "seen":
+            seen = torch.from_numpy(self._seen(number)).to(self.device)
+            self.table["mask"].copy_(seen[:, None].expand_as(self.table["mask"]))
+
+    def _seen(self, number: int) -> np.ndarray:
+        return np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
+
+    def observe(self, block: Block, s: int) -> None:
+        """Step ``s`` of a block."""
+        if block is not self._block:
+            self._load(block)
+        for run, fixed, varying in zip(self._runs(s), self._fixed, self._varying, strict=True):
+            run(fixed, varying[s])
+
+    def _load(self, block: Block) -> None:
+        """Upload a block and have its program ready."""
+        self._block = block
+        phase = cast(Phase, block.phase)
+        if phase not in self._programs:
+            self._programs[phase] = self._make(partial(self._step, phase))
+        program = self._programs[phase]
+        fixed = {
+            "state": self.state._asdict(),
+            "hyper": self.hyper,
+            "table": self.table,
+            "status": self.status,
+        }
+        shared = {"shared": self.shared}
+        start, total = (block.first_step, self.plan.total) if self.optimiser.schedule.span == "run" else block.within
+        factors = self.optimiser.schedule.factors(start, len(block), total)
+        moved = pytree.tree_map(
+            lambda t: t.to(self.device), {"batch": block.batch, "draws": block.draws, "noise": block.noise}
+        )
+        clock = {
+            "factor": torch.tensor(factors, dtype=self.dtype, device=self.device),
+            "step": torch.arange(block.first_step, block.first_step + len(block), device=self.device),
+        }
+        parts = [None] if self.lifted else list(range(self.replicas))
+        self._fixed, self._varying, self._ready = [], [], []
+        for r in parts:
+            own = fixed if r is None else pytree.tree_map(lambda t, r=r: t[r], fixed)
+            plan = moved if r is None else pytree.tree_map(lambda t, r=r: t[:, r], moved)
+            leaves, spec = pytree.tree_flatten({**plan, **clock})
+            steps = list(zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
+            if self.sized:
+                steps = [self._cut(pytree.tree_unflatten(list(f), spec), n) for f, n in zip(steps, block.size, strict=True)]
+            programs = {}
+            for n, leaves_of_step in zip(block.size, steps, strict=True):
+                key = n if self.sized else 0
+                if key not in programs:
+                    varying = pytree.tree_unflatten(list(leaves_of_step), spec)
+                    programs[key] = program.prepare({**own, **shared}, varying)
+            self._fixed.append(pytree.tree_leaves({**own, **shared}))
+            self._varying.append(steps)
+            self._ready.append([programs[n if self.sized else 0] for n in block.size])
+
+    def _runs(self, s: int) -> list[Callable[..., None]]:
+        return [ready[s] for ready in self._ready]
+
+    def _cut(self, plan: dict[str, Any], size: int) -> tuple[Tensor, ...]:
+        """Without padding: batch statistics must be those of the real samples."""
+        axis = 1 if self.lifted else 0
+        batch = {k: v.narrow(axis, 0, size) for k, v in plan["batch"].items()}
+        noise = {k: v.narrow(axis, 0, size) for k, v in plan["noise"].items()}
+        return tuple(pytree.tree_leaves({**plan, "batch": batch, "noise": noise}))
+
+    def _step(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
+        """One step in place: recall, update, then write what the batch answered *before* the update."""
+        shared, state, hyper = fixed["shared"], State(**fixed["state"]), fixed["hyper"]
+        table, status = fixed["table"], fixed["status"]
+        follows = type(self.strategy).after_step is not Strategy.after_step
+
+        def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors]:
+            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True)
+            batch = self._batch(shared, table, plan, phase.name)
+            recalled = tuple(self._recall(shared, table, state.memory, draw) for draw in plan["draws"])
+            gradient = self._bound(hyper).gradient(net, state, batch, recalled)
+            return gradient, net.buffers
+
+        def after(old: State, new: State, hyper: Tensors, table: Tensors, plan: Any, gradient: Gradient) -> Any:
+            net = FunctionalNet(self.module, new.buffers, table.get("mask"))
+            batch = self._batch(shared, table, plan, phase.name)
+            return self._bound(hyper).after_step(net, old, new, batch, gradient)
+
+        each: Any = torch.func.vmap if self.lifted else (lambda f: f)
+        inputs = {k: plan[k] for k in ("batch", "draws", "noise")}
+        gradient, buffers = each(one)(state, hyper["strategy"], table, inputs)
+        old = state
+        if follows:
+            old = state._replace(params={k: p.clone() for k, p in state.params.items()})
+        grads = gradient.grads
+        if phase.trainable is not None:
+            grads = {k: g for k, g in grads.items() if k.startswith(phase.trainable)} if phase.trainable else {}
+        if grads:
+            lr = hyper["optim"]["lr"] * plan["factor"]
+            self.optimiser.update_(state.params, grads, state.optimiser, hyper["optim"], lr)
+            for name, value in buffers.items():
+                state.buffers[name].copy_(value)
+        if follows:
+            extra = each(after)(old, state, hyper["strategy"], table, inputs, gradient)
+            _write(state.extra, extra)
+        for name, value in gradient.kept.items():
+            slot, rows = plan["batch"]["slot"], state.memory[name]
+            # one flat row index for all replicas: a plain index_copy, whatever the shape of what is kept
+            if self.lifted:
+                slot = slot + torch.arange(rows.shape[0], device=slot.device)[:, None] * rows.shape[1]
+                rows, value = rows.flatten(0, 1), value.flatten(0, 1)
+            rows.index_put_((slot.reshape(-1),), value)
+        bad = ~torch.isfinite(gradient.loss) & (status["diverged"] < 0)
+        status["diverged"].copy_(torch.where(bad, plan["step"], status["diverged"]))
+        status["loss"].copy_(gradient.loss)
+
+    def _batch(self, shared: Tensors, table: Tensors, plan: dict[str, Any], phase: str) -> Batch:
+        own = plan["batch"]
+        x, y = gather(shared, table, own["index"], own["task"], self.dtype)
+        return Batch(x, y, own["weight"], own["task"], plan["noise"], phase)
+
+    def _recall(self, shared: Tensors, table: Tensors, memory: Tensors, draw: Tensors) -> Recalled:
+        keeps = self.strategy.keeps(self.spec)
+        if "uniform" in draw:  # the strategy fills the memory: which sample lies in a slot is known only now
+            slot = (draw["uniform"] * memory["count"]).long().clamp_max(self.spec.capacity)
+            index, task = memory["index"][slot], memory["task"][slot]
+            weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
+        else:
+            slot, index, task, weight = (draw[k] for k in ("slot", "index", "task", "weight"))
+        x, y = gather(shared, table, index, task, self.dtype)
+        return Recalled(x, y, weight, task, slot, {k: memory[k][slot] for k in keeps})
+
+    def end_experience(self, number: int) -> None:
+        """Let the strategy consolidate."""
+        if type(self.strategy).consolidate is Strategy.consolidate:
+            return
+        index, task = (torch.from_numpy(a).to(self.device) for a in self.plan.arrays(number))
+        classes, seen = self.plan.classes_in(number), self._seen(number)
+
+        def one(state: State, hyper: Tensors, table: Tensors, own: Tensors) -> State:
+            data = Experienced(
+                number,
+                own["classes"],
+                own["seen"],
+                int(classes[0].sum()),
+                int(seen[0].sum()),
+                own["index"],
+                own["task"],
+                own["uniform"],
+                lambda i, t: gather(self.shared, table, i, t, self.dtype),
+            )
+            net = FunctionalNet(self.module, state.buffers, table.get("mask"))
+            return self._bound(hyper).consolidate(net, state, data)
+
+        own = {
+            "classes": torch.from_numpy(classes).to(self.device),
+            "seen": torch.from_numpy(seen).to(self.device),
+            "index": index,
+            "task": task,
+            "uniform": self.plan.uniform(number).to(self.device),
+        }
+        new = self._each(one, self.state, self.hyper["strategy"], self.table, own)
+        _write(self.state._asdict(), new._asdict())
+
+    # ------------------------------------------------------------------ answers
+    def begin_evaluation(self) -> None:
+        """Compute what all predictions of one evaluation share."""
+        self._readout = {}
+        if type(self.strategy).readout is Strategy.readout:
+            return
+
+        def one(state: State, hyper: Tensors, table: Tensors) -> Tensors:
+            contents = None
+            if "index" in state.memory:
+                index = state.memory["index"][:-1]
+                valid = torch.arange(index.shape[0], device=self.device) < state.memory["count"]
+                contents = Contents(
+                    index,
+                    state.memory["task"][:-1],
+                    valid,
+                    lambda i, t: gather(self.shared, table, i, t, self.dtype),
+                )
+            net = FunctionalNet(self.module, state.buffers)
+            return self._bound(hyper).readout(net, state, contents)
+
+        self._readout = self._each(one, self.state, self.hyper["strategy"], self.table)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Log-probabilities ``(R, N, C)``.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(N, *shape)`` for all replicas, or ``(R, N, *shape)``.
+        task : Tensor
+            ``(R, N)``.
+        """
+        batched = x.ndim == len(self.spec.shape) + 2
+
+        def one(state: State, hyper: Tensors, readout: Tensors, task: Tensor, x: Tensor) -> Tensor:
+            net = FunctionalNet(self.module, state.buffers)
+            return torch.log_softmax(self._bound(hyper).logits(net, state, readout, x, task), -1)
+
+        trees = (self.state, self.hyper["strategy"], self._readout, task)
+        if self.lifted:
+            return torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))(*trees, x)
+        if batched:
+            return self._each(one, *trees, x)
+        return self._each(lambda *own: one(*own, x), *trees)
+
+
+def _write(target: Any, source: Any, where: str = "") -> None:
+    """Copy a tree into another in place; a strategy must keep structure, shapes and dtypes."""
+    if isinstance(target, Mapping):
+        if not isinstance(source, Mapping) or target.keys() != source.keys():
+            got = sorted(source) if isinstance(source, Mapping) else type(source).__name__
+            raise InputError(f"strategy: state{where} must keep its keys {sorted(target)}, it returned {got}")
+        for key, value in target.items():
+            _write(value, source[key], f"{where}.{key}")
+    elif target.shape != source.shape or target.dtype != source.dtype:
+        raise InputError(
+            f"strategy: state{where} must stay {tuple(target.shape)} {target.dtype}, "
+            f"it returned {tuple(source.shape)} {source.dtype}"
+        )
+    elif target is not source:
+        target.copy_(source)

@@ -1,0 +1,59 @@
+"""Data that stay on the device: one copy in the compact dtype, gathered and normalised in the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cl_lib.datasets import Dataset, Samples
+from cl_lib.streams.stream import Realisation
+from cl_lib.types import Tensors
+
+
+def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.device) -> Tensors:
+    """What all replicas share: ``x`` (N, *shape), ``y`` (N,), and ``mean`` / ``std`` shaped to a sample, where needed."""
+    shape = (-1,) + (1,) * (len(data.shape) - 1)
+    shared = {"x": samples.x.to(device), "y": samples.y.to(device)}
+    for name, values, neutral in (("mean", data.mean, 0.0), ("std", data.std, 1.0)):
+        if any(v != neutral for v in values):
+            shared[name] = torch.tensor(values, dtype=dtype, device=device).reshape(shape)
+    return shared
+
+
+def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torch.device) -> Tensors:
+    """What differs by replica, stacked: ``targets`` (R, T, C0), ``pixel`` and ``pixel_weight`` (R, T, D, K)."""
+    out = {}
+    if realisations[0].targets is not None:
+        out["targets"] = torch.stack([r.targets for r in realisations if r.targets is not None])
+    if realisations[0].transform is not None:
+        transforms = [r.transform for r in realisations if r.transform is not None]
+        out["pixel"] = torch.stack([t.index for t in transforms])
+        if transforms[0].weight is not None:
+            out["pixel_weight"] = torch.stack([t.weight.to(dtype) for t in transforms if t.weight is not None])
+    return {k: v.to(device) for k, v in out.items()}
+
+
+def gather(shared: Tensors, table: Tensors, index: Tensor, task: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """One replica's normalised, transformed inputs ``(B, *shape)`` and labels ``(B,)``."""
+    x, y = shared["x"][index].to(dtype), shared["y"][index]
+    if "mean" in shared:
+        x = x - shared["mean"]
+    if "std" in shared:
+        x = x / shared["std"]
+    if "pixel" in table:
+        pixel = table["pixel"][task]  # (B, D, K)
+        planes = x.reshape(x.shape[0], -1, pixel.shape[1])  # (B, channels, D)
+        taps = [planes.gather(-1, k.unsqueeze(1).expand_as(planes)) for k in pixel.unbind(-1)]
+        if "pixel_weight" in table:
+            weights = table["pixel_weight"][task].unsqueeze(1).unbind(-1)
+            taps = [tap * weight for tap, weight in zip(taps, weights, strict=True)]
+        total = taps[0]
+        for tap in taps[1:]:
+            total = total + tap
+        x = total.reshape(x.shape)
+    if "targets" in table:
+        targets = table["targets"]
+        y = targets.reshape(-1)[task * targets.shape[-1] + y]
+    return x, y

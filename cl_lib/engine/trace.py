@@ -1,0 +1,123 @@
+"""The flat program: a step traced once into plain tensor operations, checked for what a trace must not hold."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from cl_lib.errors import InputError
+
+
+class TraceError(InputError):
+    """A step that a trace would get wrong without a word: randomness, data-dependent shapes, captured tensors."""
+
+
+class Program:
+    """``program(fixed, varying)`` runs ``step(tree)`` on trees of tensors, updating ``fixed`` in place.
+
+    Traced once for each structure (dict keys, static fields), shape, dtype and device of its inputs.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(fixed, varying) -> None``, writing its results into the tensors of ``fixed``.
+    traced : bool
+        False: run ``step`` as it is.
+    compiled : bool
+        Hand the traced program to ``torch.compile``; where no compiler is found, warn once and go on traced.
+    """
+
+    def __init__(self, step: Callable[[Any, Any], None], traced: bool = True, compiled: bool = False) -> None:
+        self.step, self.traced, self.compiled = step, traced, compiled
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def prepare(self, fixed: Any, varying: Any) -> Callable[[list[Tensor], list[Tensor]], None]:
+        """The program for inputs like these, traced now if it is new; nothing is changed by preparing."""
+        flat, spec = pytree.tree_flatten((fixed, varying))
+        key = (spec, tuple((t.shape, t.dtype, t.device) for t in flat))
+        if key not in self._programs:
+            self._programs[key] = self._make(flat, spec)
+        run = self._programs[key]
+        return lambda fixed, varying: run(*fixed, *varying)
+
+    def _make(self, flat: list[Tensor], spec: Any) -> Callable[..., Any]:
+        def program(*leaves: Tensor) -> list[Tensor]:
+            self.step(*pytree.tree_unflatten(list(leaves), spec))
+            return []
+
+        if not self.traced:
+            return program
+        # tracing runs the step: on copies, so that nothing is learnt twice
+        copies = [t.clone() for t in flat]
+        try:
+            graph = make_fx(program)(*copies)
+        except RuntimeError as error:
+            raise _explained(error) from error
+        check_graph(graph)
+        return self._compile(graph, flat) if self.compiled else graph
+
+    def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any]:
+        try:
+            run = torch.compile(graph, fullgraph=True, dynamic=False)
+            run(*(t.clone() for t in flat))
+        except Exception as error:  # the compiler raises many kinds; whichever, the traced program is right
+            reason = str(error).strip().splitlines()
+            warnings.warn(
+                f"engine.compile: falling back to the traced program ({reason[0] if reason else type(error).__name__})",
+                stacklevel=2,
+            )
+            self.compiled = False
+            return graph
+        return run
+
+
+def check_graph(graph: GraphModule) -> None:
+    """Raise `TraceError` for operations whose result a trace would freeze."""
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and isinstance(getattr(graph, str(node.target), None), Tensor):
+            raise TraceError(
+                "the step holds on to a tensor that is none of its inputs; its value would be frozen: put it into "
+                "`extra` in `init`, or make it a hyper-parameter"
+            )
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags:
+            raise TraceError(
+                f"the step draws random numbers ({node.target}); they would not follow the plan: declare `noise` and "
+                "use `batch.noise` instead (dropout: leave it out of the model)"
+            )
+        shaped_by_data = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+        if shaped_by_data and not _indexed_by_integers(node):
+            raise TraceError(
+                f"the step's shapes depend on its data ({node.target}: boolean indexing, nonzero, unique or .item()); "
+                "the trace would freeze them: use torch.where, masks or topk"
+            )
+
+
+def _indexed_by_integers(node: Node) -> bool:
+    """Indexing is fine by integers, whose result has their shape, and wrong by booleans."""
+    if node.target is not torch.ops.aten.index.Tensor:
+        return False
+    places: Any = node.args[1]
+    return all(place is None or place.meta["val"].dtype != torch.bool for place in places)
+
+
+def _explained(error: RuntimeError) -> Exception:
+    text = str(error)
+    if "randomness" in text or "random operation" in text:
+        return TraceError(
+            "the step draws random numbers; they would not follow the plan: declare `noise` and use `batch.noise` "
+            "instead (dropout: leave it out of the model)"
+        )
+    if "data-dependent" in text or ".item()" in text or "dynamic shape" in text:
+        return TraceError(
+            "the step branches or indexes by a tensor's value (if tensor, .item(), boolean indexing); use torch.where, "
+            f"masks or topk ({text.splitlines()[0]})"
+        )
+    return error

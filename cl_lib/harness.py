@@ -1,0 +1,506 @@
+"""The loop: plan, learn, evaluate; one row at each evaluation, one record at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cl_lib.engine import checkpoint
+from cl_lib.engine.looped import Looped
+from cl_lib.engine.net import FunctionalNet, ModelFactory, build
+from cl_lib.engine.optim import SGD, Optimiser
+from cl_lib.engine.population import Population
+from cl_lib.errors import InputError
+from cl_lib.evaluate import Arrays, Evaluator
+from cl_lib.job import Job, LearnerFactory, Replica
+from cl_lib.memory.plan import Plan
+from cl_lib.models import MLP
+from cl_lib.record import CHECKPOINT, Record, claim, make_record
+from cl_lib.strategies.strategy import Phase, Strategy
+from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.types import Learner
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Row:
+    """What is known at one evaluation.
+
+    Attributes
+    ----------
+    experience : int
+        Experiences trained on so far; 0 for the untrained network.
+    step : int
+        Steps taken so far.
+    replicas : list of int
+        Which replicas of the run (positions in ``record.replicas``) these are.
+    arrays : dict of ndarray
+        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
+        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
+    """
+
+    experience: int
+    step: int
+    replicas: list[int]
+    arrays: Arrays
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """``(R, E)`` accuracy on each experience's test set."""
+        return self.arrays["accuracy"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the state was saved; ``step`` of ``steps`` were done."""
+
+    def __init__(self, step: int, steps: int, out: Path | None) -> None:
+        self.step, self.steps, self.out = step, steps, out
+        super().__init__(f"interrupted at step {step} of {steps}")
+
+
+@dataclass
+class Group:
+    """Replicas on one schedule, which train together."""
+
+    members: list[int]
+    realisations: list[Realisation]
+    rows: list[Row] = field(default_factory=list)
+    learned: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    parameters: int | None = None
+    memory_bytes: int | None = None
+    steps: int = 0
+
+
+class Session:
+    """One job being run; iterate over it for its rows."""
+
+    def __init__(self, job: Job, out: Path | None = None, resume: bool = False, progress: bool = False) -> None:
+        job.check()
+        self.job, self.out, self.progress = job, out, progress
+        self.replicas: list[Replica] = job.replicas
+        self.groups = _groups(job, self.replicas)
+        self.seconds = {"training": 0.0, "evaluation": 0.0, "planning": 0.0}
+        self.stop = False
+        self.description = job.describe()
+        self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
+        self.saved: dict[str, Any] = {}
+        build(job.model, job.spec().shape, job.spec().classes, self.replicas[0:1] and [self.replicas[0].seed])
+        if resume and out is not None and (out / CHECKPOINT).exists():
+            self._load(out / CHECKPOINT)
+
+    def __iter__(self) -> Iterator[Row]:
+        plans = [self._plan(group) for group in self.groups]
+        total = sum(plan.total for plan in plans)
+        done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
+        with tqdm(
+            total=total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
+        ) as bar:
+            for number in range(self.start["group"], len(self.groups)):
+                yield from self._run(number, self.groups[number], plans[number], bar)
+
+    # ------------------------------------------------------------------ one group of replicas
+    def _plan(self, group: Group) -> Plan:
+        job, spec = self.job, self.job.spec()
+        strategy = job.strategy if isinstance(job.strategy, Strategy) else None
+        y = job.stream.data.train.y
+        phases = [strategy.phases(e, spec) if strategy else (Phase(),) for e in range(job.stream.length)]
+        plan = Plan(
+            streams=[r.experiences for r in group.realisations],
+            labels=[_labels(r, y) for r in group.realisations],
+            seeds=[self.replicas[m].seed for m in group.members],
+            classes=spec.classes,
+            batch_size=job.batch_size,
+            epochs=job.epoch_list,
+            phases=phases,
+            memory=strategy.memory if strategy else None,
+            draws=strategy.draws() if strategy else (),
+            noise=strategy.noise(spec) if strategy else {},
+            dtype=job.torch_dtype,
+        )
+        group.steps = plan.total
+        evaluated = [0, *(e + 1 for e in range(job.stream.length) if self._evaluates(e))]
+        group.learned, group.before = _rows(job.stream, group.realisations[0], phases, evaluated)
+        return plan
+
+    def _learner(self, group: Group, plan: Plan) -> Population | Looped:
+        job = self.job
+        members = [self.replicas[m] for m in group.members]
+        if not isinstance(job.strategy, Strategy):
+            # an object that already is a Learner was checked to be the only one
+            make = cast(Any, job.strategy)
+            ready = isinstance(make, Learner) and not isinstance(make, type)
+            learners = [make if ready else make(m.seed) for m in members]
+            for learner in learners:
+                if not isinstance(learner, Learner):
+                    raise InputError(
+                        f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
+                        "end_experience, predict)"
+                    )
+            return Looped(learners, plan, job.stream.data, group.realisations, job.torch_dtype, job.torch_device)
+        spec = job.spec()
+        modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
+        lifted = job.strategy.liftable and (job.lift == "always" or (job.lift == "auto" and len(members) > 1))
+        return Population(
+            job.strategy,
+            modules,
+            job.optim,
+            plan,
+            job.stream.data,
+            group.realisations,
+            job.spec(_features(modules[0], spec.shape, job)),
+            hyper={name: [m.hyper[name] for m in members] for name in job.grid},
+            train_classes=job.stream.train_classes,
+            dtype=job.torch_dtype,
+            device=job.torch_device,
+            lifted=lifted,
+            compiled=job.compile,
+        )
+
+    def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any]) -> Iterator[Row]:
+        job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
+        learner = self._learner(group, plan)
+        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, job.torch_device)
+        if group.rows:  # resumed: these rows were yielded before, but this iterator's reader has not seen them
+            learner.restore(self.saved.pop("learner"))
+            yield from group.rows
+        else:
+            yield self._row(0, group, plan, learner, evaluator)
+        last_saved = time.monotonic()
+        for e in range(job.stream.length):
+            row: Row | None = None
+            with self._guard():
+                blocks = self._blocks(plan, e)
+                if e < start["experience"]:
+                    for _ in blocks:
+                        pass
+                    continue
+                learner.begin_experience(e)
+                for block in blocks:
+                    began = self._now()
+                    for s in range(len(block)):
+                        if block.first_step + s < start["step"]:
+                            continue
+                        learner.observe(block, s)
+                        bar.update(1)
+                        due = self.out is not None and time.monotonic() - last_saved > CHECKPOINT_SECONDS
+                        if self.stop or due:
+                            self.seconds["training"] += self._now() - began
+                            self._save(number, e, block.first_step + s + 1, learner)
+                            if self.stop:
+                                raise Interrupted(bar.n, int(bar.total), self.out)
+                            began = last_saved = self._now()
+                    self.seconds["training"] += self._now() - began
+                began = self._now()
+                learner.end_experience(e)
+                self.seconds["training"] += self._now() - began
+                if self._evaluates(e):
+                    row = self._row(e + 1, group, plan, learner, evaluator)
+                    self._show(bar, row)
+                if self.stop:
+                    self._save(number, e + 1, plan.step, learner)
+                    raise Interrupted(bar.n, int(bar.total), self.out)
+            if row is not None:
+                yield row
+        group.parameters, group.memory_bytes = learner.parameters, learner.memory_bytes
+
+    def _blocks(self, plan: Plan, experience: int) -> Iterator[Any]:
+        blocks = plan.experience(experience)
+        while True:
+            began = time.perf_counter()
+            block = next(blocks, None)
+            self.seconds["planning"] += time.perf_counter() - began
+            if block is None:
+                return
+            yield block
+
+    def _evaluates(self, experience: int) -> bool:
+        number = experience + 1
+        return number % self.job.eval_every == 0 or number == self.job.stream.length
+
+    def _row(self, number: int, group: Group, plan: Plan, learner: Any, evaluator: Evaluator) -> Row:
+        began = self._now()
+        trained = plan.last_step >= 0
+        arrays = evaluator.run(learner, trained)
+        diverged = learner.diverged
+        for name, values in arrays.items():
+            if not name.endswith("count") and name != "support":
+                values[diverged >= 0] = np.nan
+        arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
+        arrays["diverged"] = diverged
+        if isinstance(learner, Population):
+            arrays["loss"] = learner.status["loss"].double().cpu().numpy().copy()
+        row = Row(number, plan.step, group.members, arrays)
+        group.rows.append(row)
+        self.seconds["evaluation"] += self._now() - began
+        return row
+
+    def _show(self, bar: tqdm[Any], row: Row) -> None:
+        if self.progress and np.isfinite(row.accuracy).any():
+            bar.set_postfix_str(f"experience {row.experience}, accuracy {np.nanmean(row.accuracy):.3f}")
+
+    def _now(self) -> float:
+        if self.job.torch_device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # ------------------------------------------------------------------ stopping and going on
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Ctrl-C is noticed between two steps, when the state is whole; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def noticed(number: int, frame: FrameType | None) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
+            self.stop = True
+
+        before = signal.signal(signal.SIGINT, noticed)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _save(self, group: int, experience: int, step: int, learner: Any) -> None:
+        if self.out is None or not learner.tree:
+            return
+        rows = {
+            f"{g}.{i}": dict(row.arrays) for g, own in enumerate(self.groups) for i, row in enumerate(own.rows)
+        }
+        tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
+        meta = {
+            "job": self.description,
+            "group": group,
+            "experience": experience,
+            "step": step,
+            "seconds": self.seconds,
+            "rows": [[(row.experience, row.step) for row in own.rows] for own in self.groups],
+            "sizes": [[own.parameters, own.memory_bytes] for own in self.groups],
+        }
+        checkpoint.save(self.out / CHECKPOINT, {"learner": learner.tree, "rows": tensors}, meta)
+
+    def _load(self, path: Path) -> None:
+        self.saved, meta = checkpoint.load(path)
+        if meta["job"] != json.loads(json.dumps(self.description)):
+            odd = [k for k, v in json.loads(json.dumps(self.description)).items() if meta["job"].get(k) != v]
+            raise InputError(f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones")
+        self.start = {k: meta[k] for k in ("group", "experience", "step")}
+        self.seconds = meta["seconds"]
+        for g, (own, heads, sizes) in enumerate(zip(self.groups, meta["rows"], meta["sizes"], strict=True)):
+            own.parameters, own.memory_bytes = sizes
+            for i, (experience, step) in enumerate(heads):
+                arrays = {name: tensor.numpy() for name, tensor in self.saved["rows"][f"{g}.{i}"].items()}
+                own.rows.append(Row(experience, step, own.members, arrays))
+
+
+def _groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
+    """Replicas whose experiences have the same sizes train together."""
+    realised = {seed: job.stream.realise(seed) for seed in job.seed_list}
+    groups: dict[Any, list[int]] = {}
+    y = job.stream.data.train.y
+    for member, replica in enumerate(replicas):
+        real = realised[replica.seed]
+        if len(real.experiences) != job.stream.length:
+            raise InputError(
+                f"stream {job.stream.name}: seed {replica.seed} gives {len(real.experiences)} experiences, others "
+                f"{job.stream.length}; use stream.class_order=natural or a chunk size that divides evenly"
+            )
+        sizes = tuple(
+            (len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences
+        )
+        groups.setdefault(sizes, []).append(member)
+    return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
+
+
+def _labels(real: Realisation, y: torch.Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    flat = y.numpy()
+    if real.targets is None:
+        return lambda index, task: flat[index]
+    targets = real.targets.numpy()
+    return lambda index, task: targets[task, flat[index]]
+
+
+def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
+    with torch.no_grad():
+        buffers = dict(module.named_buffers())
+        first = next(module.parameters())
+        x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+        out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(1, dtype=torch.long))
+    return out.features.shape[1]
+
+
+def _rows(
+    stream: Stream, real: Realisation, phases: Sequence[Sequence[Phase]], evaluated: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each column the row where its training was first finished, and the last row before it began."""
+    columns = len(stream.columns)
+    first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
+    for e, experience in enumerate(real.experiences):
+        for phase in phases[e]:
+            own = range(columns) if phase.source == "full" else [int(torch.mode(experience.task).values)]
+            for column in own:
+                first[column], last[column] = min(first[column], e), max(last[column], e)
+    rows = np.array(evaluated)
+    learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
+    before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])
+    return np.minimum(learned, len(rows) - 1), before
+
+
+def _job(stream: Stream, strategy: Any, options: dict[str, Any]) -> Job:
+    known = {f.name for f in dataclasses.fields(Job)}
+    odd = sorted(set(options) - known)
+    if odd:
+        raise InputError(f"run: unknown option {', '.join(odd)}; there are {', '.join(sorted(known))}")
+    return Job(stream, strategy, **options)
+
+
+def iter_run(
+    stream: Stream,
+    strategy: Strategy | LearnerFactory | Learner,
+    **options: Any,
+) -> Iterator[Row]:
+    """As `run`, but yield a `Row` at each evaluation: logging is ``for row in iter_run(...): sink(row)``.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> for row in cl_lib.iter_run(stream, cl_lib.strategies.ER(), seeds=2, eval_every=5):
+    ...     print(row.experience, row.step, row.accuracy.shape)
+    0 0 (2, 5)
+    5 136 (2, 5)
+    """
+    yield from Session(_job(stream, strategy, options))
+
+
+def run(
+    stream: Stream,
+    strategy: Strategy | LearnerFactory | Learner,
+    *,
+    model: nn.Module | ModelFactory | None = None,
+    optim: Optimiser | None = None,
+    seeds: int | Sequence[int] = 1,
+    epochs: int | Sequence[int] = 1,
+    batch_size: int = 10,
+    eval_every: int = 1,
+    eval_on: Literal["test", "valid"] = "test",
+    grid: dict[str, Sequence[float]] | None = None,
+    device: str = "auto",
+    dtype: Literal["float32", "float64"] = "float32",
+    lift: Literal["auto", "always", "never"] = "auto",
+    compile: bool = False,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    name: str | None = None,
+    config: dict[str, Any] | None = None,
+    command: str | None = None,
+    sinks: Sequence[Callable[[Row], None]] = (),
+) -> Record:
+    """Train on a stream with all seeds at once, evaluate at every experience end, return the record.
+
+    Parameters
+    ----------
+    stream : Stream
+    strategy : Strategy, or Learner, or function from a seed to a Learner
+        A `Strategy` runs as a population; a plain `Learner` is looped over the seeds.
+    model : nn.Module or callable, default ``MLP.factory()``
+        ``model(shape, classes) -> nn.Module``, called under each seed; a module is copied and initialised anew.
+    optim : SGD or Adam, default ``SGD(lr=0.1)``
+    seeds : int or sequence of int, default 1
+        A count (0, 1, …) or the seeds themselves.
+    epochs : int or sequence of int, default 1
+        Passes over each experience, or one number for each.
+    batch_size : int, default 10
+    eval_every : int, default 1
+        Evaluate after each so many experiences, and after the last.
+    eval_on : {"test", "valid"}, default "test"
+        ``"valid"``: what the stream held out, for choosing hyper-parameters.
+    grid : dict, optional
+        ``{"strategy.lam": [1, 10, 100], "optim.lr": [...]}``: crossed with the seeds, trained as one population.
+    device : {"auto", "cpu", "cuda"}
+    dtype : {"float32", "float64"}
+    lift : {"auto", "always", "never"}
+        Whether replicas run as one program; ``auto``: from two on.
+    compile : bool, default False
+        Compile the traced step (seconds of compilation, a faster step).
+    out : path, optional
+        Directory for the record; must not hold another run.
+    resume : bool, default False
+        Go on from the checkpoint in ``out``, or return the record that is already there.
+    progress : bool, default False
+        Show a progress bar.
+    name : str, optional
+        The strategy's name in the record; default its class's, in lower case.
+    sinks : sequence of callables
+        Each is called with every `Row`.
+
+    Returns
+    -------
+    Record
+
+    Raises
+    ------
+    InputError
+        For anything that can be known to fail, before work starts.
+    Interrupted
+        On Ctrl-C, after the state was saved to ``out``.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=3)
+    >>> len(record.metrics["accuracy"].per_seed)
+    3
+    """
+    options = {
+        "seeds": seeds,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "eval_every": eval_every,
+        "eval_on": eval_on,
+        "grid": grid or {},
+        "device": device,
+        "dtype": dtype,
+        "lift": lift,
+        "compile": compile,
+        **({"model": model} if model is not None else {}),
+        **({"optim": optim} if optim is not None else {}),
+    }
+    job = _job(stream, strategy, options)
+    directory = Path(out) if out is not None else None
+    job.check()
+    if directory is not None:
+        finished = claim(directory, job.describe(), resume)
+        if finished is not None:
+            return finished
+    session = Session(job, directory, resume, progress)
+    for row in session:
+        for sink in sinks:
+            sink(row)
+    record = make_record(session, name or job.name, config, command)
+    if directory is not None:
+        record.save(directory)
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+    return record
+
+
+__all__ = ["MLP", "SGD", "Interrupted", "Row", "Session", "iter_run", "run"]

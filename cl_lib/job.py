@@ -1,0 +1,216 @@
+"""What is to be run: a stream, a strategy and the options of a run, checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cl_lib.datasets import check_dataset
+from cl_lib.engine.net import ModelFactory
+from cl_lib.engine.optim import SGD, Optimiser
+from cl_lib.errors import InputError
+from cl_lib.models import MLP
+from cl_lib.strategies.strategy import Strategy, hyper_parameters
+from cl_lib.streams.stream import Stream
+from cl_lib.types import Learner, Spec
+
+LearnerFactory = Callable[[int], Learner]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One member of the population: a seed and its hyper-parameters."""
+
+    seed: int
+    hyper: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: see `cl_lib.run` for the meaning of each field."""
+
+    stream: Stream
+    strategy: Strategy | LearnerFactory | Learner
+    model: nn.Module | ModelFactory = field(default_factory=lambda: MLP.factory())
+    optim: Optimiser = field(default_factory=SGD)
+    seeds: int | Sequence[int] = 1
+    epochs: int | Sequence[int] = 1
+    batch_size: int = 10
+    eval_every: int = 1
+    eval_on: Literal["test", "valid"] = "test"
+    grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    lift: Literal["auto", "always", "never"] = "auto"
+    compile: bool = False
+
+    # ------------------------------------------------------------------ what follows from the fields
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    @property
+    def epoch_list(self) -> list[int]:
+        return [self.epochs] * self.stream.length if isinstance(self.epochs, int) else list(self.epochs)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Grid points x seeds, the seeds of a point next to each other."""
+        points = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return [Replica(seed, point) for point in points for seed in self.seed_list]
+
+    @property
+    def torch_device(self) -> torch.device:
+        chosen = self.device
+        if chosen == "auto":
+            chosen = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(chosen)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    @property
+    def name(self) -> str:
+        """The strategy's or learner's name."""
+        kind = self.strategy if isinstance(self.strategy, type) else type(self.strategy)
+        if kind.__name__ in ("function", "partial", "method"):
+            return str(getattr(self.strategy, "__name__", getattr(self.strategy, "func", kind)))
+        return kind.__name__.lower()
+
+    def spec(self, features: int = 0) -> Spec:
+        memory = self.strategy.memory if isinstance(self.strategy, Strategy) else None
+        return Spec(
+            classes=len(self.stream.classes),
+            experiences=self.stream.length,
+            capacity=memory.capacity if memory is not None else 0,
+            shape=tuple(self.stream.data.shape),
+            features=features,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON."""
+        strategy: Any = self.strategy
+        if isinstance(strategy, Strategy):
+            strategy = {"name": type(strategy).__name__, **dataclasses.asdict(strategy)}
+        else:
+            strategy = {"name": self.name}
+        model = self.model
+        if not isinstance(model, nn.Module):
+            with torch.random.fork_rng(devices=[]):
+                model = model(tuple(self.stream.data.shape), len(self.stream.classes))
+        return {
+            "stream": self.stream.describe(),
+            "strategy": strategy,
+            "model": str(model),
+            "optim": {"name": type(self.optim).__name__, **dataclasses.asdict(self.optim)},  # type: ignore[call-overload]
+            "seeds": self.seed_list,
+            "epochs": self.epochs if isinstance(self.epochs, int) else list(self.epochs),
+            "batch_size": self.batch_size,
+            "eval_every": self.eval_every,
+            "eval_on": self.eval_on,
+            "grid": {k: list(v) for k, v in self.grid.items()},
+            "device": self.torch_device.type,
+            "dtype": self.dtype,
+            "lift": self.lift,
+            "compile": self.compile,
+        }
+
+    # ------------------------------------------------------------------ before any work starts
+    def check(self) -> None:
+        """Raise `InputError` for whatever can be known to fail."""
+        if not isinstance(self.stream, Stream):
+            raise InputError(f"stream: expected a cl_lib stream, got {type(self.stream).__name__}")
+        _seeds(self.seeds)
+        _positive("batch_size", self.batch_size)
+        _positive("eval_every", self.eval_every)
+        if isinstance(self.epochs, int):
+            _positive("epochs", self.epochs)
+        else:
+            for value in self.epochs:
+                _positive("epochs", value)
+            if len(self.epochs) != self.stream.length:
+                raise InputError(
+                    f"epochs: a list needs one number for each of the {self.stream.length} experiences, "
+                    f"got {len(self.epochs)}"
+                )
+        for name, value, known in (
+            ("eval_on", self.eval_on, ("test", "valid")),
+            ("dtype", self.dtype, tuple(DTYPES)),
+            ("engine.lift", self.lift, ("auto", "always", "never")),
+        ):
+            if value not in known:
+                raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
+        self._check_device()
+        check_dataset(self.stream.data)
+        self.optim.check()
+        if isinstance(self.strategy, Strategy):
+            self._check_strategy(self.strategy)
+        elif not callable(self.strategy) and not isinstance(self.strategy, Learner):
+            raise InputError(
+                f"strategy: {type(self.strategy).__name__} is neither a Strategy, nor a Learner, nor a function from a "
+                "seed to a Learner"
+            )
+        elif self.grid:
+            raise InputError("grid: only a Strategy's hyper-parameters can differ by replica, not a plain Learner's")
+        elif not callable(self.strategy) and len(self.seed_list) > 1:
+            raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
+        if self.eval_on == "valid" and not all(len(e.valid) for e in self.stream.realise(self.seed_list[0]).experiences):
+            raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
+
+    def _check_device(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device={self.device!r}: must be one of auto, cpu, cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
+
+    def _check_strategy(self, strategy: Strategy) -> None:
+        if strategy.memory is not None:
+            strategy.memory.check()
+        strategy.check(self.spec())
+        owners = {"strategy": strategy, "optim": self.optim}
+        known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]
+        for name, values in self.grid.items():
+            if name not in known:
+                raise InputError(
+                    f"grid.{name}: no float hyper-parameter of that name; a grid may vary {', '.join(sorted(known))}"
+                )
+            if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+                raise InputError(f"grid.{name}={values!r}: must be a list of at least one number")
+            for value in values:
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise InputError(f"grid.{name}: {value!r} is no number")
+            if len(set(values)) != len(values):
+                raise InputError(f"grid.{name}={list(values)}: holds a value twice")
+        for point in {tuple(r.hyper.items()) for r in self.replicas}:
+            for part, owner in owners.items():
+                own = {k.split(".", 1)[1]: v for k, v in point if k.split(".", 1)[0] == part}
+                if own:
+                    changed: Any = dataclasses.replace(owner, **own)  # type: ignore[type-var]
+                    changed.check(self.spec()) if part == "strategy" else changed.check()
+
+
+def _positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}={value!r}: must be a whole number, 1 or more")
+
+
+def _seeds(seeds: Any) -> None:
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        _positive("seeds", seeds)
+        return
+    if isinstance(seeds, (str, bytes, bool)) or not isinstance(seeds, Sequence) or not seeds:
+        raise InputError(f"seeds={seeds!r}: must be a count, 1 or more, or a list of seeds")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seeds: {seed!r} is no seed; seeds are whole numbers, 0 or more")
+    twice = sorted({s for s in seeds if list(seeds).count(s) > 1})
+    if twice:
+        raise InputError(f"seeds={list(seeds)}: {', '.join(map(str, twice))} given more than once; each seed counts once")

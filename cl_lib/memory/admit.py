@@ -1,0 +1,132 @@
+"""Which samples enter a memory, and the slot each takes: integers from labels, counts and a generator alone.
+
+Slots are given out from 0 upwards, so the filled ones are always the first ``filled``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+Ints = np.ndarray
+
+
+class Admit(Protocol):
+    """Offers one after another; ``capacity`` as a slot means rejected."""
+
+    filled: int
+
+    def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
+        """Slots for the samples with these labels, in order."""
+
+
+class Reservoir:
+    """Algorithm R (Vitter 1985): after n offers each of them is held with probability capacity / n.
+
+    Examples
+    --------
+    >>> Reservoir(3, classes=2).offer(np.zeros(6, int), np.random.default_rng(0))
+    array([0, 1, 2, 0, 1, 0])
+    """
+
+    def __init__(self, capacity: int, classes: int) -> None:
+        self.capacity, self.offered, self.filled = capacity, 0, 0
+
+    def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
+        order = self.offered + np.arange(len(labels))
+        slot = np.where(order < self.capacity, order, rng.integers(0, order + 1))
+        self.offered += len(labels)
+        self.filled = min(self.offered, self.capacity)
+        return np.minimum(slot, self.capacity)
+
+
+class ClassBalanced:
+    """Class-balancing reservoir sampling (Chrysakis & Moens 2020).
+
+    While there is room every sample enters. Then one whose class was never the largest replaces a random sample
+    of the largest class; one whose class was, enters as in a reservoir of its class alone.
+
+    Examples
+    --------
+    >>> ClassBalanced(2, classes=2).offer(np.array([0, 0, 1, 1]), np.random.default_rng(0))
+    array([0, 1, 0, 2])
+    """
+
+    def __init__(self, capacity: int, classes: int) -> None:
+        self.capacity, self.filled = capacity, 0
+        self.slots: list[list[int]] = [[] for _ in range(classes)]
+        self.seen = [0] * classes
+        self.full = [False] * classes
+
+    def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
+        slots, taken = self.slots, np.full(len(labels), self.capacity)
+        if not self.capacity:
+            return taken
+        for i, (label, chance, place) in enumerate(
+            zip(labels.tolist(), rng.random(len(labels)).tolist(), rng.random(len(labels)).tolist(), strict=True)
+        ):
+            own = slots[label]
+            self.seen[label] += 1
+            if self.filled < self.capacity:
+                own.append(self.filled)
+                taken[i] = self.filled
+                self.filled += 1
+                if self.filled == self.capacity:
+                    self._mark()
+            elif self.full[label]:
+                if chance * self.seen[label] < len(own):
+                    taken[i] = own[int(place * len(own))]
+            else:
+                largest = max(slots, key=len)
+                at = int(place * len(largest))
+                largest[at], largest[-1] = largest[-1], largest[at]
+                own.append(largest.pop())
+                taken[i] = own[-1]
+                self._mark()
+        return taken
+
+    def _mark(self) -> None:
+        most = max(map(len, self.slots))
+        for label, held in enumerate(self.slots):
+            self.full[label] |= len(held) == most
+
+
+class Ring:
+    """The last ``capacity // classes`` samples of each class (the ring buffer of Chaudhry et al. 2019).
+
+    Examples
+    --------
+    >>> Ring(4, classes=2).offer(np.array([0, 0, 0, 1]), np.random.default_rng(0))
+    array([0, 1, 0, 2])
+    """
+
+    def __init__(self, capacity: int, classes: int) -> None:
+        self.capacity, self.filled, self.each = capacity, 0, capacity // classes
+        self.slots: list[list[int]] = [[] for _ in range(classes)]
+        self.next = [0] * classes
+
+    def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
+        taken = np.full(len(labels), self.capacity)
+        if not self.each:
+            return taken
+        for i, label in enumerate(labels.tolist()):
+            own, turn = self.slots[label], self.next[label]
+            if len(own) < self.each:
+                own.append(self.filled)
+                self.filled += 1
+            taken[i] = own[turn]
+            self.next[label] = (turn + 1) % self.each
+        return taken
+
+
+def admit(kind: str, capacity: int, classes: int) -> Admit:
+    """The admission called ``kind``."""
+    match kind:
+        case "reservoir":
+            return Reservoir(capacity, classes)
+        case "class_balanced":
+            return ClassBalanced(capacity, classes)
+        case "ring":
+            return Ring(capacity, classes)
+    raise ValueError(f"no admission is called {kind!r}")

@@ -1,0 +1,292 @@
+"""The plan: every batch, admission and recall of a run as integers, made before training in blocks of bounded size.
+
+It depends on labels, counts and seeds alone, so it can be tested without a model, and replica r of a population
+is planned exactly as it would be alone. Each purpose has a generator of its own, named by seed, experience, phase
+and purpose, so an interrupted run plans again what it had planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_lib.memory import recall
+from cl_lib.memory.admit import admit
+from cl_lib.memory.store import Memory
+from cl_lib.types import Experience, Shape
+
+Ints = np.ndarray
+STEPS = 128
+"""Steps in a block; a constant, since what is drawn must not depend on how many replicas run."""
+
+ORDER, ADMIT, RECALL, NOISE, SAMPLE = range(5)
+
+
+class Stretch(Protocol):
+    """What the plan needs to know of a phase."""
+
+    name: str
+    source: str
+    epochs: int | None
+    batch_size: int | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Up to `STEPS` steps of one phase. Tensors are ``(S, R, ...)``; ``size`` counts the real samples of each step."""
+
+    phase: Stretch
+    epoch: int
+    first_step: int
+    within: tuple[int, int]
+    """Position of the first step in its experience, and the experience's steps."""
+    size: list[int]
+    batch: dict[str, Tensor]
+    """index, task, slot (int64) and weight, each ``(S, R, B)``; slot is the capacity for samples not admitted."""
+    draws: tuple[dict[str, Tensor], ...]
+    """For each draw index, task, slot and weight ``(S, R, b)``; or ``uniform`` where the strategy fills the memory."""
+    noise: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+
+@dataclass
+class Held:
+    """What one replica's memory holds, by slot."""
+
+    index: Ints
+    task: Ints
+
+
+@dataclass
+class Plan:
+    """Plans for ``R`` replicas with the same schedule.
+
+    Parameters
+    ----------
+    streams : sequence of R sequences of Experience
+    labels : sequence of R callables
+        ``labels(index, task)``: labels of train samples, as the replica's stream defines them.
+    seeds : sequence of R int
+    classes, batch_size : int
+    epochs : sequence of int
+        For each experience.
+    memory : Memory, optional
+    draws : tuple of int
+        Samples recalled in each independent draw of a step.
+    noise : dict of shapes
+    """
+
+    streams: Sequence[Sequence[Experience]]
+    labels: Sequence[Callable[[Ints, Ints], Ints]]
+    seeds: Sequence[int]
+    classes: int
+    batch_size: int
+    epochs: Sequence[int]
+    phases: Sequence[Sequence[Stretch]]
+    memory: Memory | None = None
+    draws: tuple[int, ...] = ()
+    noise: dict[str, Shape] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        capacity = self.capacity
+        planned = self.memory is not None and self.memory.planned
+        kind = self.memory.admission if self.memory is not None and planned else "reservoir"
+        self.admits = [admit(kind, capacity, self.classes) for _ in self.seeds]
+        self.held = [Held(np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)) for _ in self.seeds]
+        self.step = self._number = self._begun = 0
+        self.total = sum(self.steps_in(e) for e in range(len(self.phases)))
+        """Steps of the whole run."""
+        self.last_step = np.full((len(self.seeds), self.classes), -1)
+        """Step at which a sample of each class was last trained on, replay excluded; -1: never."""
+
+    @property
+    def capacity(self) -> int:
+        return self.memory.capacity if self.memory is not None else 0
+
+    def steps_in(self, experience: int) -> int:
+        """Steps of one experience."""
+        return sum(
+            (phase.epochs or self.epochs[experience])
+            * -(-len(self._items(0, experience, phase)[0]) // (phase.batch_size or self.batch_size))
+            for phase in self.phases[experience]
+        )
+
+    def classes_in(self, number: int) -> Ints:
+        """``(R, C)`` bool, classes that experience ``number`` trains on."""
+        present = np.zeros((len(self.seeds), self.classes), bool)
+        for r in range(len(self.seeds)):
+            for phase in self.phases[number]:
+                present[r, self.labels[r](*self._items(r, number, phase))] = True
+        return present
+
+    def arrays(self, number: int) -> tuple[Ints, Ints]:
+        """``index`` and ``task`` ``(R, n)`` of an experience's own training samples."""
+        own = [stream[number] for stream in self.streams]
+        return np.stack([e.train.numpy() for e in own]), np.stack([e.task.numpy() for e in own])
+
+    def uniform(self, experience: int) -> Tensor:
+        """``(R, n)`` uniform numbers for what is sampled when an experience ends."""
+        rows = [
+            self._rng(r, experience, 0, SAMPLE).random(len(s[experience].train)) for r, s in enumerate(self.streams)
+        ]
+        return torch.tensor(np.stack(rows), dtype=self.dtype)
+
+    def experience(self, number: int) -> Iterator[Block]:
+        """The blocks of one experience; experiences must be asked for in order."""
+        self._number, self._begun = number, self.step
+        for p, phase in enumerate(self.phases[number]):
+            size = phase.batch_size or self.batch_size
+            rngs = [[self._rng(r, number, p, purpose) for purpose in range(4)] for r in range(len(self.seeds))]
+            items = [self._items(r, number, phase) for r in range(len(self.seeds))]
+            for epoch in range(phase.epochs or self.epochs[number]):
+                orders = [rng[ORDER].permutation(len(index)) for rng, (index, _) in zip(rngs, items, strict=True)]
+                # memory is offered each sample once: in the first epoch of the experience's first phase
+                offer = p == 0 and epoch == 0 and self.capacity > 0
+                for start in range(0, len(orders[0]), STEPS * size):
+                    chosen = [order[start : start + STEPS * size] for order in orders]
+                    yield self._block(phase, epoch, size, chosen, items, rngs, offer)
+
+    def _rng(self, replica: int, experience: int, phase: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.seeds[replica], experience, phase, purpose])
+
+    def _items(self, replica: int, number: int, phase: Stretch) -> tuple[Ints, Ints]:
+        stream = self.streams[replica]
+        match phase.source:
+            case "experience":
+                parts: Sequence[Experience] = [stream[number]]
+            case "so_far":
+                parts = stream[: number + 1]
+            case "full":
+                parts = stream
+            case _:
+                raise ValueError(f"no phase source is called {phase.source!r}")
+        return np.concatenate([e.train.numpy() for e in parts]), np.concatenate([e.task.numpy() for e in parts])
+
+    def _block(
+        self,
+        phase: Stretch,
+        epoch: int,
+        size: int,
+        chosen: list[Ints],
+        items: list[tuple[Ints, Ints]],
+        rngs: list[list[np.random.Generator]],
+        offer: bool,
+    ) -> Block:
+        steps = -(-len(chosen[0]) // size)
+        last = len(chosen[0]) - (steps - 1) * size
+        valid = np.ones((steps, size), bool)
+        valid[-1, last:] = False
+        rows = []
+        for r, order in enumerate(chosen):
+            # padding repeats real samples of the same batch
+            order = np.concatenate([order, np.resize(order[-last:], steps * size - len(order))]).reshape(steps, size)
+            rows.append(self._replica(r, items[r][0][order], items[r][1][order], valid, rngs[r], offer))
+        batches, draws, noises = zip(*rows, strict=True)
+        block = Block(
+            phase,
+            epoch,
+            self.step,
+            (self.step - self._begun, self.steps_in(self._number)),
+            [size] * (steps - 1) + [last],
+            self._tensors(batches),
+            tuple(self._tensors(draw) for draw in zip(*draws, strict=True)),
+            self._tensors(noises),
+        )
+        self.step += steps
+        return block
+
+    def _replica(
+        self, r: int, index: Ints, task: Ints, valid: Ints, rng: list[np.random.Generator], offer: bool
+    ) -> tuple[dict[str, Ints], list[dict[str, Ints]], dict[str, Ints]]:
+        steps, size = index.shape
+        held, sink = self.held[r], self.capacity
+        labels = self.labels[r](index, task)
+        at = np.broadcast_to(np.arange(steps)[:, None], index.shape)
+        np.maximum.at(self.last_step[r], labels[valid], self.step + at[valid])
+
+        slot = np.full(index.shape, sink)
+        filled = np.full(steps, self.admits[r].filled)
+        if offer and self.memory is not None and self.memory.planned:
+            before = self.admits[r].filled
+            slot[valid] = self.admits[r].offer(labels[valid], rng[ADMIT])
+            top = np.maximum.accumulate(np.where(slot < sink, slot + 1, 0).max(1))
+            filled[1:] = np.maximum(before, top[:-1])
+            slot = _last_writer(slot, sink)
+
+        # content of a slot before step s: the last write to it in an earlier step, else what the memory held
+        written = np.flatnonzero(slot.ravel() < sink)
+        keys = slot.ravel()[written] * steps + at.ravel()[written]
+        order = np.argsort(keys)
+        keys, written = keys[order], written[order]
+
+        def content(slots: Ints, step: Ints) -> tuple[Ints, Ints]:
+            found = np.searchsorted(keys, slots * steps + step) - 1
+            hit = (found >= 0) & (keys[found] // steps == slots) if len(keys) else np.zeros(slots.shape, bool)
+            source = written[found] if len(keys) else found
+            return tuple(  # type: ignore[return-value]
+                np.where(hit, new.ravel()[source], old[slots])
+                for new, old in ((index, held.index), (task, held.task))
+            )
+
+        draws = [self._draw(b, r, filled, content, index, task, sink, rng[RECALL]) for b in self.draws]
+        if len(keys):
+            final = np.unique(keys // steps)
+            held.index[final], held.task[final] = content(final, np.full(len(final), steps))
+        noise = {k: rng[NOISE].random((steps, size, *shape)) for k, shape in self.noise.items()}
+        return {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}, draws, noise
+
+    def _draw(
+        self, b: int, r: int, filled: Ints, content, index: Ints, task: Ints, sink: int, rng: np.random.Generator
+    ) -> dict[str, Ints]:
+        steps, size = index.shape
+        assert self.memory is not None
+        if not self.memory.planned:
+            return {"uniform": rng.random((steps, b))}
+        if self.memory.recall == "uniform":
+            slots = recall.uniform(filled, b, rng)
+        else:
+            everything = np.broadcast_to(np.arange(sink), (steps, sink))
+            where = np.broadcast_to(np.arange(steps)[:, None], everything.shape)
+            slots = recall.class_balanced(self.labels[r](*content(everything, where)), filled, b, rng)
+        real = slots >= 0
+        # padding repeats real samples: recalled ones, or, from an empty memory, the batch's own
+        count = real.sum(1)
+        repeat = np.arange(b) % np.maximum(count, 1)[:, None]
+        slots = np.take_along_axis(slots, repeat, 1)
+        some = np.broadcast_to((count > 0)[:, None], slots.shape)
+        step = np.broadcast_to(np.arange(steps)[:, None], slots.shape)
+        recalled_index, recalled_task = index[:, np.arange(b) % size], task[:, np.arange(b) % size]
+        if some.any():
+            recalled_index, recalled_task = recalled_index.copy(), recalled_task.copy()
+            recalled_index[some], recalled_task[some] = content(slots[some], step[some])
+        return {
+            "index": recalled_index,
+            "task": recalled_task,
+            "slot": np.where(some, slots, sink),
+            "weight": real.astype(float),
+        }
+
+    def _tensors(self, rows: Sequence[dict[str, Ints]]) -> dict[str, Tensor]:
+        """Replicas' arrays ``(S, ...)`` as tensors ``(S, R, ...)``."""
+        out = {}
+        for name in rows[0]:
+            tensor = torch.from_numpy(np.stack([row[name] for row in rows], 1))
+            out[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return out
+
+
+def _last_writer(slot: Ints, sink: int) -> Ints:
+    """Within a step only the last sample offered to a slot takes it; the others go to the sink."""
+    steps, size = slot.shape
+    key = (np.arange(steps)[:, None] * (sink + 1) + slot).ravel()[::-1]
+    last = np.zeros(key.size, bool)
+    last[np.unique(key, return_index=True)[1]] = True
+    return np.where(last[::-1].reshape(slot.shape), slot, sink)

@@ -1,0 +1,108 @@
+"""Where samples lie: how much a memory holds, which enter, which come back. Everything in it can be planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.types import Batch, Shape
+
+Admission = Literal["reservoir", "class_balanced", "ring", "strategy"]
+Recall = Literal["uniform", "class_balanced"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A replay memory of fixed capacity.
+
+    The samples themselves stay in the data set: the memory holds their indices, and what a strategy keeps beside.
+
+    Parameters
+    ----------
+    capacity : int, default 500
+        Samples held at most (0: none, replay is off).
+    batch : int, default 10
+        Samples recalled a step, without replacement; fewer while the memory holds fewer.
+    admission : {"reservoir", "class_balanced", "ring", "strategy"}
+        Which samples enter, see `cl_lib.memory.admit`; ``"strategy"``: the strategy chooses when an experience ends.
+    recall : {"uniform", "class_balanced"}
+        Which come back, see `cl_lib.memory.recall`.
+
+    Examples
+    --------
+    >>> Memory(capacity=200, batch=32).check()
+    >>> Memory(capacity=-1).check()
+    Traceback (most recent call last):
+        ...
+    cl_lib.errors.InputError: strategy.memory.capacity=-1: must be 0 or more
+    """
+
+    capacity: int = 500
+    batch: int = 10
+    admission: Admission = "reservoir"
+    recall: Recall = "uniform"
+
+    def check(self, least: int = 0) -> None:
+        """Raise `InputError` for values that cannot work; ``least`` is the capacity that a strategy needs."""
+        if self.capacity < 0:
+            raise InputError(f"strategy.memory.capacity={self.capacity}: must be 0 or more")
+        if self.capacity < least:
+            raise InputError(
+                f"strategy.memory.capacity={self.capacity}: this strategy needs at least {least} on this stream"
+            )
+        if self.batch < 1:
+            raise InputError(f"strategy.memory.batch={self.batch}: must be 1 or more (capacity=0 switches replay off)")
+        for name, value, known in (
+            ("admission", self.admission, ("reservoir", "class_balanced", "ring", "strategy")),
+            ("recall", self.recall, ("uniform", "class_balanced")),
+        ):
+            if value not in known:
+                raise InputError(f"strategy.memory.{name}={value!r}: must be one of {', '.join(known)}")
+
+    @property
+    def planned(self) -> bool:
+        """Whether its contents follow from labels, counts and the seed alone."""
+        return self.admission != "strategy"
+
+    def init(self, keeps: dict[str, Shape], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        """Tensors of one replica, with one row more than the capacity: the sink that rejected samples go to."""
+        rows = self.capacity + 1
+        tensors = {k: torch.zeros(rows, *shape, dtype=dtype, device=device) for k, shape in keeps.items()}
+        if not self.planned:
+            for name in ("index", "task"):
+                tensors[name] = torch.zeros(rows, dtype=torch.long, device=device)
+            tensors["count"] = torch.zeros((), dtype=torch.long, device=device)
+        return tensors
+
+    def size(self, sample_bytes: int, keeps: dict[str, Shape], dtype: torch.dtype) -> int:
+        """Bytes that ``capacity`` samples with all that is kept beside them stand for, labels and indices included.
+
+        The samples count in their stored type, as they would where the stream is not at hand any more.
+
+        Examples
+        --------
+        >>> Memory(capacity=500).size(784, {"logits": (10,)}, torch.float32)
+        424000
+        """
+        beside = sum(torch.Size(shape).numel() for shape in keeps.values()) * dtype.itemsize
+        return self.capacity * (sample_bytes + 8 + 8 + 8 + beside)  # index, task, label: int64 each
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one replica's memory holds, for a readout: rows below ``count`` are valid (``valid`` says so)."""
+
+    index: Tensor
+    task: Tensor
+    valid: Tensor
+    gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def read(self, part: slice) -> Batch:
+        """The samples of some rows; ``weight`` is 0 beyond the memory's fill."""
+        x, y = self.gather(self.index[part], self.task[part])
+        return Batch(x, y, self.valid[part].to(x.dtype), self.task[part])

@@ -1,0 +1,70 @@
+"""Multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.errors import InputError
+from cl_lib.models.heads import make_head
+from cl_lib.types import Shape
+
+
+class MLP(nn.Module):
+    """Fully connected layers with ReLU, then a head.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of a sample; flattened.
+    classes : int
+        Width of the head.
+    hidden : sequence of int, default (100, 100)
+    init : {"xavier", "torch"}, default "xavier"
+        Glorot-uniform weights with zero biases, as in the published protocols, or torch's own.
+    head : {"linear", "multi", "cosine"}, default "linear"
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in MLP((1, 28, 28), 10, hidden=(256, 256)).parameters())
+    269322
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        classes: int,
+        hidden: Sequence[int] = (100, 100),
+        init: Literal["xavier", "torch"] = "xavier",
+        head: str = "linear",
+    ) -> None:
+        super().__init__()
+        if any(not isinstance(h, int) or h < 1 for h in hidden):
+            raise InputError(f"model.hidden={list(hidden)}: each width must be a whole number, 1 or more")
+        if init not in ("xavier", "torch"):
+            raise InputError(f"model.init={init!r}: must be xavier or torch")
+        widths = [torch.Size(shape).numel(), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for entering, leaving in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(entering, leaving), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = make_head(head, widths[-1], classes)
+        if init == "xavier":
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, classes)`` of inputs ``(N, *shape)``."""
+        return self.head(self.body(x))
+
+    @classmethod
+    def factory(cls, **options: object) -> partial[MLP]:
+        """The class with its options, still to be given shape and classes: what `cl_lib.run` takes as ``model``."""
+        return partial(cls, **options)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""What a strategy is: the maths of one replica, in four groups of methods, all with defaults.
+
+=====================  =====================================================================================
+what memory provides   fields ``memory``; methods `draws`, `keeps`, `noise`
+what is minimised      `loss`, `penalty`, or `gradient` for those that bend the gradient itself
+what changes           `phases`, `init`, `after_step`, `consolidate`
+what answers           `readout`, `logits`
+=====================  =====================================================================================
+
+A concrete strategy is a final frozen dataclass in a file of its own; its fields are the hyper-parameters. A field
+annotated ``float`` may differ between replicas: inside the step it is a 0-d tensor, so Python may not branch on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.memory.store import Contents, Memory
+from cl_lib.types import Batch, Experienced, Out, Recalled, Shape, Spec, State, Tensors
+
+
+class Net(Protocol):
+    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine."""
+
+    buffers: Tensors
+
+    def __call__(
+        self,
+        params: Tensors,
+        x: Tensor,
+        task: Tensor,
+        *,
+        train: bool | None = None,
+        buffers: Tensors | None = None,
+    ) -> Out: ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training within an experience.
+
+    Parameters
+    ----------
+    name : str
+        Shown in the progress bar, and what ``batch.phase`` says.
+    source : {"experience", "so_far", "full"}
+        The data: of this experience, of all experiences so far, or of the whole stream (an upper bound).
+    epochs, batch_size : int, optional
+        Default: the run's.
+    trainable : tuple of str, optional
+        Prefixes of the names of the parameters that are trained; default all, ``()`` none.
+    """
+
+    name: str = "train"
+    source: Literal["experience", "so_far", "full"] = "experience"
+    epochs: int | None = None
+    batch_size: int | None = None
+    trainable: tuple[str, ...] | None = None
+
+
+class Gradient(NamedTuple):
+    """What a step descends along, the loss it belongs to, and what to keep beside the samples in memory."""
+
+    grads: Tensors
+    loss: Tensor
+    kept: Tensors
+
+
+def gradient_of(
+    net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]
+) -> Gradient:
+    """Gradient of ``objective(params) -> (loss, kept)``; the network's buffers are carried over."""
+
+    def run(params: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors, Tensors]]:
+        loss, kept = objective(params)
+        return loss, (loss, {k: v.detach() for k, v in kept.items()}, net.buffers)
+
+    grads, (loss, kept, net.buffers) = torch.func.grad(run, has_aux=True)(params)
+    return Gradient(grads, loss, kept)
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Base of all strategies; every method has a default, a typical strategy writes one or two."""
+
+    memory: ClassVar[Memory | None] = None
+    """Overridden by a field in strategies that replay."""
+    liftable: ClassVar[bool] = True
+    """False: the engine loops over the replicas instead of running them as one."""
+    traceable: ClassVar[bool] = True
+    """False: the engine runs the step eagerly."""
+
+    # ------------------------------------------------------------------ what memory must provide
+    def draws(self) -> tuple[int, ...]:
+        """Samples recalled in a step, one entry for each independent draw. Default: one of ``memory.batch``."""
+        return (self.memory.batch,) if self.memory is not None else ()
+
+    def keeps(self, spec: Spec) -> dict[str, Shape]:
+        """Shapes of what is kept beside each sample in memory (``loss`` returns it under the same names)."""
+        return {}
+
+    def noise(self, spec: Spec) -> dict[str, Shape]:
+        """Shapes, for each sample, of planned noise uniform in [0, 1): the only randomness a step may use."""
+        return {}
+
+    # ------------------------------------------------------------------ what is minimised
+    def loss(
+        self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]
+    ) -> tuple[Tensor, Tensors]:
+        """Loss (0-d) of one step, and what to keep beside the batch's samples in memory."""
+        out = net(state.params, batch.x, batch.task)
+        return cross_entropy(out.logits, batch.y, batch.weight), {}
+
+    def penalty(self, net: Net, state: State) -> Tensor | None:
+        """A term (0-d) that needs no samples; default none."""
+        return None
+
+    def gradient(
+        self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]
+    ) -> Gradient:
+        """What the optimiser descends along: by default the gradient of ``loss + penalty``."""
+
+        def objective(params: Tensors) -> tuple[Tensor, Tensors]:
+            inner = state._replace(params=params)
+            loss, kept = self.loss(net, inner, batch, recalled)
+            penalty = self.penalty(net, inner)
+            return (loss if penalty is None else loss + penalty), kept
+
+        return gradient_of(net, state.params, objective)
+
+    # ------------------------------------------------------------------ what changes over time
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        """What is trained on in an experience; default: one phase over its data."""
+        return (Phase(),)
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        """The strategy's own state (``state.extra``): a tree of tensors, on the device of ``params``."""
+        return {}
+
+    def after_step(
+        self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient
+    ) -> dict[str, Any]:
+        """``extra`` after an update; ``old`` and ``new`` differ in parameters and optimiser."""
+        return new.extra
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        """The state after the last step of an experience; not traced, so it may loop."""
+        return state
+
+    # ------------------------------------------------------------------ what answers
+    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
+        """Computed once before an evaluation: class means, caches."""
+        return {}
+
+    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
+        """Unnormalised log-probabilities ``(N, C)`` at test time."""
+        return net(state.params, x, task, train=False).raw
+
+    # ------------------------------------------------------------------ before work starts
+    def check(self, spec: Spec) -> None:
+        """Raise `InputError` for hyper-parameters that cannot work; extended with ``super().check(spec)``."""
+        for name in hyper_parameters(self):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+                raise InputError(f"strategy.{name}={value!r}: must be a finite number")
+
+
+def hyper_parameters(part: Any) -> tuple[str, ...]:
+    """Names of a dataclass's ``float`` fields: those that may differ between replicas."""
+    hints = get_type_hints(type(part))
+    return tuple(f.name for f in dataclasses.fields(part) if hints[f.name] in (float, float | None))
+
+
+def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    r"""Weighted mean cross-entropy :math:`\sum_i w_i\,(-\log p_{i, y_i}) / \max(\sum_i w_i, \epsilon)`; 0 without samples.
+
+    Parameters
+    ----------
+    logits : Tensor
+        ``(B, C)``.
+    y, weight : Tensor
+        ``(B,)``.
+    """
+    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None])[:, 0]
+    return weighted_mean(nll, weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """``sum(w * v) / sum(w)``, and 0 where every weight is 0 (an empty memory)."""
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)

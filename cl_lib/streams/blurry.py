@@ -1,0 +1,58 @@
+"""Blurry streams: experiences without sharp boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from cl_lib.errors import InputError
+from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.types import Experience
+
+
+def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Stream:
+    """A share of each experience's samples changes places with those of the others (Aljundi et al. 2019, Bang et al. 2021).
+
+    Of each experience ``floor(blur * n)`` random samples are pooled, shuffled and dealt out again in the same numbers:
+    sizes stay, nothing is lost. Evaluated on the parent's test sets.
+
+    Parameters
+    ----------
+    parent : Stream
+    blur : float, default 0.1
+        In [0, 1]; 0 is the parent, 1 a stationary stream.
+
+    Examples
+    --------
+    >>> from cl_lib import datasets, streams
+    >>> stream = blurry(streams.split(datasets.digits()), 0.5)
+    >>> [len(e.task.unique()) for e in stream.realise(0).experiences]
+    [5, 5, 5, 5, 5]
+    """
+    if not 0 <= blur <= 1:
+        raise InputError(f"stream.blur={blur}: must lie between 0 and 1")
+
+    def make(seed: int) -> Realisation:
+        real = parent.realise(seed)
+        generator = torch.Generator().manual_seed(seed)
+        index = torch.cat([e.train for e in real.experiences])
+        task = torch.cat([e.task for e in real.experiences])
+        sizes = [len(e.train) for e in real.experiences]
+        offset, chosen = 0, []
+        for size in sizes:
+            chosen.append(offset + torch.randperm(size, generator=generator)[: int(blur * size)])
+            offset += size
+        places = torch.cat(chosen)
+        moved = places[torch.randperm(len(places), generator=generator)]
+        order = torch.arange(len(index))
+        order[places] = moved
+        parts = zip(index[order].split(sizes), task[order].split(sizes), real.experiences, strict=True)
+        return real._replace(experiences=tuple(Experience(i, e.valid, t) for i, t, e in parts))
+
+    return replace(
+        parent,
+        name=name or f"blurry_{parent.name}",
+        make=make,
+        options={"kind": "blurry", "blur": blur, "parent": parent.options},
+    )

@@ -1,0 +1,53 @@
+"""Online streams: one pass over another stream in chunks of fixed size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from cl_lib.errors import InputError
+from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.types import Experience
+
+
+def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stream:
+    """Each experience of ``parent`` in shuffled chunks, every chunk an experience of its own.
+
+    Evaluated on the parent's test sets; thin the evaluations with ``eval_every``. A chunk never crosses a boundary
+    of the parent, so the last one of each may be smaller.
+
+    Parameters
+    ----------
+    parent : Stream
+    chunk : int, default 100
+        Samples in a chunk.
+
+    Examples
+    --------
+    >>> from cl_lib import datasets, streams
+    >>> stream = online(streams.split(datasets.digits()), chunk=100)
+    >>> stream.length, len(stream.columns)
+    (15, 5)
+    """
+    if chunk < 1:
+        raise InputError(f"stream.chunk={chunk}: must be 1 or more")
+
+    def make(seed: int) -> Realisation:
+        real = parent.realise(seed)
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for experience in real.experiences:
+            order = torch.randperm(len(experience.train), generator=generator)
+            for number, own in enumerate(order.split(chunk)):
+                valid = experience.valid if number == 0 else experience.valid[:0]
+                parts.append(Experience(experience.train[own], valid, experience.task[own]))
+        return real._replace(experiences=tuple(parts))
+
+    return replace(
+        parent,
+        name=name or f"online_{parent.name}",
+        length=len(make(0).experiences),
+        make=make,
+        options={"kind": "online", "chunk": chunk, "parent": parent.options},
+    )

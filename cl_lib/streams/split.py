@@ -1,0 +1,116 @@
+"""Split streams: the classes of one data set, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from cl_lib.datasets import Dataset
+from cl_lib.errors import InputError
+from cl_lib.streams.stream import Classes, Realisation, Scenario, Stream, answerable, hold_out, restricted
+from cl_lib.types import Experience
+
+
+def split(
+    data: Dataset,
+    experiences: int = 5,
+    *,
+    scenario: Scenario = "class",
+    class_order: str | Sequence[int] = "natural",
+    valid: float = 0.0,
+    train_classes: Classes | None = None,
+    eval_classes: Classes | None = None,
+    name: str | None = None,
+) -> Stream:
+    """Equal numbers of classes in each experience.
+
+    Parameters
+    ----------
+    data : Dataset
+    experiences : int, default 5
+        Must divide the number of classes.
+    scenario : {"class", "task", "domain"}
+        ``class``: which of all classes? ``task``: which of the experience's classes (multi-head)? ``domain``: the
+        position within the experience, a label that means something else in each (van de Ven et al. 2022).
+    class_order : {"natural", "seed"} or sequence of int
+        Order in which the classes come; ``"seed"`` shuffles them by each run's seed.
+    valid : float, default 0
+        Share of each class held out of training, see `hold_out`.
+    train_classes, eval_classes : {"all", "seen", "experience"}, optional
+        Default: ``all`` / ``seen`` (class), ``experience`` (task), ``all`` (domain).
+
+    Raises
+    ------
+    InputError
+        For experiences that do not divide the classes, or a class order that is no permutation of them.
+
+    Examples
+    --------
+    >>> from cl_lib import datasets
+    >>> print(split(datasets.digits()))
+    split_digits: class-incremental, 5 experiences, 10 classes, digits (1, 8, 8); trains against all, evaluates over
+    seen classes (seed 0)
+    experience  classes  train  valid  test set      test
+    1           0, 1     269    0      experience 1  91
+    2           2, 3     270    0      experience 2  90
+    3           4, 5     273    0      experience 3  90
+    4           6, 7     270    0      experience 4  90
+    5           8, 9     265    0      experience 5  89
+    """
+    width = len(data.classes)
+    if experiences < 1 or width % experiences:
+        fitting = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
+        raise InputError(
+            f"stream.experiences={experiences}: {width} classes do not divide among them; choose one of {fitting}"
+        )
+    if scenario not in ("class", "task", "domain"):
+        raise InputError(f"stream.scenario={scenario!r}: must be one of class, task, domain")
+    if isinstance(class_order, str):
+        if class_order not in ("natural", "seed"):
+            raise InputError(f"stream.class_order={class_order!r}: must be natural, seed, or a list of all classes")
+    elif sorted(class_order) != list(range(width)):
+        raise InputError(f"stream.class_order={list(class_order)}: must hold each of 0 to {width - 1} once")
+    order = class_order if isinstance(class_order, str) else tuple(class_order)
+    make = partial(_realise, data, experiences, scenario, order, valid)
+    each = width // experiences
+    names = data.classes if scenario != "domain" else tuple(f"position {i + 1}" for i in range(each))
+    stream = Stream(
+        name or f"split_{data.name}",
+        data,
+        scenario,
+        names,
+        tuple(f"experience {e + 1}" for e in range(experiences)),
+        experiences,
+        make,
+        *answerable(scenario),
+        {"kind": "split", "class_order": class_order if isinstance(class_order, str) else list(order), "valid": valid},
+    )
+    return restricted(stream, train_classes, eval_classes)
+
+
+def _realise(
+    data: Dataset, experiences: int, scenario: Scenario, order: str | tuple[int, ...], valid: float, seed: int
+) -> Realisation:
+    width = len(data.classes)
+    if order == "natural":
+        classes = torch.arange(width)
+    elif order == "seed":
+        classes = torch.randperm(width, generator=torch.Generator().manual_seed(seed))
+    else:
+        classes = torch.tensor(order)
+    groups = classes.reshape(experiences, -1)
+    parts, tests = [], []
+    for e, group in enumerate(groups):
+        own = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
+        train, held = hold_out(own, data.train.y[own], valid)
+        parts.append(Experience(train, held, torch.full_like(train, e)))
+        tests.append(torch.nonzero(torch.isin(data.test.y, group))[:, 0])
+    if scenario == "domain":
+        each = groups.shape[1]
+        targets = torch.zeros(experiences, width, dtype=torch.long)
+        targets.scatter_(1, groups, torch.arange(each).expand(experiences, each))
+        return Realisation(tuple(parts), tuple(tests), torch.ones(experiences, each, dtype=torch.bool), targets)
+    table = torch.zeros(experiences, width, dtype=torch.bool).scatter_(1, groups, True)
+    return Realisation(tuple(parts), tuple(tests), table)

@@ -1,0 +1,286 @@
+"""What a stream is: experiences as indices into one data set, and what may be asked of a model at test time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_lib.datasets import Dataset
+from cl_lib.errors import InputError
+from cl_lib.types import Experience
+
+Scenario = Literal["class", "task", "domain"]
+Classes = Literal["all", "seen", "experience"]
+
+
+class Transform(NamedTuple):
+    """For each task a linear map of pixels: ``y[d] = sum_k weight[t, d, k] * x[index[t, d, k]]``, applied in the step.
+
+    ``index`` is ``(T, D, K)`` int64 over the D positions of a channel; ``weight`` the same shape, or None for ones.
+    """
+
+    index: Tensor
+    weight: Tensor | None = None
+
+
+class Realisation(NamedTuple):
+    """A stream for one seed.
+
+    ``experiences``: what is trained on, in order. ``tests``: for each column of the accuracy matrix, indices into the
+    data set's test part. ``classes``: ``(T, C)`` bool, the classes of each column. ``targets``: ``(T, C0)`` label in
+    the stream of the data set's label, by column; None when they are the same.
+    """
+
+    experiences: tuple[Experience, ...]
+    tests: tuple[Tensor, ...]
+    classes: Tensor
+    targets: Tensor | None = None
+    transform: Transform | None = None
+
+    def labels(self, y: Tensor, task: Tensor) -> Tensor:
+        """Labels in the stream, of samples with data-set labels ``y``."""
+        return y if self.targets is None else self.targets[task, y]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A stream of experiences. Made by `split`, `permuted`, `rotated`, `online`, `blurry`.
+
+    Attributes
+    ----------
+    name : str
+    data : Dataset
+    scenario : {"class", "task", "domain"}
+    classes : tuple of str
+        Names of the labels a model answers with; their number is the width of its head.
+    columns : tuple of str
+        Names of the test sets, the columns of the accuracy matrix.
+    length : int
+        Number of experiences trained on (equals the number of columns but for online streams).
+    make : callable
+        ``make(seed) -> Realisation``.
+    train_classes, eval_classes : {"all", "seen", "experience"}
+        Which classes compete in the training loss and at test time.
+    options : dict
+        What it was made with, for the record.
+    """
+
+    name: str
+    data: Dataset
+    scenario: Scenario
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    length: int
+    make: Callable[[int], Realisation]
+    train_classes: Classes = "all"
+    eval_classes: Classes = "all"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("train_classes", "eval_classes"):
+            if getattr(self, name) not in ("all", "seen", "experience"):
+                raise InputError(f"stream.{name}={getattr(self, name)!r}: must be one of all, seen, experience")
+
+    def realise(self, seed: int = 0) -> Realisation:
+        """The stream for one seed, checked for empty experiences."""
+        real = self.make(seed)
+        for number, experience in enumerate(real.experiences):
+            if not len(experience.train):
+                raise InputError(f"stream {self.name}: experience {number + 1} has no training samples")
+        for column, test in zip(self.columns, real.tests, strict=True):
+            if not len(test):
+                raise InputError(f"stream {self.name}: {column} has no test samples")
+        return real
+
+    def describe(self) -> dict[str, Any]:
+        """What the record says of a stream."""
+        return {
+            "name": self.name,
+            "scenario": self.scenario,
+            "experiences": self.length,
+            "classes": len(self.classes),
+            "class_names": list(self.classes),
+            "columns": list(self.columns),
+            "train_classes": self.train_classes,
+            "eval_classes": self.eval_classes,
+            "data": self.data.name,
+            "data_hash": _fingerprint(self.data),
+            "options": self.options,
+        }
+
+    def __str__(self) -> str:
+        real = self.realise(0)
+        head = (
+            f"{self.name}: {self.scenario}-incremental, {self.length} experiences, {len(self.classes)} classes, "
+            f"{self.data.name} {tuple(self.data.shape)}; trains against {self.train_classes}, "
+            f"evaluates over {self.eval_classes} classes (seed 0)"
+        )
+        rows = [("experience", "classes", "train", "valid", "test set", "test")]
+        for number, e in enumerate(real.experiences):
+            column = int(torch.mode(e.task).values)
+            labels = real.labels(self.data.train.y[e.train], e.task).unique().tolist()
+            names = ", ".join(self.classes[c] for c in labels[:6]) + (f", … ({len(labels)})" if len(labels) > 6 else "")
+            test = len(real.tests[column])
+            rows.append((str(number + 1), names, str(len(e.train)), str(len(e.valid)), self.columns[column], str(test)))
+            if number == 19 and self.length > 22:
+                rows.append(("…", f"{self.length - 20} more", "", "", "", ""))
+                break
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            [head, *("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
+        )
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(data: Dataset) -> str:
+    return data.fingerprint()
+
+
+def restricted(stream: Stream, train_classes: Classes | None, eval_classes: Classes | None) -> Stream:
+    """The stream with other answerable classes, where given."""
+    given = {"train_classes": train_classes, "eval_classes": eval_classes}
+    return replace(stream, **{k: v for k, v in given.items() if v is not None})
+
+
+def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tensor]:
+    """Split an experience's samples into train and validation part.
+
+    The rule: of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same
+    for all runs) are held out; both parts keep the data set's order.
+    """
+    if not 0 <= valid < 1:
+        raise InputError(f"stream.valid={valid}: must be at least 0 and below 1, the share of each experience held out")
+    held = torch.zeros(len(index), dtype=torch.bool)
+    if valid:
+        generator = torch.Generator().manual_seed(0)
+        for label in labels.unique():
+            own = torch.nonzero(labels == label)[:, 0]
+            held[own[torch.randperm(len(own), generator=generator)[: int(valid * len(own))]]] = True
+    return index[~held], index[held]
+
+
+def every_experience(data: Dataset, experiences: int, valid: float) -> tuple[tuple[Experience, ...], tuple[Tensor, ...]]:
+    """All the data in each experience and each test set (permuted, rotated)."""
+    if experiences < 1:
+        raise InputError(f"stream.experiences={experiences}: must be 1 or more")
+    train, held = hold_out(torch.arange(len(data.train)), data.train.y, valid)
+    parts = tuple(Experience(train, held, torch.full_like(train, e)) for e in range(experiences))
+    return parts, (torch.arange(len(data.test)),) * experiences
+
+
+def spread_classes(data: Dataset, experiences: int, scenario: Scenario) -> tuple[tuple[str, ...], Tensor | None, Tensor]:
+    """Class names, targets and class table where each experience holds all of a data set's classes.
+
+    ``domain``: they mean the same everywhere; ``class`` and ``task``: each experience's are classes of their own.
+    """
+    width = len(data.classes)
+    if scenario == "domain":
+        return data.classes, None, torch.ones(experiences, width, dtype=torch.bool)
+    if scenario not in ("class", "task"):
+        raise InputError(f"stream.scenario={scenario!r}: must be one of class, task, domain")
+    names = tuple(f"{name} ({e + 1})" for e in range(experiences) for name in data.classes)
+    targets = torch.arange(experiences * width).reshape(experiences, width)
+    return names, targets, torch.eye(experiences, dtype=torch.bool).repeat_interleave(width, 1)
+
+
+def answerable(scenario: Scenario) -> tuple[Classes, Classes]:
+    """Default train and eval classes of a scenario."""
+    defaults: dict[Scenario, tuple[Classes, Classes]] = {
+        "class": ("all", "seen"),
+        "task": ("experience", "experience"),
+        "domain": ("all", "all"),
+    }
+    return defaults[scenario]
+
+
+class StreamReport(NamedTuple):
+    """What `check_stream` found."""
+
+    problems: tuple[str, ...]
+    train: int
+    valid: int
+    test: int
+    train_test_duplicates: int
+    train_valid_duplicates: int
+
+    def __str__(self) -> str:
+        return (
+            ("; ".join(self.problems) or "nothing lost, doubled or leaked")
+            + f" ({self.train} train, {self.valid} validation, {self.test} test samples; exact duplicates:"
+            f" {self.train_test_duplicates} test samples equal a train sample,"
+            f" {self.train_valid_duplicates} validation samples equal a train sample)"
+        )
+
+
+def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
+    """Verify that a stream loses, doubles and leaks nothing.
+
+    Every train sample must be in exactly one place for each test column it belongs to, train and validation must not
+    share one, every test sample must be asked. Exact duplicates across parts are a property of the data: counted,
+    reported, no error.
+
+    Returns
+    -------
+    StreamReport
+
+    Raises
+    ------
+    InputError
+        When something is lost, doubled or leaked; the message lists all of it.
+
+    Examples
+    --------
+    >>> from cl_lib import datasets, streams
+    >>> print(check_stream(streams.split(datasets.digits(), valid=0.1)))
+    nothing lost, doubled or leaked (1217 train, 130 validation, 450 test samples; exact duplicates: 0 test samples
+    equal a train sample, 0 validation samples equal a train sample)
+    """
+    real, data = stream.realise(seed), stream.data
+    problems = []
+    index = torch.cat([e.train for e in real.experiences])
+    task = torch.cat([e.task for e in real.experiences])
+    valid = torch.cat([e.valid for e in real.experiences]).unique()
+    pairs = index * len(real.tests) + task
+    doubled = len(pairs) - len(pairs.unique())
+    if doubled:
+        problems.append(f"{doubled} training samples doubled")
+    leaked = int(torch.isin(index.unique(), valid).sum())
+    if leaked:
+        problems.append(f"{leaked} samples leaked between train and validation")
+    lost = len(data.train) - len(torch.cat([index, valid]).unique())
+    if lost:
+        problems.append(f"{lost} training samples lost")
+    asked = torch.cat(real.tests)
+    lost = len(data.test) - len(asked.unique())
+    if lost:
+        problems.append(f"{lost} test samples lost")
+    for column, test in zip(stream.columns, real.tests, strict=True):
+        if len(test) != len(test.unique()):
+            problems.append(f"{len(test) - len(test.unique())} test samples doubled in {column}")
+    if problems:
+        raise InputError(f"stream {stream.name} (seed {seed}): {'; '.join(problems)}")
+    trained = _hashes(data.train.x[index.unique()])
+    return StreamReport(
+        tuple(problems),
+        len(index.unique()),
+        len(valid),
+        len(asked.unique()),
+        sum(h in trained for h in _list(data.test.x)),
+        sum(h in trained for h in _list(data.train.x[valid])),
+    )
+
+
+def _list(x: Tensor) -> list[bytes]:
+    rows = np.ascontiguousarray(x.numpy()).reshape(len(x), -1)
+    return [hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in rows]
+
+
+def _hashes(x: Tensor) -> set[bytes]:
+    return set(_list(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -76,6 +77,6 @@ def _realise(
 ) -> Realisation:
     parts, tests = every_experience(data, experiences, valid)
     generator = torch.Generator().manual_seed(seed if by_seed else 0)
-    pixels = data.shape[1:].numel() if len(data.shape) > 1 else data.shape[0]
+    pixels = math.prod(data.shape[1:] or data.shape)
     orders = torch.stack([torch.randperm(pixels, generator=generator) for _ in range(experiences)])
     return Realisation(parts, tests, table, targets, Transform(orders[..., None]))

@@ -27,7 +27,7 @@ class Reservoir:
     Examples
     --------
     >>> Reservoir(3, classes=2).offer(np.zeros(6, int), np.random.default_rng(0))
-    array([0, 1, 2, 0, 1, 0])
+    array([0, 1, 2, 2, 1, 1])
     """
 
     def __init__(self, capacity: int, classes: int) -> None:
@@ -50,7 +50,7 @@ class ClassBalanced:
     Examples
     --------
     >>> ClassBalanced(2, classes=2).offer(np.array([0, 0, 1, 1]), np.random.default_rng(0))
-    array([0, 1, 0, 2])
+    array([0, 1, 1, 1])
     """
 
     def __init__(self, capacity: int, classes: int) -> None:

@@ -17,7 +17,7 @@ def uniform(filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
     >>> uniform(np.array([0, 2, 100]), 3, np.random.default_rng(0))
     array([[-1, -1, -1],
            [ 1,  0, -1],
-           [81, 30,  2]])
+           [85, 63, 51]])
     """
     steps, out = len(filled), np.full((len(filled), batch), -1)
     if not steps or not batch:
@@ -51,7 +51,7 @@ def class_balanced(labels: Ints, filled: Ints, batch: int, rng: np.random.Genera
     Examples
     --------
     >>> class_balanced(np.array([[0, 0, 0, 1]]), np.array([4]), 2, np.random.default_rng(0))
-    array([[3, 1]])
+    array([[3, 2]])
     """
     steps, slots = labels.shape
     out = np.full((steps, batch), -1)

@@ -135,7 +135,8 @@ class Plan:
     def uniform(self, experience: int) -> Tensor:
         """``(R, n)`` uniform numbers for what is sampled when an experience ends."""
         rows = [
-            self._rng(r, experience, 0, SAMPLE).random(len(s[experience].train)) for r, s in enumerate(self.streams)
+            self._rng(r, experience, 0, SAMPLE).random(len(s[experience].train), np.float32)
+            for r, s in enumerate(self.streams)
         ]
         return torch.tensor(np.stack(rows), dtype=self.dtype)
 
@@ -240,7 +241,8 @@ class Plan:
         if len(keys):
             final = np.unique(keys // steps)
             held.index[final], held.task[final] = content(final, np.full(len(final), steps))
-        noise = {k: rng[NOISE].random((steps, size, *shape)) for k, shape in self.noise.items()}
+        # drawn in float32: a float64 just below 1 would be rounded to 1
+        noise = {k: rng[NOISE].random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
         return {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}, draws, noise
 
     def _draw(
@@ -249,7 +251,7 @@ class Plan:
         steps, size = index.shape
         assert self.memory is not None
         if not self.memory.planned:
-            return {"uniform": rng.random((steps, b))}
+            return {"uniform": rng.random((steps, b), np.float32)}
         if self.memory.recall == "uniform":
             slots = recall.uniform(filled, b, rng)
         else:

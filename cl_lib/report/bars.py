@@ -1,0 +1,93 @@
+"""Accuracy by slice, as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cl_lib.metrics.slices import MINIMUM
+from cl_lib.report.canvas import INK, name_axis, panels, shorten, style, svg
+from cl_lib.report.entries import Entry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BARS = 60  # more bars than this need a panel for each entry
+
+
+def slice_bars(lines: Sequence[Entry], name: str) -> str:
+    """Final accuracy of each slice, with its number of test samples; the worst of each entry is marked.
+
+    Parameters
+    ----------
+    lines : sequence of Entry
+        Those with the same slices; others would not fit the axis.
+    name : str
+        ``"class"``, ``"experience"``, ``"age"`` or a column of the data set.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element; empty when no entry has a sample in these slices.
+    """
+    parts = [entry.slices()[name] for entry in lines]
+    support = np.array([part["support"] for part in parts], float)
+    kept = np.flatnonzero(np.nan_to_num(support).max(0) > 0)
+    if not kept.size:
+        return ""
+    support = support[:, kept]
+    names = [str(parts[0]["labels"][i]) for i in kept]
+    together = len(parts) * len(kept) <= BARS
+    tilt = 0.3 if max(map(len, names)) > 6 else 0
+    with panels(1 if together else len(parts), 1, (2.9 if together else 1.75) + tilt) as (figure, grid):
+        for place, (entry, part) in enumerate(zip(lines, parts, strict=True)):
+            axes = grid[0] if together else grid[place]
+            accuracy = np.array(part["accuracy"], float)[kept]
+            width = 0.8 / len(parts) if together else 0.8
+            x = np.arange(len(kept)) + (place - (len(parts) - 1) / 2) * width * together
+            axes.bar(
+                x,
+                np.nan_to_num(accuracy),
+                width * 0.94,
+                color=style(entry.number).colour,
+                label=shorten(entry.label, 44),
+            )
+            eligible = np.where(support[place] >= MINIMUM, accuracy, np.nan)
+            if len(kept) > 1 and np.isfinite(eligible).any():
+                worst = int(np.nanargmin(eligible))
+                axes.plot(x[worst], accuracy[worst] + 0.05, marker="v", color=INK, markersize=6, clip_on=False)
+            if not together:
+                axes.set_title(shorten(entry.label, 90))
+        _supports(grid, names, support)
+        for axes in grid:
+            axes.set(ylim=(0, 1.08), xlim=(-0.6, len(kept) - 0.4), ylabel="accuracy")
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+            axes.grid(axis="y")
+            axes.tick_params(axis="x", length=0)
+        grid[-1].set_xlabel(name)
+        if together and len(parts) > 1:
+            figure.legend(loc="outside lower center", ncols=3)
+        return svg(figure, f"Accuracy by {name}")
+
+
+def _supports(grid: Sequence[Axes], names: Sequence[str], support: np.ndarray) -> None:
+    """Names and sample counts below the bars; with many slices only the range of the counts."""
+    counts = [_range(support[:, i]) for i in range(support.shape[1])]
+    if len(names) <= 12:
+        for axes in grid:
+            axes.set_xticks(
+                range(len(names)),
+                [f"{shorten(n, 84 // len(names))}\nn = {c}" for n, c in zip(names, counts, strict=True)],
+            )
+        return
+    for axes in grid:
+        name_axis(axes, names, 40)
+        axes.text(1, 1.02, f"n = {_range(support)} test samples each", transform=axes.transAxes, ha="right", fontsize=8)
+
+
+def _range(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    low, high = round(known.min()), round(known.max())
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

@@ -1,0 +1,125 @@
+"""Figures without global state: panels, one style for each entry, SVG that fits into a page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 10.0  # inches; a page shows them at 100 pixels each
+INK, FAINT = "#1a1a1a", "#d5d9de"
+
+# Okabe & Ito's colours without yellow and black, then Tol's muted ones: told apart with any colour vision
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#882255", "#332288", "#999933", "#44aa99", "#aa4499", "#666666"),
+)
+MARKERS = "osD^vPX<>*hp"
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+
+PARAMETERS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, readable aloud
+    "svg.hashsalt": "cl_lib",  # the same record, the same bytes
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial", "sans-serif"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": "#8a9099",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+}
+
+
+class Style(NamedTuple):
+    """How an entry is drawn, throughout a report."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[int, tuple[float, ...]]
+
+
+def style(number: int) -> Style:
+    """The style of the entry at a position; unlike in colour, marker and dash, in that order of importance.
+
+    >>> style(0).colour != style(1).colour, style(0).dash != style(12).dash
+    (True, True)
+    """
+    count = len(COLOURS)
+    return Style(COLOURS[number % count], MARKERS[number % count], DASHES[number // count % len(DASHES)])
+
+
+@contextmanager
+def panels(count: int, columns: int, height: float, *, width: float = WIDTH) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``count`` panels, at most ``columns`` beside each other, each ``height`` inches high."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    with rc_context(PARAMETERS):
+        figure = Figure(figsize=(width, rows * height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+        for spare in grid[count:]:
+            spare.remove()
+        yield figure, grid[:count]
+
+
+def svg(figure: Figure, description: str) -> str:
+    """The figure as an ``<svg>`` element for a page; call within `panels`.
+
+    Without document type, metadata and the ids of groups: the first two name addresses outside, and ids would clash
+    with those of the page's other figures.
+    """
+    from html import escape
+
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1).strip()
+
+
+def name_axis(axes: Axes, names: Sequence[str], room: int, longest: int = 14) -> None:
+    """Names on the x axis: as many as there is ``room`` for, upright where they are long."""
+    step = max(1, math.ceil(len(names) / room))
+    shown = [i for i in range(len(names)) if i % step == 0]
+    texts = [names[i] if len(names[i]) <= longest else names[i][: longest - 1] + "…" for i in shown]
+    long = max(map(len, texts), default=0) * len(texts) > room * 4
+    axes.set_xticks(shown, texts, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
+
+
+def shorten(label: str, most: int) -> str:
+    """A label that fits above a panel.
+
+    >>> shorten("er capacity=200, lr=0.1", 12)
+    'er capacity…'
+    """
+    return label if len(label) <= most else label[: most - 1] + "…"

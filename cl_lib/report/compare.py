@@ -1,0 +1,230 @@
+"""What may be compared with what, how large the difference is, and what a reader has to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cl_lib.errors import InputError
+from cl_lib.record import Record
+from cl_lib.report.entries import Entry, entries
+from cl_lib.report.glossary import METRICS
+from cl_lib.stats import PERMUTATIONS, PairedDifference, paired_difference, unreachable_note
+
+FEW = 6  # below so many seeds a bootstrap interval is much too narrow
+
+
+def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
+    """The entry of that label; by default the first.
+
+    Raises
+    ------
+    InputError
+        When there is none; the message names the labels.
+    """
+    if baseline is None:
+        return lines[0]
+    for entry in lines:
+        if entry.label == baseline:
+            return entry
+    raise InputError(f"baseline={baseline!r}: no such line; the report has {', '.join(e.label for e in lines)}")
+
+
+def paired(lines: Sequence[Entry], base: Entry) -> list[PairedDifference | None]:
+    """Accuracy minus that of the baseline over common seeds; None for the baseline and what answers other questions."""
+    out: list[PairedDifference | None] = []
+    theirs = base.per_seed("accuracy")
+    for entry in lines:
+        if entry is base or _questions(entry.record, base.record):
+            out.append(None)
+            continue
+        ours = entry.per_seed("accuracy")
+        common = [seed for seed in ours if seed in theirs]
+        out.append(paired_difference([ours[s] for s in common], [theirs[s] for s in common]))
+    return out
+
+
+def notes(records: Sequence[Record], baseline: str | None = None) -> list[str]:
+    """Sentences without which the comparison would mislead.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    baseline : str, optional
+        Label of an entry; default the first.
+
+    Returns
+    -------
+    list of str
+        What differs between runs that should be alike, diverged replicas, what so few seeds cannot show, p-values that
+        are estimates, grids chosen on test data, metrics that are not given and why.
+
+    Raises
+    ------
+    InputError
+        Without a record, or when the baseline is none of the labels.
+    """
+    lines = entries(records)
+    base = find_baseline(lines, baseline)
+    differences = paired(lines, base)
+    return [
+        *_unlike(records, lines, base),
+        *_diverged(lines),
+        *_seeds(lines, differences),
+        *_grids(records),
+        *_nulls(lines),
+    ]
+
+
+def _questions(a: Record, b: Record) -> list[str]:
+    """Where two records answer different questions, so that no difference between them means anything."""
+    out = []
+    for name, key in (
+        ("stream", "name"),
+        ("data", "data"),
+        ("data hash", "data_hash"),
+        ("eval_classes", "eval_classes"),
+    ):
+        if a.stream.get(key) != b.stream.get(key):
+            out.append(f"{name} ({a.stream.get(key)}, not {b.stream.get(key)})")
+    if not out and (a.stream.get("options"), a.stream["columns"]) != (b.stream.get("options"), b.stream["columns"]):
+        out.append(f"options of the stream ({_changed(a.stream.get('options'), b.stream.get('options'))})")
+    if a.job.get("eval_on") != b.job.get("eval_on"):
+        out.append(f"eval_on ({a.job.get('eval_on')}, not {b.job.get('eval_on')})")
+    return out
+
+
+def _settings(a: Record, b: Record) -> list[str]:
+    """Where two records differ in what is not the strategy."""
+    out = []
+    if a.seeds != b.seeds:
+        common = len(set(a.seeds) & set(b.seeds))
+        out.append(f"seeds ({span(a.seeds)}, not {span(b.seeds)}; {common} in common)")
+    for name in ("epochs", "batch_size", "dtype"):
+        if a.job.get(name) != b.job.get(name):
+            out.append(f"{name} ({a.job.get(name)}, not {b.job.get(name)})")
+    if a.stream.get("train_classes") != b.stream.get("train_classes"):
+        out.append(f"train_classes ({a.stream.get('train_classes')}, not {b.stream.get('train_classes')})")
+    if a.rows != b.rows and a.job.get("epochs") == b.job.get("epochs"):
+        out.append(f"evaluations ({len(a.rows)} rows, not {len(b.rows)})")
+    if a.job.get("model") != b.job.get("model"):
+        sizes = [f"{r.cost['parameters']:,} parameters" if r.cost.get("parameters") else "unknown" for r in (a, b)]
+        out.append("model" + (f" ({sizes[0]}, not {sizes[1]})" if sizes[0] != sizes[1] else ""))
+    # a grid varies the optimiser on purpose, and its points are labelled with it
+    varied = {name.split(".", 1)[1] for r in (a, b) for name in r.job.get("grid", {}) if name.startswith("optim.")}
+    own, other = ({k: v for k, v in (r.job.get("optim") or {}).items() if k not in varied} for r in (a, b))
+    if own != other:
+        out.append(f"optimiser ({_changed(own, other)})")
+    return out
+
+
+def _unlike(records: Sequence[Record], lines: Sequence[Entry], base: Entry) -> list[str]:
+    names = {id(r): _listed([e.label for e in lines if e.record is r]) for r in records}
+    apart: dict[str, list[str]] = {}
+    for record in records:
+        if record is base.record:
+            continue
+        if odd := _questions(record, base.record):
+            text = f"cannot be compared with {base.label}: {{}} other {', '.join(odd)}; no difference is given"
+        elif odd := _settings(record, base.record):
+            text = f"ran with settings other than those of {base.label}: {', '.join(odd)}"
+            text += "; a difference may be due to these rather than to the strategy"
+        else:
+            continue
+        apart.setdefault(text.replace("{} other ", ""), []).append(names[id(record)])
+    return [f"{_listed(labels)} {text}." for text, labels in apart.items()]
+
+
+def _diverged(lines: Sequence[Entry]) -> list[str]:
+    out = []
+    for entry in lines:
+        if lost := entry.diverged:
+            named = _listed([f"seed {r['seed']} at step {r['diverged_at']}" for r in lost], 5)
+            rest = "nothing is left to report" if len(lost) == len(entry.members) else "the numbers are of the others"
+            out.append(
+                f"{entry.label}: {len(lost)} of {len(entry.members)} replicas diverged (their weights are no longer "
+                f"finite; {named}); {rest}."
+            )
+    return out
+
+
+def _seeds(lines: Sequence[Entry], differences: Sequence[PairedDifference | None]) -> list[str]:
+    out = []
+    tested = [(entry, d) for entry, d in zip(lines, differences, strict=True) if d is not None and d.n]
+    for n in sorted({d.n for _, d in tested}):
+        sentence = unreachable_note(n, len(tested))
+        if sentence:
+            named = [entry.label for entry, d in tested if d.n == n]
+            out.append(f"{sentence[0].upper()}{sentence[1:]} ({_listed(named)}).")
+    counts = {entry.label: entry.metrics["accuracy"].n for entry in lines}
+    if single := [label for label, n in counts.items() if n == 1]:
+        out.append(f"{_listed(single)}: one seed, so neither spread nor interval is known.")
+    if few := [label for label, n in counts.items() if 1 < n < FEW]:
+        out.append(
+            f"{_listed(few)}: with fewer than {FEW} seeds the 95 % intervals are too narrow; read them as a hint."
+        )
+    if guessed := [entry.label for entry, d in tested if not d.exact]:
+        out.append(
+            f"{_listed(guessed)}: too many seeds to count every sign pattern, so the p-value is estimated from "
+            f"{PERMUTATIONS:,} random ones."
+        )
+    return out
+
+
+def _grids(records: Sequence[Record]) -> list[str]:
+    tried = [r for r in records if len(r.grid) > 1 and r.job.get("eval_on") == "test"]
+    if not tried:
+        return []
+    return [
+        f"{_listed(sorted({r.strategy for r in tried}))}: the grid was evaluated on the test data, so the best of its "
+        "points looks better than it is; choose on validation data (eval_on=valid), then report that point."
+    ]
+
+
+def _nulls(lines: Sequence[Entry]) -> list[str]:
+    missing: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, term in METRICS.items():
+        why: dict[str, list[str]] = {}
+        for entry in lines:
+            metric = entry.metrics.get(name)
+            if metric is not None and metric.mean is None and len(entry.diverged) < len(entry.members):
+                why.setdefault(metric.reason or "undefined for this run", []).append(entry.label)
+        for reason, labels in why.items():
+            missing.setdefault((reason, tuple(labels)), []).append(term.title)
+    return [
+        f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} not given for "
+        f"{'any of them' if 1 < len(lines) == len(labels) else _listed(labels)}: {reason}."
+        for (reason, labels), titles in missing.items()
+    ]
+
+
+def span(seeds: Sequence[int]) -> str:
+    """Seeds in few characters.
+
+    >>> span([0, 1, 2, 3]), span([3, 5]), span(list(range(0, 100, 2)))
+    ('0–3', '3, 5', '50 seeds from 0 to 98')
+    """
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}–{seeds[-1]}"
+    if len(seeds) > 8:
+        return f"{len(seeds)} seeds from {min(seeds)} to {max(seeds)}"
+    return ", ".join(map(str, seeds))
+
+
+def _changed(a: Any, b: Any) -> str:
+    """Which options differ."""
+    a, b = a or {}, b or {}
+    keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+    return ", ".join(f"{k}={_short(a.get(k))}, not {_short(b.get(k))}" for k in keys) or "order"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    """``a, b and c``; the first few of many."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)

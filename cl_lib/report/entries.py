@@ -1,0 +1,187 @@
+"""What one line of a report is: a record, or one point of its grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cl_lib.errors import InputError
+from cl_lib.metrics import age_groups, merge_groups, reliability
+from cl_lib.record import Metric, Record
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A record, or one point of its grid, under the name that it has in a report.
+
+    Attributes
+    ----------
+    label : str
+        Unique within the report.
+    number : int
+        Position in the report, which decides its colour.
+    record : Record
+    members : list of int
+        Positions in ``record.replicas``.
+    metrics : dict of Metric
+        Over the members; ``per_seed`` is in their order.
+    accuracy_matrix : list of lists
+        Mean over the members.
+    point : bool
+        Whether this is a grid point, not a whole record.
+    """
+
+    label: str
+    number: int
+    record: Record
+    members: list[int]
+    metrics: dict[str, Metric]
+    accuracy_matrix: list[list[float | None]]
+    point: bool = False
+
+    @property
+    def replicas(self) -> list[dict[str, Any]]:
+        """The members, as the record describes them."""
+        return [self.record.replicas[i] for i in self.members]
+
+    @property
+    def diverged(self) -> list[dict[str, Any]]:
+        """The members that diverged."""
+        return [replica for replica in self.replicas if replica["status"] != "ok"]
+
+    @property
+    def share(self) -> float:
+        """Share of the record's replicas, to which the cost of the run is split."""
+        return len(self.members) / max(1, len(self.record.replicas))
+
+    def per_seed(self, metric: str) -> dict[int, float | None]:
+        """A metric's value for each seed."""
+        seeds = [replica["seed"] for replica in self.replicas]
+        return dict(zip(seeds, self.metrics[metric].per_seed, strict=True))
+
+    def matrices(self) -> np.ndarray:
+        """Accuracy matrices of the members, ``(R, T + 1, E)``; only their mean where the record has no arrays."""
+        every = self.record.arrays.get("matrix.accuracy")
+        return np.array([self.accuracy_matrix], float) if every is None else every[self.members]
+
+    def slices(self) -> dict[str, dict[str, list[Any]]]:
+        """``labels``, ``support`` and ``accuracy`` of each slice, by the name of the slicing."""
+        arrays = self.record.arrays
+        if not self.point:
+            return self.record.slices
+        if not arrays:
+            return {}
+        last = {k: v[self.members, -1] for k, v in arrays.items() if k.startswith(("class.c", "column.", "support"))}
+        age, names = age_groups(arrays["age"][:, -1])
+        merged = [merge_groups(last[f"class.{k}"], age[self.members], len(names)) for k in ("count", "correct")]
+        hits = self.matrices()[:, -1] * last["support"]
+        out = {
+            "class": _slice(self.record.slices["class"]["labels"], last["class.count"], last["class.correct"]),
+            "experience": _slice(self.record.stream["columns"], last["support"], hits),
+            "age": _slice(names, *merged),
+        }
+        for name in sorted(self.record.slices.keys() - out.keys()):
+            sums = (last[f"column.{name}.{k}"] for k in ("count", "correct"))
+            out[name] = _slice(self.record.slices[name]["labels"], *sums)
+        return out
+
+    def reliability(self) -> dict[str, dict[str, list[float | None]]]:
+        """Reliability diagrams ``before`` and ``after`` the stream: ``confidence``, ``accuracy``, ``count``."""
+        if not self.point:
+            return self.record.reliability
+        if "pooled.bins" not in self.record.arrays:
+            return {}
+        bins = self.record.arrays["pooled.bins"][self.members].copy()
+        bins[..., -2, :] += bins[..., -1, :]  # a confidence of exactly 1 belongs to the last bin
+        total = np.nansum(bins[:, :, :-1], 0)
+        return {
+            name: {k: getattr(reliability(own), k).tolist() for k in ("confidence", "accuracy", "count")}
+            for name, own in (("before", total[0]), ("after", total[-1]))
+        }
+
+
+def entries(records: Sequence[Record]) -> list[Entry]:
+    """One entry for each record, or for each of its grid points where it has a grid.
+
+    The label is the strategy's name. Where records share one, what sets them apart is added: options, then the
+    name of the directory if the record knows it, then a number.
+
+    Raises
+    ------
+    InputError
+        Without a record.
+    """
+    if not records:
+        raise InputError("a report needs at least one record")
+    raw: list[tuple[Record, Any]] = [(record, point) for record in records for point in record.grid or (None,)]
+    out: list[Entry] = []
+    for number, ((record, point), label) in enumerate(zip(raw, _labels(raw), strict=True)):
+        if point is None:
+            everyone = list(range(len(record.replicas)))
+            out.append(Entry(label, number, record, everyone, record.metrics, record.accuracy_matrix))
+        else:
+            metrics = {k: Metric(**v) for k, v in point["metrics"].items()}
+            out.append(Entry(label, number, record, point["replicas"], metrics, point["accuracy_matrix"], True))
+    return out
+
+
+def _labels(raw: Sequence[tuple[Record, Any]]) -> list[str]:
+    labels = [""] * len(raw)
+    for name in {record.strategy for record, _ in raw}:
+        own = [i for i, (record, _) in enumerate(raw) if record.strategy == name]
+        for i, options in zip(own, _distinctions([raw[i] for i in own]), strict=True):
+            labels[i] = f"{name} {options}".strip()
+    for label, count in Counter(labels).items():
+        if count > 1:
+            for number, i in enumerate([i for i, other in enumerate(labels) if other == label], 1):
+                labels[i] = f"{label} #{number}"
+    return labels
+
+
+def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
+    """For each of some entries of one strategy, what sets it apart, if a few words can say it."""
+    settings = [_settings(record, point) for record, point in raw]
+    varied = {key for record, _ in raw for key in record.job.get("grid", {})}
+    keys = {k for own in settings for k in own if len({repr(other.get(k)) for other in settings}) > 1}
+    texts = [_options({k: v for k, v in own.items() if k in keys | varied}) for own in settings]
+    if len(keys - varied) <= 3 and max(map(len, texts)) <= 60 and len(set(texts)) == len(texts):
+        return texts
+    places = [Path(str(record.config.get("out") or "")).name for record, _ in raw]
+    grids = [_options(point["hyper"] if point else {}) for _, point in raw]
+    return [f"{place} {grid}".strip() for place, grid in zip(places, grids, strict=True)]
+
+
+def _settings(record: Record, point: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What may tell two entries of one strategy apart."""
+    names = ("strategy", "optim", "epochs", "batch_size", "eval_on")
+    flat = _flat({**{k: record.job.get(k) for k in names}, "stream": record.stream["name"]})
+    return flat | (point["hyper"] if point else {})
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+def _options(values: Mapping[str, Any]) -> str:
+    """``lr=0.1, lam=3``; the full name where the last part would be ambiguous."""
+    ends = Counter(name.split(".")[-1] for name in values)
+    short = {name: name.split(".")[-1] if ends[name.split(".")[-1]] == 1 else name for name in values}
+    return ", ".join(f"{short[k]}={v:g}" if isinstance(v, float) else f"{short[k]}={v}" for k, v in values.items())
+
+
+def _slice(labels: Sequence[str], count: np.ndarray, correct: np.ndarray) -> dict[str, list[Any]]:
+    """Means over the replicas in which the slice is known; NaN where there is none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(count > 0, correct / count, np.nan)
+        known = np.isfinite(values)
+        accuracy = np.where(known, values, 0).sum(0) / known.sum(0)
+        support = count.sum(0) / (count > 0).sum(0)
+    return {"labels": list(labels), "support": support.tolist(), "accuracy": accuracy.tolist()}

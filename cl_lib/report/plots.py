@@ -1,0 +1,213 @@
+"""The figures of a report, as SVG text; colours follow the order of the entries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl_lib import metrics as m
+from cl_lib.report.canvas import FAINT, INK, panels, shorten, style, svg
+from cl_lib.report.entries import Entry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUMBERS = 12  # more rows or columns than this leave no room for numbers in the cells
+
+
+def accuracy_matrices(lines: Sequence[Entry]) -> str:
+    """A heat map for each entry: rows are evaluations, columns test sets.
+
+    Parameters
+    ----------
+    lines : sequence of Entry
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> from cl_lib.report.entries import entries
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> accuracy_matrices(entries([cl_lib.run(stream, cl_lib.strategies.ER())]))[:4]
+    '<svg'
+    """
+    wide = max(len(e.record.stream["columns"]) for e in lines)
+    columns = 2 if wide > 7 else 3
+    tallest = min(NUMBERS + 1, max(len(e.accuracy_matrix) for e in lines))
+    with panels(len(lines), columns, 1.3 + 0.26 * max(tallest, 4)) as (figure, grid):
+        for entry, axes in zip(lines, grid, strict=True):
+            mesh = _matrix(entry, axes, columns)
+        bar = figure.colorbar(mesh, ax=grid, location="right", fraction=0.03, pad=0.015, aspect=30)
+        bar.set_label("accuracy")
+        bar.outline.set_visible(False)
+        return svg(figure, "Heat maps of the accuracy on every test set after every experience")
+
+
+def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
+    values = np.array(entry.accuracy_matrix, float)
+    rows, wide = values.shape
+    small = rows <= NUMBERS + 1 and wide <= NUMBERS
+    seam: dict[str, Any] = {"edgecolors": "white", "linewidth": 1} if small else {"rasterized": True}
+    axes.set_facecolor(FAINT)  # what was not measured
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, **seam)
+    axes.invert_yaxis()
+    axes.set_title(shorten(entry.label, 84 // columns))
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    trained = [row["experience"] for row in entry.record.rows]
+    names = ["untrained" if e == 0 else f"after {e}" for e in trained]
+    step = math.ceil(rows / (NUMBERS + 1))
+    axes.set_yticks(np.arange(0, rows, step) + 0.5, names[::step])
+    sets = list(entry.record.stream["columns"])
+    plain = [str(i + 1) for i in range(wide)]
+    skip = math.ceil(wide / 20)
+    numbered = all(name.split()[-1] == str(i + 1) for i, name in enumerate(sets))
+    axes.set_xticks(np.arange(0, wide, skip) + 0.5, plain[::skip])
+    axes.set_xlabel(f"tested on {sets[0].rsplit(' ', 1)[0] if numbered else 'test set'} …")
+    if small:
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = "white" if value > 0.55 else INK
+                text = f"{value:.2f}" if wide <= 8 else f"{100 * value:.0f}"
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
+        for row, e in enumerate(trained):
+            if _ordered(entry) and 0 < e <= wide:
+                frame = np.array([[0.03, 0.04], [0.97, 0.04], [0.97, 0.96], [0.03, 0.96], [0.03, 0.04]]) + [e - 1, row]
+                axes.plot(*frame.T, color="#e69f00", linewidth=1.8)
+    if not np.isfinite(values[1:]).any():
+        axes.text(wide / 2, rows / 2, "nothing measured:\nevery replica diverged", ha="center", va="center")
+    return mesh
+
+
+def over_time(lines: Sequence[Entry]) -> str:
+    """Accuracy so far, accuracy on the first experience and forgetting after each evaluation, shaded ± 1 std.
+
+    Parameters
+    ----------
+    lines : sequence of Entry
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with panels(3, 3, 3.4 + 0.22 * math.ceil(len(lines) / 3)) as (figure, grid):
+        titles = ("Accuracy on what was seen so far", "Accuracy on the first experience", "Forgetting so far")
+        for axes, title in zip(grid, titles, strict=True):
+            axes.set_title(title)
+            axes.set_xlabel("experiences trained on")
+            axes.grid(axis="y")
+        for entry in lines:
+            trained = np.array([row["experience"] for row in entry.record.rows])
+            for axes, curve in zip(grid, _curves(entry, trained), strict=True):
+                _band(axes, trained, curve, entry)
+        for axes in grid[:2]:
+            axes.set_ylim(-0.02, 1.02)
+        longest = max(len(entry.record.rows) for entry in lines)
+        if longest <= NUMBERS:
+            for axes in grid:
+                axes.set_xticks(range(max(e.record.rows[-1]["experience"] for e in lines) + 1))
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+        return svg(figure, "Accuracy and forgetting after each evaluation")
+
+
+def _curves(entry: Entry, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each replica after each evaluation: accuracy so far, accuracy of the first experience, forgetting so far."""
+    values = entry.matrices()
+    rows, wide = values.shape[1:]
+    so_far, lost = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
+    learned = np.searchsorted(trained, np.arange(1, wide + 1)) if _ordered(entry) else np.ones(wide, int)
+    for row in range(1, rows):
+        seen = learned <= row
+        so_far[:, row] = values[:, row, seen].mean(-1)
+        lost[:, row] = m.forgetting(values[:, : row + 1, seen], learned[seen])
+    return so_far, values[:, :, 0], lost
+
+
+def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
+    """Mean and standard deviation over the healthy replicas."""
+    healthy = curves[np.isfinite(curves[:, -1])]
+    look = style(entry.number)
+    few = len(x) <= 25
+    mean = healthy.mean(0) if len(healthy) else np.full(len(x), np.nan)
+    shown: dict[str, Any] = {"marker": look.marker, "markersize": 4.5} if few else {}
+    name = entry.label if len(healthy) else f"{entry.label} (diverged)"
+    axes.plot(x, mean, color=look.colour, linestyle=look.dash, linewidth=1.8, label=shorten(name, 44), **shown)
+    if len(healthy) > 1:
+        std = healthy.std(0, ddof=1)
+        axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.18, linewidth=0)
+
+
+def _ordered(entry: Entry) -> bool:
+    """Whether the columns are the experiences in the order of training; else all count as seen from the start on."""
+    stream = entry.record.stream
+    return len(stream["columns"]) == stream["experiences"]
+
+
+def reliability_diagrams(lines: Sequence[Entry]) -> str:
+    """Confidence against accuracy before and after the stream, with the number of samples below.
+
+    Parameters
+    ----------
+    lines : sequence of Entry
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    columns = min(4, max(len(lines), 3))
+    with panels(len(lines), columns, 3.6, width=10 * min(len(lines), columns) / columns) as (figure, grid):
+        for place, (entry, axes) in enumerate(zip(lines, grid, strict=True)):
+            below = axes.inset_axes((0, -0.52, 1, 0.3), sharex=axes)
+            axes.plot([0, 1], [0, 1], color="#8a9099", linewidth=1, linestyle=(0, (4, 3)))
+            axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=shorten(entry.label, 96 // columns))
+            axes.tick_params(labelbottom=False)
+            axes.grid()
+            below.set_xlabel("confidence of the answer")
+            if place % columns == 0:
+                axes.set_ylabel("share that is right")
+                below.set_ylabel("samples")
+            for name, own in entry.reliability().items():
+                _reliability(axes, below, name, own, style(entry.number).colour)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="upper left", borderaxespad=0.2, handletextpad=0.3)
+            else:
+                axes.text(0.5, 0.5, "nothing measured", ha="center", va="center")
+        return svg(figure, "Reliability diagrams: accuracy at each confidence, before and after the stream")
+
+
+def _reliability(axes: Axes, below: Axes, name: str, own: dict[str, list[Any]], colour: str) -> None:
+    count = np.array(own["count"], float)
+    known = count > 0
+    if not known.any():
+        return
+    colour = colour if name == "after" else "#8a9099"
+    inside = colour if name == "after" else "white"
+    confidence, accuracy = (np.array(own[k], float)[known] for k in ("confidence", "accuracy"))
+    axes.plot(
+        confidence,
+        accuracy,
+        color=colour,
+        linewidth=1.4,
+        label=f"{name} the stream",
+        marker="o",
+        markersize=5,
+        mfc=inside,
+    )
+    edges = np.linspace(0, 1, len(count) + 1)
+    if name == "after":
+        below.stairs(count, edges, fill=True, color=colour, alpha=0.75)
+    else:
+        below.stairs(count, edges, color=colour, linewidth=1.2)
+    below.locator_params(axis="y", nbins=3)
+    below.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")

@@ -134,6 +134,8 @@ class Job:
         if isinstance(self.epochs, int):
             _positive("epochs", self.epochs)
         else:
+            if isinstance(self.epochs, str) or not isinstance(self.epochs, Sequence):
+                _positive("epochs", self.epochs)
             for value in self.epochs:
                 _positive("epochs", value)
             if len(self.epochs) != self.stream.length:
@@ -148,6 +150,8 @@ class Job:
         ):
             if value not in known:
                 raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
+        if not isinstance(self.compile, bool):
+            raise InputError(f"engine.compile={self.compile!r}: must be true or false")
         self._check_device()
         check_dataset(self.stream.data)
         self.optim.check()

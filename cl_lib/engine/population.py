@@ -79,6 +79,8 @@ class Population:
         if train_classes != "all":
             mask = torch.stack([r.classes for r in realisations]).to(device)
             self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
+        if strategy.keeps(spec):
+            self.table["row"] = torch.arange(self.replicas, device=device) * (spec.capacity + 1)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -93,6 +95,9 @@ class Population:
         self._programs: dict[Phase, Program] = {}
         self._block: Block | None = None
         self._readout: Tensors = {}
+        self._fixed: list[list[Tensor]] = []
+        self._varying: list[list[tuple[Tensor, ...]]] = []
+        self._ready: list[list[Callable[..., None]]] = []
 
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
@@ -137,7 +142,7 @@ class Population:
         """The strategy with its float fields as 0-d tensors of one replica."""
         return dataclasses.replace(self.strategy, **cast(Any, hyper))
 
-    def _each(self, one: Callable[..., Any], *trees: Any, shared: Any = None) -> Any:
+    def _each(self, one: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
         if self.lifted:
             return torch.func.vmap(one)(*trees)
@@ -191,8 +196,8 @@ class Population:
         """Step ``s`` of a block."""
         if block is not self._block:
             self._load(block)
-        for run, fixed, varying in zip(self._runs(s), self._fixed, self._varying, strict=True):
-            run(fixed, varying[s])
+        for ready, fixed, varying in zip(self._ready, self._fixed, self._varying, strict=True):
+            ready[s](fixed, varying[s])
 
     def _load(self, block: Block) -> None:
         """Upload a block and have its program ready."""
@@ -235,9 +240,6 @@ class Population:
             self._fixed.append(pytree.tree_leaves({**own, **shared}))
             self._varying.append(steps)
             self._ready.append([programs[n if self.sized else 0] for n in block.size])
-
-    def _runs(self, s: int) -> list[Callable[..., None]]:
-        return [ready[s] for ready in self._ready]
 
     def _cut(self, plan: dict[str, Any], size: int) -> tuple[Tensor, ...]:
         """Without padding: batch statistics must be those of the real samples."""
@@ -285,7 +287,7 @@ class Population:
             slot, rows = plan["batch"]["slot"], state.memory[name]
             # one flat row index for all replicas: a plain index_copy, whatever the shape of what is kept
             if self.lifted:
-                slot = slot + torch.arange(rows.shape[0], device=slot.device)[:, None] * rows.shape[1]
+                slot = slot + table["row"][:, None]
                 rows, value = rows.flatten(0, 1), value.flatten(0, 1)
             rows.index_put_((slot.reshape(-1),), value)
         bad = ~torch.isfinite(gradient.loss) & (status["diverged"] < 0)

@@ -56,6 +56,16 @@ class Block:
         return len(self.size)
 
 
+class Generators:
+    """A replica's generators in one phase: one for each purpose, and for each draw."""
+
+    def __init__(self, plan: Plan, replica: int, experience: int, phase: int) -> None:
+        self.order, self.admit, self.noise = (
+            plan.rng(replica, experience, phase, purpose) for purpose in (ORDER, ADMIT, NOISE)
+        )
+        self.recall = [plan.rng(replica, experience, phase, RECALL, i) for i in range(len(plan.draws))]
+
+
 @dataclass
 class Held:
     """What one replica's memory holds, by slot."""
@@ -128,14 +138,16 @@ class Plan:
         return present
 
     def arrays(self, number: int) -> tuple[Ints, Ints]:
-        """``index`` and ``task`` ``(R, n)`` of an experience's own training samples."""
+        """``index`` and ``task`` ``(R, n)`` of an experience's own training samples, shuffled: a prefix is a sample."""
         own = [stream[number] for stream in self.streams]
-        return np.stack([e.train.numpy() for e in own]), np.stack([e.task.numpy() for e in own])
+        orders = [self.rng(r, number, 0, SAMPLE, 1).permutation(len(e.train)) for r, e in enumerate(own)]
+        pairs = list(zip(own, orders, strict=True))
+        return np.stack([e.train.numpy()[o] for e, o in pairs]), np.stack([e.task.numpy()[o] for e, o in pairs])
 
     def uniform(self, experience: int) -> Tensor:
         """``(R, n)`` uniform numbers for what is sampled when an experience ends."""
         rows = [
-            self._rng(r, experience, 0, SAMPLE).random(len(s[experience].train), np.float32)
+            self.rng(r, experience, 0, SAMPLE, 0).random(len(s[experience].train), np.float32)
             for r, s in enumerate(self.streams)
         ]
         return torch.tensor(np.stack(rows), dtype=self.dtype)
@@ -145,18 +157,19 @@ class Plan:
         self._number, self._begun = number, self.step
         for p, phase in enumerate(self.phases[number]):
             size = phase.batch_size or self.batch_size
-            rngs = [[self._rng(r, number, p, purpose) for purpose in range(4)] for r in range(len(self.seeds))]
+            rngs = [Generators(self, r, number, p) for r in range(len(self.seeds))]
             items = [self._items(r, number, phase) for r in range(len(self.seeds))]
             for epoch in range(phase.epochs or self.epochs[number]):
-                orders = [rng[ORDER].permutation(len(index)) for rng, (index, _) in zip(rngs, items, strict=True)]
+                orders = [rng.order.permutation(len(index)) for rng, (index, _) in zip(rngs, items, strict=True)]
                 # memory is offered each sample once: in the first epoch of the experience's first phase
                 offer = p == 0 and epoch == 0 and self.capacity > 0
                 for start in range(0, len(orders[0]), STEPS * size):
                     chosen = [order[start : start + STEPS * size] for order in orders]
                     yield self._block(phase, epoch, size, chosen, items, rngs, offer)
 
-    def _rng(self, replica: int, experience: int, phase: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self.seeds[replica], experience, phase, purpose])
+    def rng(self, replica: int, *purpose: int) -> np.random.Generator:
+        """The generator of one purpose (experience, phase, what for, which) of a replica."""
+        return np.random.default_rng([self.seeds[replica], *purpose])
 
     def _items(self, replica: int, number: int, phase: Stretch) -> tuple[Ints, Ints]:
         stream = self.streams[replica]
@@ -178,7 +191,7 @@ class Plan:
         size: int,
         chosen: list[Ints],
         items: list[tuple[Ints, Ints]],
-        rngs: list[list[np.random.Generator]],
+        rngs: list[Generators],
         offer: bool,
     ) -> Block:
         steps = -(-len(chosen[0]) // size)
@@ -205,7 +218,7 @@ class Plan:
         return block
 
     def _replica(
-        self, r: int, index: Ints, task: Ints, valid: Ints, rng: list[np.random.Generator], offer: bool
+        self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool
     ) -> tuple[dict[str, Ints], list[dict[str, Ints]], dict[str, Ints]]:
         steps, size = index.shape
         held, sink = self.held[r], self.capacity
@@ -217,7 +230,7 @@ class Plan:
         filled = np.full(steps, self.admits[r].filled)
         if offer and self.memory is not None and self.memory.planned:
             before = self.admits[r].filled
-            slot[valid] = self.admits[r].offer(labels[valid], rng[ADMIT])
+            slot[valid] = self.admits[r].offer(labels[valid], rng.admit)
             top = np.maximum.accumulate(np.where(slot < sink, slot + 1, 0).max(1))
             filled[1:] = np.maximum(before, top[:-1])
             slot = _last_writer(slot, sink)
@@ -237,12 +250,15 @@ class Plan:
                 for new, old in ((index, held.index), (task, held.task))
             )
 
-        draws = [self._draw(b, r, filled, content, index, task, sink, rng[RECALL]) for b in self.draws]
+        draws = [
+            self._draw(b, r, filled, content, index, task, sink, own)
+            for b, own in zip(self.draws, rng.recall, strict=True)
+        ]
         if len(keys):
             final = np.unique(keys // steps)
             held.index[final], held.task[final] = content(final, np.full(len(final), steps))
         # drawn in float32: a float64 just below 1 would be rounded to 1
-        noise = {k: rng[NOISE].random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
+        noise = {k: rng.noise.random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
         return {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}, draws, noise
 
     def _draw(

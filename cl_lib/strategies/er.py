@@ -22,7 +22,7 @@ class ER(Strategy):
     .. math::
         \text{concat:}\quad L = \frac{1}{|B \cup M|} \sum_{i \in B \cup M} -\log p(y_i \mid x_i) \qquad
         \text{sum:}\quad L = \frac{1}{|B|} \sum_{i \in B} -\log p(y_i \mid x_i)
-        + \frac{1}{|M|} \sum_{i \in M} -\log p(y_i \mid x_i)
+        + \frac{\beta}{|M|} \sum_{i \in M} -\log p(y_i \mid x_i)
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ class ER(Strategy):
         Default: reservoir of 500, 10 recalled a step.
     combine : {"concat", "sum"}, default "concat"
         One mean over new and recalled samples, or two means added.
+    beta : float, default 1
+        Weight of the recalled samples' mean with ``combine="sum"``.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class ER(Strategy):
 
     memory: Memory = field(default_factory=Memory)
     combine: Literal["concat", "sum"] = "concat"
+    beta: float = 1.0
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
@@ -68,4 +71,5 @@ class ER(Strategy):
             both = join(batch, old)
             return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
         new = cross_entropy(net(state.params, batch.x, batch.task).logits, batch.y, batch.weight)
-        return new + cross_entropy(net(state.params, old.x, old.task).logits, old.y, old.weight), {}
+        past = cross_entropy(net(state.params, old.x, old.task).logits, old.y, old.weight)
+        return new + self.beta * past, {}

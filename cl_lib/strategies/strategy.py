@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
@@ -30,6 +30,7 @@ from cl_lib.types import Batch, Experienced, Out, Recalled, Shape, Spec, State, 
 class Net(Protocol):
     """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine."""
 
+    module: nn.Module
     buffers: Tensors
 
     def __call__(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -278,8 +277,7 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
 
 
 def _list(x: Tensor) -> list[bytes]:
-    rows = np.ascontiguousarray(x.numpy()).reshape(len(x), -1)
-    return [hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in rows]
+    return [hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in x.numpy()]
 
 
 def _hashes(x: Tensor) -> set[bytes]:

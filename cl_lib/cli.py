@@ -1,0 +1,351 @@
+"""The command line: ``cl-bench`` runs, ``cl-report`` compares. A user's mistake ends with one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from cl_lib.job import Job
+
+GROUPS = ("stream", "strategy", "model", "optim", "logger")
+INTERNAL = ("swept", "resume", "progress", "out")
+"""Options that do not decide the result and are left out of the record's config."""
+
+
+def bench() -> None:
+    """Entry point of ``cl-bench``."""
+    sys.exit(_guarded("cl-bench", _bench, sys.argv[1:]))
+
+
+def report() -> None:
+    """Entry point of ``cl-report``."""
+    sys.exit(_guarded("cl-report", _report, sys.argv[1:]))
+
+
+def _guarded(program: str, main: Any, argv: list[str]) -> int:
+    from cl_lib.harness import Interrupted
+
+    try:
+        return int(main(argv))
+    except (InputError, _Carrier) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+    except Interrupted as stop:
+        done = f"{program}: {stop}"
+        if stop.out is not None:
+            again = " ".join(a for a in argv if not a.startswith(("resume=", "out=")))
+            base = next((a for a in argv if a.startswith("out=")), f"out={stop.out}")
+            done += f"; what is done lies in {stop.out}. Go on with: {program} {again} {base} resume=true".replace("  ", " ")
+        print(done, file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+    return 2
+
+
+# ---------------------------------------------------------------------- cl-bench
+def _bench(argv: list[str]) -> int:
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    argv = [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
+    args = get_args_parser().parse_args(argv)
+    asked = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if not asked:
+        overrides = _with_out(args.overrides, bool(args.multirun))
+        argv = [a for a in argv if a not in args.overrides] + overrides
+        jobs = _expand(overrides, args.config_dir, bool(args.multirun))
+        swept = sorted({key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1})
+        argv.append(f"swept=[{','.join(swept)}]")
+        for job in jobs:  # every job is built and checked before the first one starts
+            config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
+            _claimable(make_job(config), config, bool(args.multirun), job)
+
+    application = hydra.main(config_path="pkg://cl_lib.conf", config_name="config", version_base="1.3")(_task)
+    before, sys.argv = sys.argv, [sys.argv[0], *argv]
+    try:
+        application()
+    finally:
+        sys.argv = before
+    if not asked and args.multirun:
+        config = _compose([o for o in jobs[0] if _split(o)[0] not in swept], args.config_dir)
+        directories = [_directory(config["out"], job, swept) for job in jobs]
+        _compare(directories, Path(config["out"]) / "report.html", config["baseline"])
+    return 0
+
+
+def _task(config: Any) -> None:
+    """One job, called by Hydra (in this process, or wherever its launcher sends it)."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    hydra = HydraConfig.get()
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    several = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    directory = _directory(plain["out"], list(hydra.overrides.task), plain["swept"]) if several else Path(plain["out"])
+    # Hydra would print a traceback and exit with 1: errors leave it untouched, as what is no Exception
+    with _unhandled():
+        run_config(plain, directory, list(hydra.overrides.task), hydra.runtime.choices)
+
+
+class _Carrier(BaseException):
+    """Takes an `InputError` through Hydra, which handles every Exception itself."""
+
+
+@contextmanager
+def _unhandled() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise _Carrier(error) from error
+
+
+def run_config(config: Mapping[str, Any], directory: Path, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Run a resolved configuration, print its table, leave its record in ``directory``."""
+    import torch
+
+    from cl_lib.harness import run
+    from cl_lib.sinks import make_sink
+
+    if config["engine"]["threads"] is not None:
+        torch.set_num_threads(config["engine"]["threads"])
+    job = make_job(config)
+    name = choices.get("strategy", job.name)
+    own = {k: v for k, v in config.items() if k not in INTERNAL}
+    kept = [o for o in overrides if _split(o)[0] not in INTERNAL]
+    sinks = make_sink(config["logger"], directory, name, own) if not (directory / "record.json").exists() else []
+    record = run(
+        job.stream,
+        job.strategy,
+        model=job.model,
+        optim=job.optim,
+        seeds=job.seeds,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        eval_every=job.eval_every,
+        eval_on=job.eval_on,
+        grid=dict(job.grid),
+        device=job.device,
+        dtype=job.dtype,
+        lift=job.lift,
+        compile=job.compile,
+        out=directory,
+        resume=config["resume"],
+        progress=config["progress"],
+        name=name,
+        config=own,
+        command=" ".join(["cl-bench", *kept]),
+        sinks=sinks,
+    )
+    for sink in sinks:
+        getattr(sink, "finish", lambda: None)()
+    print(record)
+    print(f"record: {directory}\n")
+
+
+def make_job(config: Mapping[str, Any]) -> Job:
+    """The checked job that a resolved configuration describes."""
+    from cl_lib.config import build
+    from cl_lib.job import Job
+
+    for name in ("resume", "progress"):
+        if not isinstance(config[name], bool):
+            raise InputError(f"{name}={config[name]!r}: must be true or false")
+    threads = config["engine"]["threads"]
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"engine.threads={threads!r}: must be a whole number, 1 or more, or null")
+    parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
+    options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
+    grid = _flat(config["grid"])
+    job = Job(**parts, **options, grid=grid, lift=config["engine"]["lift"], compile=config["engine"]["compile"])
+    job.check()
+    from cl_lib.engine.net import build as build_modules
+
+    build_modules(job.model, job.spec().shape, job.spec().classes, job.seed_list[:1])
+    return job
+
+
+def _claimable(job: Job, config: Mapping[str, Any], several: bool, overrides: Sequence[str]) -> None:
+    """Refuse a directory that holds another run before any job starts."""
+    from cl_lib.record import CHECKPOINT, RECORD, claim
+
+    directory = _directory(config["out"], overrides, config["swept"]) if several else Path(config["out"])
+    if several and not config["resume"] and any((Path(config["out"]) / n).exists() for n in (RECORD, CHECKPOINT)):
+        raise InputError(f"out={config['out']}: already holds a run; choose another directory")
+    if directory.exists():
+        claim(directory, job.describe(), config["resume"])
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+# ---------------------------------------------------------------------- overrides
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
+
+
+def _value(overrides: Sequence[str], key: str) -> str | None:
+    return next((v for k, v in map(_split, overrides) if k == key), None)
+
+
+def _with_out(overrides: list[str], several: bool) -> list[str]:
+    """A directory named by strategy and time where none is given, the same for all jobs."""
+    given = _value(overrides, "out")
+    if given not in (None, "", "null"):
+        return overrides
+    name = "sweep" if several else f"{_value(overrides, 'stream') or 'split_digits'}-{_value(overrides, 'strategy') or 'er'}"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return [o for o in overrides if _split(o)[0] != "out"] + [f"out=runs/{name}-{stamp}"]
+
+
+def _directory(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Path:
+    """``out/er,optim.lr=0.1``: where one job of a sweep leaves its record."""
+    parts = []
+    for key in swept:
+        value = _value(overrides, key)
+        if value is not None:
+            parts.append(value if key in GROUPS else f"{key}={value}")
+    return Path(out) / re.sub(r"[^\w.,=+\-\[\]]+", "_", ",".join(parts) or "run")
+
+
+def _expand(overrides: list[str], config_dir: str | None, several: bool) -> list[list[str]]:
+    """The overrides of every job, their names checked."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise InputError(f"cannot read the options: {_first_line(error)}") from error
+    _check_names(overrides, config_dir)
+    if not several:
+        for own, text in zip(parsed, overrides, strict=True):
+            if own.is_sweep_override():
+                raise InputError(f"{text}: several values need -m (cl-bench -m {text} …)")
+        return [overrides]
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for job in jobs]
+
+
+def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Unknown groups' choices and misspelt options, with the nearest names."""
+    from cl_lib.config import nearest
+
+    choices: list[str] = []
+    available = _options(config_dir)
+    for override in overrides:
+        key, value = _split(override)
+        group = key.split("@")[0]
+        if group in available:
+            for one in value.split(","):
+                if one not in available[group] and one != "null":
+                    kind = f"{key}={one}: there is no {group} of that name"
+                    raise InputError(kind + nearest(one, available[group]))
+            choices.append(f"{key}={value.split(',')[0]}")
+    known = _flat(_compose(choices, config_dir, resolve=False))
+    prefixes = {name.rsplit(".", i)[0] for name in known for i in range(name.count(".") + 1)}
+    for override in overrides:
+        key, _ = _split(override)
+        if override.startswith(("+", "~")) or key.split("@")[0] in available or key.startswith("hydra"):
+            continue
+        if key not in prefixes:
+            raise InputError(f"{key}: unknown option{nearest(key, prefixes, more=False)} (cl-bench --help lists them)")
+
+
+@contextmanager
+def _hydra(config_dir: str | None) -> Iterator[list[str]]:
+    """Hydra's compose API over our configuration; yields the overrides that add the user's directory."""
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(f"--config-dir {config_dir}: there is no such directory")
+    GlobalHydra.instance().clear()
+    with initialize_config_module("cl_lib.conf", version_base="1.3"):
+        yield [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+
+
+def _options(config_dir: str | None) -> dict[str, list[str]]:
+    """Every group's choices, the user's included."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    out = {}
+    with _hydra(config_dir):
+        loader = GlobalHydra.instance().config_loader()
+        for group in (*GROUPS, "data"):
+            out[group] = loader.get_group_options(group)
+            own = Path(config_dir) / group if config_dir is not None else None
+            if own is not None and own.is_dir():
+                out[group] = sorted({*out[group], *(p.stem for p in own.glob("*.y*ml"))})
+    return out
+
+
+def _compose(overrides: Sequence[str], config_dir: str | None, resolve: bool = True) -> dict[str, Any]:
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _hydra(config_dir) as own:
+        try:
+            config = compose("config", [*overrides, *own])
+            plain: Any = OmegaConf.to_container(config, resolve=resolve)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(_first_line(error)) from error
+    return plain
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+# ---------------------------------------------------------------------- comparison
+def _report(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cl-report", description="One comparison table and one report.html from records made at different times."
+    )
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="a run's directory, or one that holds several")
+    parser.add_argument("--out", default="report.html", help="where the report goes (default: report.html)")
+    parser.add_argument("--baseline", default=None, help="strategy that the others are compared with (default: the first)")
+    args = parser.parse_args(argv)
+    _compare(_records(args.directories), Path(args.out), args.baseline)
+    return 0
+
+
+def _records(directories: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for name in directories:
+        path = Path(name)
+        if not path.exists():
+            raise InputError(f"{name}: there is no such directory")
+        own = [path] if (path / "record.json").exists() else sorted(p.parent for p in path.glob("**/record.json"))
+        if not own:
+            raise InputError(f"{name}: holds no record.json; give the directory of a finished run")
+        found += [p for p in own if p not in found]
+    return found
+
+
+def _compare(directories: Sequence[Path], target: Path, baseline: str | None) -> None:
+    from cl_lib.record import Record
+    from cl_lib.report.html import write_report
+    from cl_lib.report.table import as_text, comparison, notes
+
+    records = [Record.load(directory) for directory in directories]
+    print(as_text(comparison(records, baseline)))
+    for note in notes(records, baseline):
+        print(f"note: {note}")
+    print(f"report: {write_report(records, target, baseline=baseline)}")

@@ -1,0 +1,209 @@
+"""The diagonal Fisher information, in its four variants by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.types import Batch, Experienced, Out, Tensors
+
+Variant = Literal["exact", "sample", "empirical", "batched"]
+VARIANTS = ("exact", "sample", "empirical", "batched")
+CHUNK = 128
+"""Samples whose activations are held at once."""
+
+
+class TappedNet(Protocol):
+    """A network whose layers can be listened to, see `cl_lib.engine.net.FunctionalNet`."""
+
+    module: nn.Module
+
+    def __call__(self, params: Tensors, x: Tensor, task: Tensor, *, train: bool | None = None) -> Out: ...
+
+
+def diagonal_fisher(
+    net: Any,
+    params: Tensors,
+    data: Experienced,
+    variant: Variant = "exact",
+    *,
+    samples: int | None = None,
+    batch: int = 128,
+) -> Tensors:
+    r"""Diagonal of the Fisher information of a classifier, a mean over samples (van de Ven 2025).
+
+    .. math::
+        \text{exact:}\;     F_k &= \tfrac1N \sum_i \sum_c p_\theta(c \mid x_i) \big(\partial_k \log p_\theta(c \mid x_i)\big)^2 \\
+        \text{sample:}\;    F_k &= \tfrac1N \sum_i \big(\partial_k \log p_\theta(\hat y_i \mid x_i)\big)^2,\ \hat y_i \sim p_\theta \\
+        \text{empirical:}\; F_k &= \tfrac1N \sum_i \big(\partial_k \log p_\theta(y_i \mid x_i)\big)^2 \\
+        \text{batched:}\;   F_k &= \tfrac1J \sum_j \Big(\partial_k \tfrac{1}{|B_j|} \sum_{i \in B_j} \log p_\theta(y_i \mid x_i)\Big)^2
+
+    The first three treat each sample apart. For linear and convolutional layers the square of a sample's gradient
+    follows from what enters the layer and what comes back through it, so all samples of a chunk share one backward
+    pass; networks with other parametrised layers take per-sample gradients by ``vmap``.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of Tensor
+    data : Experienced
+        The samples; its ``uniform`` numbers decide the drawn labels of ``sample``.
+    variant : {"exact", "sample", "empirical", "batched"}
+    samples : int, optional
+        Use the first so many; the engine hands them over shuffled.
+    batch : int, default 128
+        |B_j| of ``batched``.
+
+    Returns
+    -------
+    dict of Tensor
+        Of the shapes of ``params``, 0 or more.
+    """
+    if variant == "batched":
+        parts = data.batches(batch, samples)
+        return _total([_batch_gradient(net, params, data.read(p)) for p in parts], len(parts))
+    squares = _by_layer if _structured(net, params, data) else _by_sample
+    parts = data.batches(CHUNK, samples)
+    count = sum(p.stop - p.start for p in parts)
+    return _total([squares(net, params, data.read(p), data.uniform[p], variant) for p in parts], count)
+
+
+def _total(parts: list[Tensors], count: int) -> Tensors:
+    return {k: torch.stack([p[k] for p in parts]).sum(0) / count for k in parts[0]}
+
+
+def _log_probs(net: Any, params: Tensors, batch: Batch) -> Tensor:
+    return torch.log_softmax(net(params, batch.x, batch.task, train=False).logits, -1)
+
+
+def _batch_gradient(net: Any, params: Tensors, batch: Batch) -> Tensors:
+    def mean(params: Tensors) -> Tensor:
+        return _log_probs(net, params, batch).gather(-1, batch.y[:, None]).mean()
+
+    return {k: g.square() for k, g in torch.func.grad(mean)(params).items()}
+
+
+def _targets(log_probs: Tensor, y: Tensor, uniform: Tensor, variant: Variant) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of cotangent ``(n, C)`` (which log-probability of each sample) and weight ``(n,)``."""
+    classes = log_probs.shape[-1]
+    if variant == "exact":
+        eye = torch.eye(classes, dtype=log_probs.dtype, device=log_probs.device)
+        p = log_probs.exp()
+        return [(eye[c].expand_as(log_probs), p[:, c]) for c in range(classes)]
+    if variant == "sample":  # by inverting the cumulative distribution
+        cumulative = log_probs.exp().cumsum(-1)
+        y = (uniform[:, None] > cumulative).sum(-1).clamp_max(classes - 1)
+    chosen = (torch.arange(classes, device=y.device) == y[:, None]).to(log_probs.dtype)
+    return [(chosen, torch.ones_like(log_probs[:, 0]))]
+
+
+# ---------------------------------------------------------------------- by the structure of the layers
+def _structured(net: Any, params: Tensors, data: Experienced) -> bool:
+    """Whether every parameter belongs to a linear (2-d input) or convolutional layer that is used once."""
+    owned = {f"{name}.{own}" for name, layer in _layers(net.module) for own in ("weight", "bias")}
+    if not set(params) <= owned:
+        return False
+    entered: dict[str, list[Tensor]] = {}
+    read = data.read(slice(0, 1))
+    _listen(net, params, read, {}, entered)
+    return all(
+        len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
+        for name, layer in _layers(net.module)
+    )
+
+
+def _layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+        or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str))
+    ]
+
+
+def _listen(
+    net: Any, params: Tensors, batch: Batch, added: Tensors, entered: dict[str, list[Tensor]]
+) -> tuple[Tensor, Tensors]:
+    """Log-probabilities with ``added[name]`` on each layer's output; records what enters; returns the outputs."""
+    left: Tensors = {}
+
+    def hook(name: str, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        entered.setdefault(name, []).append(args[0])
+        left[name] = out
+        return out + added[name] if name in added else out
+
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in _layers(net.module)]
+    try:
+        return _log_probs(net, params, batch), left
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _by_layer(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant: Variant) -> Tensors:
+    """Sums over a chunk of squared per-sample gradients, from the layers' inputs and back-propagated errors."""
+    _, left = _listen(net, params, batch, {}, {})
+    added = {name: torch.zeros_like(out) for name, out in left.items()}
+
+    def forward(added: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        entered: dict[str, list[Tensor]] = {}
+        log_probs, _ = _listen(net, params, batch, added, entered)
+        return log_probs, {name: values[0] for name, values in entered.items()}
+
+    log_probs, pull, entered = torch.func.vjp(forward, added, has_aux=True)
+    layers = dict(_layers(net.module))
+    columns = {name: _columns(layer, entered[name]) for name, layer in layers.items()}
+    total = {k: torch.zeros_like(p) for k, p in params.items()}
+    for cotangent, weight in _targets(log_probs, batch.y, uniform, variant):
+        (errors,) = pull(cotangent)
+        for name, error in errors.items():
+            if columns[name].ndim == 2:  # linear: the gradient is an outer product, so is its square
+                square = error.square() * weight[:, None]
+                weights = square.mT @ columns[name].square()
+                biases = square.sum(0)
+            else:  # convolution: a sample's gradient sums over positions before it is squared
+                flat = error.flatten(2)  # (n, out, L)
+                gradient = flat @ columns[name].mT  # (n, out, in * k * k)
+                weights = torch.tensordot(weight, gradient.square(), dims=([0], [0]))
+                biases = (flat.sum(-1).square() * weight[:, None]).sum(0)
+            for own, value in (("weight", weights), ("bias", biases)):
+                key = f"{name}.{own}"
+                if key in total:
+                    total[key] = total[key] + value.reshape(total[key].shape)
+    return total
+
+
+def _columns(layer: nn.Module, x: Tensor) -> Tensor:
+    """What multiplies the weights: ``(n, in)`` for a linear layer, ``(n, in * k * k, L)`` for a convolution."""
+    if not isinstance(layer, nn.Conv2d):
+        return x
+    assert not isinstance(layer.padding, str)
+    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- any other network
+def _by_sample(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant: Variant) -> Tensors:
+    """The same by one gradient for each sample, materialised a few at a time."""
+    total = {k: torch.zeros_like(p) for k, p in params.items()}
+    targets = _targets(_log_probs(net, params, batch), batch.y, uniform, variant)
+
+    def one(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
+        def chosen(params: Tensors) -> Tensor:
+            own = Batch(x[None], y[None], torch.ones_like(cotangent[:1]), task[None])
+            return (_log_probs(net, params, own)[0] * cotangent).sum()
+
+        return torch.func.grad(chosen)(params)
+
+    each: Callable[..., Tensors] = torch.func.vmap(one)
+    for cotangent, weight in targets:
+        for i in range(0, len(weight), 16):
+            part = slice(i, i + 16)
+            grads = each(cotangent[part], batch.x[part], batch.y[part], batch.task[part])
+            for k, g in grads.items():
+                total[k] = total[k] + torch.tensordot(weight[part], g.square(), dims=([0], [0]))
+    return total

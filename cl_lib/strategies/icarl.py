@@ -1,0 +1,175 @@
+"""iCaRL: distillation, herding, nearest mean of exemplars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cl_lib.errors import InputError
+from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.strategy import Net, Strategy, weighted_mean
+from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
+
+CHUNK = 500
+FAR = -1e9
+
+
+@dataclass(frozen=True)
+class ICaRL(Strategy):
+    r"""iCaRL (Rebuffi et al. 2017, "Incremental Classifier and Representation Learning").
+
+    New and recalled samples are trained with one binary cross-entropy a class, whose targets for the old classes O are
+    the answers of the network as it was when the last experience ended:
+
+    .. math::
+        L = \frac{1}{|B \cup M|} \sum_{B \cup M} \sum_c \mathrm{BCE}\big(\sigma(f_c(x)), t_c\big),\qquad
+        t_c = \sigma(f^{old}_c(x)) \text{ for } c \in O,\ \text{else } [y = c]
+
+    When an experience ends each seen class keeps the first ``capacity // seen`` samples of a herding order: each one
+    brings the mean of the chosen features nearest to the class mean. A test sample is given to the class whose
+    exemplars' mean feature is nearest; its probabilities are a softmax over negative squared distances.
+
+    Parameters
+    ----------
+    memory : Memory
+        Default: 500 exemplars, 32 recalled a step; ``admission`` must be ``"strategy"``.
+
+    Raises
+    ------
+    InputError
+        By ``check``: a capacity below the number of classes, another admission.
+
+    Notes
+    -----
+    Cost: two forward and one backward pass a step over ``batch_size + memory.batch`` samples; after an experience its
+    features, and one matrix-vector product for each exemplar chosen. State: one copy of the network.
+
+    Differences from the paper: exemplars are recalled a batch a step instead of trained on as a union (each step then
+    sees both); the first experience has no distillation; features are normalised, means too, as in the paper. Which
+    unseen classes the cross-entropy covers is the stream's ``train_classes`` (``seen`` is the paper's).
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits(), train_classes="seen")
+    >>> record = cl_lib.run(stream, ICaRL(), seeds=2, epochs=3)
+    >>> record.metrics["accuracy"].mean > 0.8
+    True
+    """
+
+    memory: Memory = field(default_factory=lambda: Memory(batch=32, admission="strategy"))
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        self.memory.check(least=spec.classes)
+        if self.memory.admission != "strategy":
+            raise InputError(
+                f"strategy.memory.admission={self.memory.admission!r}: iCaRL chooses its exemplars; it must be 'strategy'"
+            )
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        device = next(iter(params.values())).device
+        return {
+            "teacher": params,
+            "buffers": net.buffers,
+            "old": torch.zeros(spec.classes, dtype=torch.bool, device=device),
+            "rank": torch.zeros(spec.capacity, dtype=torch.long, device=device),
+        }
+
+    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
+        both, extra = join(batch, recalled[0]), state.extra
+        logits = net(state.params, both.x, both.task).logits
+        taught = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw.sigmoid()
+        classes = torch.arange(logits.shape[-1], device=logits.device)
+        target = torch.where(extra["old"], taught, (both.y[:, None] == classes).to(logits.dtype))
+        # a masked class has a target of 0 and a logit far below it: no loss, no gradient
+        errors = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return weighted_mean(errors.sum(-1), both.weight), {}
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        memory, capacity = state.memory, state.extra["rank"].shape[0]
+        quota = capacity // data.seen_count
+        parts = [data.read(p) for p in data.batches(CHUNK)]
+        features = torch.cat([_features(net, state.params, part) for part in parts])
+        labels = torch.cat([part.y for part in parts])
+        # the classes of this experience first, in their order
+        present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
+        index, task, rank = [memory["index"][:-1]], [memory["task"][:-1]], [state.extra["rank"]]
+        slots = torch.arange(capacity, device=features.device)
+        valid = [(slots < memory["count"]) & (state.extra["rank"] < quota)]
+        for label in present.unbind(0):
+            chosen, real = herd(features, labels == label, quota)
+            index.append(data.index[chosen])
+            task.append(data.task[chosen])
+            rank.append(torch.arange(quota, device=chosen.device))
+            valid.append(real)
+        keep = torch.cat(valid)
+        # whoever stays lies in front; together they fit, since every class holds at most its quota
+        order = torch.sort((~keep).long(), stable=True).indices[:capacity]
+        new = {"index": torch.cat(index)[order], "task": torch.cat(task)[order]}
+        memory = {k: torch.cat([v, memory[k][-1:]]) for k, v in new.items()} | {"count": keep.sum()}
+        extra = {"teacher": state.params, "buffers": net.buffers, "old": data.seen, "rank": torch.cat(rank)[order]}
+        return state._replace(memory=memory, extra=extra)
+
+    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
+        assert memory is not None
+        classes = torch.arange(state.extra["old"].shape[0], device=memory.index.device)
+        total: Tensor | None = None
+        for start in range(0, memory.index.shape[0], CHUNK):
+            batch = memory.read(slice(start, start + CHUNK))
+            member = (batch.y == classes[:, None]) * batch.weight
+            part = member @ _features(net, state.params, batch)
+            total = part if total is None else total + part
+        assert total is not None
+        return {"means": normalize(total, dim=-1), "known": total.abs().sum(-1) > 0}
+
+    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
+        features = normalize(net(state.params, x, task, train=False).features, dim=-1)
+        distance = (features[:, None] - readout["means"]).square().sum(-1)
+        return torch.where(readout["known"], -distance, FAR)
+
+
+def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:
+    return normalize(net(params, batch.x, batch.task, train=False).features, dim=-1)
+
+
+def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of those chosen nearest to the mean of all.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``(n, F)``.
+    member : Tensor
+        ``(n,)`` bool, the samples to choose from.
+    count : int
+
+    Returns
+    -------
+    chosen : Tensor
+        ``(count,)`` rows in the order chosen.
+    real : Tensor
+        ``(count,)`` bool, False once there were no members left.
+
+    Examples
+    --------
+    >>> herd(torch.tensor([[0.0], [1.0], [5.0], [2.0]]), torch.tensor([True, True, True, True]), 3)
+    (tensor([3, 2, 0]), tensor([True, True, True]))
+    """
+    weight = member.to(features.dtype)
+    mean = weight @ features / weight.sum().clamp_min(1)
+    length, total, free = features.square().sum(-1), torch.zeros_like(mean), member
+    rows, chosen, real = torch.arange(features.shape[0], device=features.device), [], []
+    for k in range(1, count + 1):
+        # |k mean - total - z|^2, without what is the same for all
+        gain = 2 * (features @ (k * mean - total)) - length
+        best = torch.where(free, gain, -torch.inf).argmax()
+        real.append(free.any())
+        total = total + features[best]
+        free = free & (rows != best)
+        chosen.append(best)
+    return torch.stack(chosen), torch.stack(real)

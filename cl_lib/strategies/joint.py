@@ -1,0 +1,37 @@
+"""Joint training: the upper bound."""
+
+from dataclasses import dataclass
+
+from cl_lib.strategies.strategy import Phase, Strategy
+from cl_lib.types import Spec
+
+
+@dataclass(frozen=True)
+class Joint(Strategy):
+    r"""All data of the stream at once, shuffled: what a learner without a stream reaches.
+
+    .. math:: L = \frac{1}{\sum_i w_i} \sum_{i \in \cup_e D_e} w_i\,(-\log p_\theta(y_i \mid x_i))
+
+    Trained when the first experience begins, with the run's epochs over the union; nothing is learnt after, so all
+    rows of the accuracy matrix but the first are equal, forgetting and BWT are 0, and FWT is null.
+
+    Cost: as fine-tuning over the same number of samples; no memory, but all data at once.
+
+    Differences from the paper: none; every paper has it as "joint", "offline" or "multi-task".
+
+    Raises
+    ------
+    InputError
+        Never for its own parameters: it has none.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, Joint(), seeds=2, epochs=3)
+    >>> record.metrics["accuracy"].mean > 0.9
+    True
+    """
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        return (Phase("joint", source="full"),) if experience == 0 else ()

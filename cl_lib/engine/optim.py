@@ -99,7 +99,7 @@ def _clip(grads: Tensors, hyper: Tensors) -> Tensors:
     if "clip_norm" not in hyper:
         return grads
     limit = hyper["clip_norm"]
-    squares = [g.square().flatten(limit.ndim).sum(-1) for g in grads.values()]
+    squares = [g.square().reshape(*limit.shape, -1).sum(-1) for g in grads.values()]
     norm = torch.stack(squares).sum(0).sqrt()
     scale = (limit / (norm + 1e-6)).clamp_max(1.0)
     return {k: g * _as(scale, g) for k, g in grads.items()}

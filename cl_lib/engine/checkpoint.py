@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ Tree = dict[str, Any]
 
 
 def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
-    """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON) to ``path``; a reader sees the old file or the new."""
+    """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees the old file or the new."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in _flatten(tree)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -49,12 +48,12 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     ({'params': {'0.weight': tensor([1., 1.])}}, {'step': 3})
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
             flat = {name: torch.from_numpy(file[name]) for name in file.files if name != "meta"}
     except FileNotFoundError:
         raise InputError(f"{path}: there is no checkpoint") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged zip or array header raises nearly anything
         raise InputError(f"{path}: not a readable checkpoint ({error}); remove it to start anew") from error
     tree: Tree = {}
     for name, tensor in flat.items():

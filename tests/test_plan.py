@@ -195,6 +195,12 @@ def test_independent_draws_differ() -> None:
     assert (first[..., :4] != third).any(-1).all()
 
 
+def test_a_draw_does_not_depend_on_the_other_draws() -> None:
+    memory = Memory(capacity=50, batch=10)
+    (one,), (several,) = (blocks(make(300, memory=memory, draws=draws)) for draws in ((10,), (10, 4, 10)))
+    assert all(torch.equal(one.draws[0][k], several.draws[0][k]) for k in one.draws[0])
+
+
 # ---------------------------------------------------------------------- populations and repetition
 def options_of_everything() -> dict[str, Any]:
     memory = Memory(capacity=25, batch=6, admission="class_balanced", recall="class_balanced")
@@ -339,7 +345,11 @@ def test_uniform_numbers_for_an_experience_follow_the_seed_and_the_experience() 
     assert torch.equal(double, one.double())
 
 
-def test_arrays_are_the_experience_of_each_replica() -> None:
-    index, task = make(5, 4, seeds=(0, 2)).arrays(1)
-    assert index.tolist() == [[5, 6, 7, 8], [2005, 2006, 2007, 2008]]
-    assert task.tolist() == [[1] * 4] * 2
+def test_arrays_are_the_shuffled_experience_of_each_replica() -> None:
+    plan = make(50, 40, seeds=(0, 2))
+    index, task = plan.arrays(1)
+    for own, start in zip(index, (50, 2050), strict=True):
+        assert sorted(own) == list(range(start, start + 40))
+        assert own.tolist() != sorted(own)
+    assert task.tolist() == [[1] * 40] * 2
+    assert (index[1:] == make(50, 40, seeds=(2,)).arrays(1)[0]).all()

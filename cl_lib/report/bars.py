@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cl_lib.metrics.slices import MINIMUM
-from cl_lib.report.canvas import INK, name_axis, panels, shorten, style, svg
+from cl_lib.report.canvas import INK, WIDTH, name_axis, numbered, panels, shorten, style, svg
 from cl_lib.report.entries import Entry
 
 if TYPE_CHECKING:
@@ -30,32 +31,35 @@ def slice_bars(lines: Sequence[Entry], name: str) -> str:
     Returns
     -------
     str
-        An ``<svg>`` element; empty when no entry has a sample in these slices.
+        An ``<svg>`` element; empty when there are not two slices with samples.
     """
     parts = [entry.slices()[name] for entry in lines]
-    support = np.array([part["support"] for part in parts], float)
+    every = list(
+        dict.fromkeys(label for part in sorted(parts, key=lambda p: -len(p["labels"])) for label in part["labels"])
+    )
+    support, accuracies = (np.array([_aligned(part, key, every) for part in parts]) for key in ("support", "accuracy"))
     kept = np.flatnonzero(np.nan_to_num(support).max(0) > 0)
-    if not kept.size:
+    if kept.size < 2:
         return ""
-    support = support[:, kept]
-    names = [str(parts[0]["labels"][i]) for i in kept]
+    support, accuracies = support[:, kept], accuracies[:, kept]
+    word, names = numbered([str(every[i]) for i in kept])
     together = len(parts) * len(kept) <= BARS
+    width = min(WIDTH, 2.5 + 0.55 * len(lines) * len(kept)) if together else WIDTH
     tilt = 0.3 if max(map(len, names)) > 6 else 0
-    with panels(1 if together else len(parts), 1, (2.9 if together else 1.75) + tilt) as (figure, grid):
-        for place, (entry, part) in enumerate(zip(lines, parts, strict=True)):
+    with panels(1 if together else len(parts), 1, (2.9 if together else 1.75) + tilt, width=width) as (figure, grid):
+        for place, (entry, accuracy) in enumerate(zip(lines, accuracies, strict=True)):
             axes = grid[0] if together else grid[place]
-            accuracy = np.array(part["accuracy"], float)[kept]
-            width = 0.8 / len(parts) if together else 0.8
-            x = np.arange(len(kept)) + (place - (len(parts) - 1) / 2) * width * together
+            thick = 0.8 / len(parts) if together else 0.8
+            x = np.arange(len(kept)) + (place - (len(parts) - 1) / 2) * thick * together
             axes.bar(
                 x,
                 np.nan_to_num(accuracy),
-                width * 0.94,
+                thick * 0.94,
                 color=style(entry.number).colour,
                 label=shorten(entry.label, 44),
             )
             eligible = np.where(support[place] >= MINIMUM, accuracy, np.nan)
-            if len(kept) > 1 and np.isfinite(eligible).any():
+            if np.isfinite(eligible).any():
                 worst = int(np.nanargmin(eligible))
                 axes.plot(x[worst], accuracy[worst] + 0.05, marker="v", color=INK, markersize=6, clip_on=False)
             if not together:
@@ -66,10 +70,16 @@ def slice_bars(lines: Sequence[Entry], name: str) -> str:
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
             axes.grid(axis="y")
             axes.tick_params(axis="x", length=0)
-        grid[-1].set_xlabel(name)
+        grid[-1].set_xlabel(word or name)
         if together and len(parts) > 1:
             figure.legend(loc="outside lower center", ncols=3)
         return svg(figure, f"Accuracy by {name}")
+
+
+def _aligned(part: dict[str, list[Any]], key: str, labels: Sequence[str]) -> list[float]:
+    """Values in the order of the labels; NaN for those that an entry does not have (ages differ between runs)."""
+    known = dict(zip(part["labels"], part[key], strict=True))
+    return [math.nan if known.get(label) is None else float(known[label]) for label in labels]
 
 
 def _supports(grid: Sequence[Axes], names: Sequence[str], support: np.ndarray) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 10.0  # inches; a page shows them at 100 pixels each
-INK, FAINT = "#1a1a1a", "#d5d9de"
+WIDTH = 10.6  # inches, which a page shows at 96 pixels each
+INK, GREY, FAINT = "#1a1a1a", "#8a9099", "#d5d9de"
 
 # Okabe & Ito's colours without yellow and black, then Tol's muted ones: told apart with any colour vision
 COLOURS = (
@@ -35,7 +35,7 @@ PARAMETERS: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 9,
-    "axes.edgecolor": "#8a9099",
+    "axes.edgecolor": GREY,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -51,6 +51,7 @@ PARAMETERS: dict[Any, Any] = {
     "axes.titlecolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     "figure.dpi": 100,
     "savefig.dpi": 200,
 }
@@ -75,19 +76,26 @@ def style(number: int) -> Style:
 
 
 @contextmanager
-def panels(count: int, columns: int, height: float, *, width: float = WIDTH) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``count`` panels, at most ``columns`` beside each other, each ``height`` inches high."""
+def panels(
+    count: int, columns: int, height: float, *, width: float = WIDTH, ratios: Sequence[float] = (1.0,)
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``count`` panels, at most ``columns`` beside each other, each ``height`` inches high.
+
+    With several ``ratios`` a panel is a stack of as many axes, which the list holds one after the other.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    columns = min(columns, count)
+    columns, deep = min(columns, count), len(ratios)
     rows = math.ceil(count / columns)
     with rc_context(PARAMETERS):
         figure = Figure(figsize=(width, rows * height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-        for spare in grid[count:]:
+        grid = figure.subplots(rows * deep, columns, squeeze=False, height_ratios=list(ratios) * rows)
+        # row, depth, column -> row, column, depth
+        ordered = grid.reshape(rows, deep, columns).swapaxes(1, 2).reshape(-1).tolist()
+        for spare in ordered[count * deep :]:
             spare.remove()
-        yield figure, grid[:count]
+        yield figure, ordered[: count * deep]
 
 
 def svg(figure: Figure, description: str) -> str:
@@ -99,7 +107,7 @@ def svg(figure: Figure, description: str) -> str:
     from html import escape
 
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -114,6 +122,18 @@ def name_axis(axes: Axes, names: Sequence[str], room: int, longest: int = 14) ->
     texts = [names[i] if len(names[i]) <= longest else names[i][: longest - 1] + "…" for i in shown]
     long = max(map(len, texts), default=0) * len(texts) > room * 4
     axes.set_xticks(shown, texts, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
+
+
+def numbered(names: Sequence[str]) -> tuple[str, list[str]]:
+    """What names have in common, and the rest of each.
+
+    >>> numbered(["task 1", "task 2"]), numbered(["cat", "dog"])
+    (('task', ['1', '2']), ('', ['cat', 'dog']))
+    """
+    heads = {name.rpartition(" ")[0] for name in names}
+    if len(heads) == 1 and all(name.rpartition(" ")[2].isdigit() for name in names):
+        return heads.pop(), [name.rpartition(" ")[2] for name in names]
+    return "", list(names)
 
 
 def shorten(label: str, most: int) -> str:

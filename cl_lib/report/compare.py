@@ -119,7 +119,7 @@ def _settings(a: Record, b: Record) -> list[str]:
 
 
 def _unlike(records: Sequence[Record], lines: Sequence[Entry], base: Entry) -> list[str]:
-    names = {id(r): _listed([e.label for e in lines if e.record is r]) for r in records}
+    names = {id(r): listed([e.label for e in lines if e.record is r]) for r in records}
     apart: dict[str, list[str]] = {}
     for record in records:
         if record is base.record:
@@ -132,14 +132,14 @@ def _unlike(records: Sequence[Record], lines: Sequence[Entry], base: Entry) -> l
         else:
             continue
         apart.setdefault(text.replace("{} other ", ""), []).append(names[id(record)])
-    return [f"{_listed(labels)} {text}." for text, labels in apart.items()]
+    return [f"{listed(labels)} {text}." for text, labels in apart.items()]
 
 
 def _diverged(lines: Sequence[Entry]) -> list[str]:
     out = []
     for entry in lines:
         if lost := entry.diverged:
-            named = _listed([f"seed {r['seed']} at step {r['diverged_at']}" for r in lost], 5)
+            named = listed([f"seed {r['seed']} at step {r['diverged_at']}" for r in lost], 5)
             rest = "nothing is left to report" if len(lost) == len(entry.members) else "the numbers are of the others"
             out.append(
                 f"{entry.label}: {len(lost)} of {len(entry.members)} replicas diverged (their weights are no longer "
@@ -155,17 +155,17 @@ def _seeds(lines: Sequence[Entry], differences: Sequence[PairedDifference | None
         sentence = unreachable_note(n, len(tested))
         if sentence:
             named = [entry.label for entry, d in tested if d.n == n]
-            out.append(f"{sentence[0].upper()}{sentence[1:]} ({_listed(named)}).")
+            out.append(f"{sentence[0].upper()}{sentence[1:]} ({listed(named)}).")
     counts = {entry.label: entry.metrics["accuracy"].n for entry in lines}
     if single := [label for label, n in counts.items() if n == 1]:
-        out.append(f"{_listed(single)}: one seed, so neither spread nor interval is known.")
+        out.append(f"{listed(single)}: one seed, so neither spread nor interval is known.")
     if few := [label for label, n in counts.items() if 1 < n < FEW]:
         out.append(
-            f"{_listed(few)}: with fewer than {FEW} seeds the 95 % intervals are too narrow; read them as a hint."
+            f"{listed(few)}: with fewer than {FEW} seeds the 95 % intervals are too narrow; read them as a hint."
         )
     if guessed := [entry.label for entry, d in tested if not d.exact]:
         out.append(
-            f"{_listed(guessed)}: too many seeds to count every sign pattern, so the p-value is estimated from "
+            f"{listed(guessed)}: too many seeds to count every sign pattern, so the p-value is estimated from "
             f"{PERMUTATIONS:,} random ones."
         )
     return out
@@ -176,7 +176,7 @@ def _grids(records: Sequence[Record]) -> list[str]:
     if not tried:
         return []
     return [
-        f"{_listed(sorted({r.strategy for r in tried}))}: the grid was evaluated on the test data, so the best of its "
+        f"{listed(sorted({r.strategy for r in tried}))}: the grid was evaluated on the test data, so the best of its "
         "points looks better than it is; choose on validation data (eval_on=valid), then report that point."
     ]
 
@@ -192,8 +192,8 @@ def _nulls(lines: Sequence[Entry]) -> list[str]:
         for reason, labels in why.items():
             missing.setdefault((reason, tuple(labels)), []).append(term.title)
     return [
-        f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} not given for "
-        f"{'any of them' if 1 < len(lines) == len(labels) else _listed(labels)}: {reason}."
+        f"{listed(titles)} {'is' if len(titles) == 1 else 'are'} not given for "
+        f"{'any of them' if 1 < len(lines) == len(labels) else listed(labels)}: {reason}."
         for (reason, labels), titles in missing.items()
     ]
 
@@ -223,7 +223,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 6) -> str:
     """``a, b and c``; the first few of many."""
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"

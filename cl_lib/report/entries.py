@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +148,21 @@ def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
     """For each of some entries of one strategy, what sets it apart, if a few words can say it."""
     settings = [_settings(record, point) for record, point in raw]
     varied = {key for record, _ in raw for key in record.job.get("grid", {})}
-    keys = {k for own in settings for k in own if len({repr(other.get(k)) for other in settings}) > 1}
-    texts = [_options({k: v for k, v in own.items() if k in keys | varied}) for own in settings]
-    if len(keys - varied) <= 3 and max(map(len, texts)) <= 60 and len(set(texts)) == len(texts):
-        return texts
+    # what only some have, such as an option of a later version, tells a reader little
+    common = [k for k in settings[0] if all(k in own for own in settings)]
+    keys = [k for k in common if k not in varied and len({repr(own[k]) for own in settings}) > 1]
+    for subset in (some for size in range(4) for some in combinations(keys, size)):
+        texts = [_options({k: v for k, v in own.items() if k in varied or k in subset}) for own in settings]
+        if len(set(texts)) == len(texts) and max(map(len, texts)) <= 60:
+            return texts
     places = [Path(str(record.config.get("out") or "")).name for record, _ in raw]
     grids = [_options(point["hyper"] if point else {}) for _, point in raw]
     return [f"{place} {grid}".strip() for place, grid in zip(places, grids, strict=True)]
 
 
 def _settings(record: Record, point: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What may tell two entries of one strategy apart."""
-    names = ("strategy", "optim", "epochs", "batch_size", "eval_on")
+    """What may tell two entries of one strategy apart, the likeliest first."""
+    names = ("strategy", "stream", "epochs", "batch_size", "eval_on", "optim")
     flat = _flat({**{k: record.job.get(k) for k in names}, "stream": record.stream["name"]})
     return flat | (point["hyper"] if point else {})
 

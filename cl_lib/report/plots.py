@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_lib import metrics as m
-from cl_lib.report.canvas import FAINT, INK, panels, shorten, style, svg
+from cl_lib.metrics.slices import MINIMUM
+from cl_lib.report.canvas import FAINT, GREY, INK, WIDTH, numbered, panels, shorten, style, svg
 from cl_lib.report.entries import Entry
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def accuracy_matrices(lines: Sequence[Entry]) -> str:
     '<svg'
     """
     wide = max(len(e.record.stream["columns"]) for e in lines)
-    columns = 2 if wide > 7 else 3
+    columns = min(len(lines), 2 if wide > 7 else 3)
     tallest = min(NUMBERS + 1, max(len(e.accuracy_matrix) for e in lines))
     with panels(len(lines), columns, 1.3 + 0.26 * max(tallest, 4)) as (figure, grid):
         for entry, axes in zip(lines, grid, strict=True):
@@ -66,24 +67,25 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
     names = ["untrained" if e == 0 else f"after {e}" for e in trained]
     step = math.ceil(rows / (NUMBERS + 1))
     axes.set_yticks(np.arange(0, rows, step) + 0.5, names[::step])
-    sets = list(entry.record.stream["columns"])
-    plain = [str(i + 1) for i in range(wide)]
+    word, sets = numbered(entry.record.stream["columns"])
     skip = math.ceil(wide / 20)
-    numbered = all(name.split()[-1] == str(i + 1) for i, name in enumerate(sets))
-    axes.set_xticks(np.arange(0, wide, skip) + 0.5, plain[::skip])
-    axes.set_xlabel(f"tested on {sets[0].rsplit(' ', 1)[0] if numbered else 'test set'} …")
+    if not word and max(map(len, sets)) > 3:  # names belong into the slices below; here they would not fit
+        sets = [str(i + 1) for i in range(wide)]
+    axes.set_xticks(np.arange(0, wide, skip) + 0.5, sets[::skip])
+    axes.set_xlabel(f"tested on {word or 'test set'} …")
+    if not np.isfinite(values[1:]).any():
+        axes.text(wide / 2, rows / 2, "nothing measured:\nevery replica diverged", ha="center", va="center")
+        return mesh
     if small:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 colour = "white" if value > 0.55 else INK
-                text = f"{value:.2f}" if wide <= 8 else f"{100 * value:.0f}"
+                text = f"{value:.2f}" if wide * columns <= 24 else f"{100 * value:.0f}"
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
         for row, e in enumerate(trained):
             if _ordered(entry) and 0 < e <= wide:
                 frame = np.array([[0.03, 0.04], [0.97, 0.04], [0.97, 0.96], [0.03, 0.96], [0.03, 0.04]]) + [e - 1, row]
                 axes.plot(*frame.T, color="#e69f00", linewidth=1.8)
-    if not np.isfinite(values[1:]).any():
-        axes.text(wide / 2, rows / 2, "nothing measured:\nevery replica diverged", ha="center", va="center")
     return mesh
 
 
@@ -111,6 +113,8 @@ def over_time(lines: Sequence[Entry]) -> str:
                 _band(axes, trained, curve, entry)
         for axes in grid[:2]:
             axes.set_ylim(-0.02, 1.02)
+        low, high = grid[2].get_ylim()
+        grid[2].set_ylim(min(low, -0.02), max(high, 0.2))  # or a little noise would look like a drama
         longest = max(len(entry.record.rows) for entry in lines)
         if longest <= NUMBERS:
             for axes in grid:
@@ -165,49 +169,39 @@ def reliability_diagrams(lines: Sequence[Entry]) -> str:
     str
         An ``<svg>`` element.
     """
-    columns = min(4, max(len(lines), 3))
-    with panels(len(lines), columns, 3.6, width=10 * min(len(lines), columns) / columns) as (figure, grid):
-        for place, (entry, axes) in enumerate(zip(lines, grid, strict=True)):
-            below = axes.inset_axes((0, -0.52, 1, 0.3), sharex=axes)
-            axes.plot([0, 1], [0, 1], color="#8a9099", linewidth=1, linestyle=(0, (4, 3)))
-            axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), title=shorten(entry.label, 96 // columns))
+    columns = 4 if len(lines) > 3 else 3
+    width = WIDTH * min(len(lines), columns) / columns
+    with panels(len(lines), columns, 3.5, width=width, ratios=(3, 1)) as (figure, grid):
+        for place, (entry, axes, below) in enumerate(zip(lines, grid[::2], grid[1::2], strict=True)):
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+            axes.set(xlim=(0, 1), ylim=(-0.03, 1.03), title=shorten(entry.label, 100 // columns))
             axes.tick_params(labelbottom=False)
             axes.grid()
-            below.set_xlabel("confidence of the answer")
+            below.set(xlim=(0, 1), xlabel="confidence of the answer")
             if place % columns == 0:
                 axes.set_ylabel("share that is right")
                 below.set_ylabel("samples")
             for name, own in entry.reliability().items():
                 _reliability(axes, below, name, own, style(entry.number).colour)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="upper left", borderaxespad=0.2, handletextpad=0.3)
-            else:
+            if not axes.get_legend_handles_labels()[0]:
                 axes.text(0.5, 0.5, "nothing measured", ha="center", va="center")
+            elif place == 0:
+                axes.legend(loc="best", borderaxespad=0.2, handletextpad=0.4)
         return svg(figure, "Reliability diagrams: accuracy at each confidence, before and after the stream")
 
 
 def _reliability(axes: Axes, below: Axes, name: str, own: dict[str, list[Any]], colour: str) -> None:
     count = np.array(own["count"], float)
-    known = count > 0
-    if not known.any():
+    if not count.any():
         return
-    colour = colour if name == "after" else "#8a9099"
-    inside = colour if name == "after" else "white"
-    confidence, accuracy = (np.array(own[k], float)[known] for k in ("confidence", "accuracy"))
-    axes.plot(
-        confidence,
-        accuracy,
-        color=colour,
-        linewidth=1.4,
-        label=f"{name} the stream",
-        marker="o",
-        markersize=5,
-        mfc=inside,
-    )
+    before = name == "before"
+    colour = GREY if before else colour
+    confidence, accuracy = (np.array(own[k], float) for k in ("confidence", "accuracy"))
+    firm, faint = count >= MINIMUM, (count > 0) & (count < MINIMUM)
+    look: dict[str, Any] = {"marker": "o", "color": colour, "markerfacecolor": "white" if before else colour}
+    axes.plot(confidence[firm], accuracy[firm], linewidth=1.4, markersize=5, label=f"{name} the stream", **look)
+    axes.plot(confidence[faint], accuracy[faint], linewidth=0, markersize=3, alpha=0.5, **look)
     edges = np.linspace(0, 1, len(count) + 1)
-    if name == "after":
-        below.stairs(count, edges, fill=True, color=colour, alpha=0.75)
-    else:
-        below.stairs(count, edges, color=colour, linewidth=1.2)
+    below.stairs(count, edges, fill=not before, color=colour, alpha=1 if before else 0.75)
     below.locator_params(axis="y", nbins=3)
     below.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")

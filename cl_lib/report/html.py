@@ -1,0 +1,232 @@
+"""One self-contained page for any number of records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cl_lib.errors import InputError
+from cl_lib.record import Record
+from cl_lib.report import table
+from cl_lib.report.bars import slice_bars
+from cl_lib.report.canvas import style
+from cl_lib.report.compare import find_baseline, notes, paired, span
+from cl_lib.report.entries import Entry, entries
+from cl_lib.report.glossary import METRICS, SLICES
+from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagrams
+from cl_lib.report.prose import paragraphs
+from cl_lib.stats import holm
+
+DRAWN = 12  # entries that figures can show; tables show all
+MAIN = ("accuracy", "forgetting", "bwt", "ece", "worst_class_accuracy")
+
+
+class Figures(NamedTuple):
+    """The drawings of one stream; ``slices`` by name."""
+
+    heading: str
+    matrices: str
+    time: str
+    reliability: str
+    slices: dict[str, str]
+
+
+def write_report(
+    records: Sequence[Record], path: str | Path, *, title: str | None = None, baseline: str | None = None
+) -> Path:
+    """Write one HTML file that needs no network: answer, tables, figures, and how to repeat every run.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        In the order in which they shall appear.
+    path : path
+        File to write; it appears complete or not at all, and replaces an older one.
+    title : str, optional
+    baseline : str, optional
+        Label to compare with; default the first.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        Without a record, when the baseline is none of the labels, or when the file cannot be written.
+
+    Examples
+    --------
+    >>> import cl_lib, tempfile
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_report([record], f"{folder}/report.html").name
+    'report.html'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
+    text = page(records, title=title, baseline=baseline)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def page(records: Sequence[Record], *, title: str | None = None, baseline: str | None = None) -> str:
+    """The text of the page that `write_report` writes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from cl_lib import __version__
+
+    lines = entries(records)
+    base = find_baseline(lines, baseline)
+    differences = paired(lines, base)
+    corrected = holm([None if d is None else d.p_value for d in differences])
+    loader = PackageLoader("cl_lib", "report")
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return jinja.get_template("template.html").render(
+        title=title or _title(records),
+        paragraphs=paragraphs(lines, base, differences, corrected),
+        lines=lines,
+        base=base,
+        rows=table.comparison(records, baseline).to_dict("records"),
+        notes=notes(records, baseline),
+        figures=_figures(lines[:DRAWN]),
+        drawn=min(DRAWN, len(lines)),
+        metrics=METRICS,
+        main=[METRICS[name] for name in MAIN],
+        meanings=SLICES,
+        colour=lambda number: style(number).colour,
+        facts=_facts(records),
+        cost=[_cost(entry) for entry in lines],
+        replicas=[_replicas(entry) for entry in lines],
+        runs=[_run(record, [e.label for e in lines if e.record is record]) for record in records],
+        environment=_shared([(_name(r, lines), _plain(r.environment, "command")) for r in records]),
+        version=__version__,
+    )
+
+
+def _title(records: Sequence[Record]) -> str:
+    names = list(dict.fromkeys(record.strategy for record in records))
+    streams = list(dict.fromkeys(record.stream["name"] for record in records))
+    short = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{short} on {', '.join(streams[:3])}{' …' if len(streams) > 3 else ''}"
+
+
+def _figures(lines: Sequence[Entry]) -> list[Figures]:
+    """The figures of each stream: different streams share no axis."""
+    streams: dict[tuple[str, str, tuple[str, ...]], list[Entry]] = {}
+    for entry in lines:
+        stream = entry.record.stream
+        streams.setdefault((stream["name"], stream["data_hash"], tuple(stream["columns"])), []).append(entry)
+    out = []
+    for (name, _, _), own in streams.items():
+        sliced = [set(entry.slices()) for entry in own]
+        names = [n for n in own[0].record.slices if all(n in known for known in sliced)]
+        bars = {n: drawing for n in names if (drawing := slice_bars(own, n))}
+        heading = name if len(streams) > 1 else ""
+        out.append(Figures(heading, accuracy_matrices(own), over_time(own), reliability_diagrams(own), bars))
+    return out
+
+
+def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was run; once where all records agree."""
+    lines = entries(records)
+    out = []
+    for record in records:
+        stream, job = record.stream, record.job
+        facts = {
+            "stream": table.describe(record),
+            "data hash": stream["data_hash"],
+            "stream options": _listing(stream.get("options") or {}),
+            "classes that compete": f"{stream['train_classes']} in training, {stream['eval_classes']} at test time",
+            "evaluated on": f"{job.get('eval_on', 'test')} data, {len(record.rows)} times",
+            "seeds": span(record.seeds),
+            "epochs, batch size": f"{job.get('epochs', NULL)}, {job.get('batch_size', NULL)}",
+            "optimiser": _listing(job.get("optim") or {}),
+            "grid": _listing(job.get("grid") or {}) or "none",
+        }
+        out.append((_name(record, lines), facts))
+    return _shared(out)
+
+
+NULL = table.NULL
+
+
+def _cost(entry: Entry) -> dict[str, str]:
+    cost, share = entry.record.cost, entry.share
+    rate = cost.get("samples_per_second")
+    return {
+        "training": f"{table.seconds(cost['training_seconds'] * share)} s",
+        "evaluation": f"{table.seconds(cost['evaluation_seconds'] * share)} s",
+        "planning": f"{table.seconds(cost['planning_seconds'] * share)} s",
+        "replicas": str(len(entry.members)),
+        "steps each": f"{cost['steps']:,.0f}",
+        "samples per second": f"{rate:,.0f}" if rate else NULL,
+        "parameters": f"{cost['parameters']:,}" if cost["parameters"] is not None else NULL,
+        "memory of a replica": table.size(cost["memory_bytes"]),
+        "device memory, peak": table.size(cost["peak_device_memory_bytes"]),
+    }
+
+
+def _replicas(entry: Entry) -> list[dict[str, str]]:
+    scores = {name: entry.metrics[name].per_seed for name in ("accuracy", "forgetting", "ece")}
+    return [
+        {
+            "seed": str(replica["seed"]),
+            "status": "ok" if replica["status"] == "ok" else f"diverged at step {replica['diverged_at']}",
+            **{k: NULL if v[i] is None else table.number(v[i] or 0.0) for k, v in scores.items()},
+        }
+        for i, replica in enumerate(entry.replicas)
+    ]
+
+
+def _run(record: Record, labels: Sequence[str]) -> dict[str, str]:
+    from omegaconf import OmegaConf
+
+    config = dict(record.config)
+    # a network's description has line breaks, which YAML would spell out
+    model = config.pop("model") if isinstance(config.get("model"), str) else record.job.get("model", "")
+    return {
+        "labels": ", ".join(labels[:4]) + (" …" if len(labels) > 4 else ""),
+        "command": str(record.environment.get("command") or NULL),
+        "config": OmegaConf.to_yaml(OmegaConf.create(config)),
+        "model": str(model),
+    }
+
+
+def _name(record: Record, lines: Sequence[Entry]) -> str:
+    own = [entry.label for entry in lines if entry.record is record]
+    return own[0] if len(own) == 1 else f"{record.strategy} (grid)"
+
+
+def _plain(values: Mapping[str, Any], *without: str) -> dict[str, str]:
+    return {k: str(v) for k, v in values.items() if k not in without}
+
+
+def _shared(columns: Sequence[tuple[str, Mapping[str, str]]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each key with one unnamed value where all agree, else with (name, value) pairs."""
+    out = []
+    for key in dict.fromkeys(k for _, own in columns for k in own):
+        values = [(name, own.get(key, NULL)) for name, own in columns]
+        out.append((key, values if len({v for _, v in values}) > 1 else [("", values[0][1])]))
+    return out
+
+
+def _listing(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={_listed(v)}" for k, v in values.items())
+
+
+def _listed(value: Any) -> str:
+    return f"({_listing(value)})" if isinstance(value, Mapping) else str(value)

@@ -7,7 +7,8 @@
 ['accuracy', 'adaptive_ece', 'anytime_accuracy']
 """
 
-from cl_lib import datasets, metrics, models, strategies, streams
+from cl_lib import checks, datasets, metrics, models, strategies, streams
+from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
 from cl_lib.harness import Interrupted, Row, iter_run, run
@@ -26,6 +27,9 @@ __all__ = [
     "Record",
     "Row",
     "Schedule",
+    "check_strategy",
+    "check_stream",
+    "checks",
     "datasets",
     "iter_run",
     "metrics",

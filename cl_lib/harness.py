@@ -97,6 +97,8 @@ class Session:
         self.groups = _groups(job, self.replicas)
         self.seconds = {"training": 0.0, "evaluation": 0.0, "planning": 0.0}
         self.stop = False
+        self.learner: Population | Looped | None = None
+        """The replicas being trained (of the last group, once the run is over)."""
         self.description = job.describe()
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
@@ -174,14 +176,14 @@ class Session:
 
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any]) -> Iterator[Row]:
         job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
-        learner = self._learner(group, plan)
+        self.learner = learner = self._learner(group, plan)
         evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, job.torch_device)
         if group.rows:  # resumed: these rows were yielded before, but this iterator's reader has not seen them
             learner.restore(self.saved.pop("learner"))
             yield from group.rows
         else:
             yield self._row(0, group, plan, learner, evaluator)
-        last_saved = time.monotonic()
+        last_saved = time.perf_counter()
         for e in range(job.stream.length):
             row: Row | None = None
             with self._guard():
@@ -198,12 +200,12 @@ class Session:
                             continue
                         learner.observe(block, s)
                         bar.update(1)
-                        due = self.out is not None and time.monotonic() - last_saved > CHECKPOINT_SECONDS
-                        if self.stop or due:
+                        stop = self._stops(int(bar.n))
+                        if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
                             self.seconds["training"] += self._now() - began
                             self._save(number, e, block.first_step + s + 1, learner)
-                            if self.stop:
-                                raise Interrupted(bar.n, int(bar.total), self.out)
+                            if stop:
+                                raise Interrupted(int(bar.n), int(bar.total), self.out)
                             began = last_saved = self._now()
                     self.seconds["training"] += self._now() - began
                 began = self._now()
@@ -214,7 +216,7 @@ class Session:
                     self._show(bar, row)
                 if self.stop:
                     self._save(number, e + 1, plan.step, learner)
-                    raise Interrupted(bar.n, int(bar.total), self.out)
+                    raise Interrupted(int(bar.n), int(bar.total), self.out)
             if row is not None:
                 yield row
         group.parameters, group.memory_bytes = learner.parameters, learner.memory_bytes
@@ -260,6 +262,10 @@ class Session:
         return time.perf_counter()
 
     # ------------------------------------------------------------------ stopping and going on
+    def _stops(self, done: int) -> bool:
+        """Whether to stop after ``done`` steps."""
+        return self.stop
+
     @contextmanager
     def _guard(self) -> Iterator[None]:
         """Ctrl-C is noticed between two steps, when the state is whole; a second one stops at once."""

@@ -98,6 +98,8 @@ class Strategy(ABC):
     """False: the engine loops over the replicas instead of running them as one."""
     traceable: ClassVar[bool] = True
     """False: the engine runs the step eagerly."""
+    skips: ClassVar[dict[str, str]] = {}
+    """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
 
     # ------------------------------------------------------------------ what memory must provide
     def draws(self) -> tuple[int, ...]:

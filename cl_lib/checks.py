@@ -1,0 +1,300 @@
+"""Checks that every strategy passes without being asked; run them on your own with `check_strategy`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from cl_lib.datasets import Dataset, from_arrays
+from cl_lib.engine.optim import SGD
+from cl_lib.engine.population import Population
+from cl_lib.harness import Interrupted, Session
+from cl_lib.job import Job
+from cl_lib.models import MLP
+from cl_lib.strategies.strategy import Strategy, hyper_parameters
+from cl_lib.streams import check_stream, permuted, split
+from cl_lib.streams.stream import Stream
+
+__all__ = ["CHECKS", "CheckFailed", "check_strategy", "check_stream", "toy_data"]
+
+
+class CheckFailed(AssertionError):
+    """A strategy does not keep the contract; the message lists every failed check."""
+
+
+def toy_data(classes: int = 4, each: int = 36, seed: int = 0) -> Dataset:
+    """Gaussian blobs in six dimensions; three quarters train, one quarter test."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, 6)) * 2.5
+    y = np.arange(classes).repeat(each)
+    x = (centres[y] + rng.normal(size=(len(y), 6))).astype(np.float32)
+    held = np.arange(len(y)) % 4 == 0
+    return from_arrays((x[~held], y[~held]), (x[held], y[held]), name="toy")
+
+
+def toy_stream() -> Stream:
+    """Two experiences of two classes; 54 samples each, so that a batch of 10 leaves an uneven rest."""
+    return split(toy_data(), 2)
+
+
+class _Stopping(Session):
+    """Behaves as if Ctrl-C had been pressed after a number of steps."""
+
+    after = 0
+
+    def _stops(self, done: int) -> bool:
+        return done == self.after
+
+
+def _job(strategy: Strategy, **options: Any) -> Job:
+    defaults: dict[str, Any] = {
+        "stream": toy_stream(),
+        "model": MLP.factory(hidden=(8,)),
+        "optim": SGD(lr=0.05, momentum=0.5),
+        "seeds": 3,
+        "epochs": 5,
+        "dtype": "float64",
+        "device": "cpu",
+    }
+    return Job(strategy=strategy, **(defaults | options))
+
+
+def _finished(session: Session) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
+    """State and rows at the end."""
+    rows = [row.arrays for row in session]
+    assert isinstance(session.learner, Population)
+    return session.learner.tree, rows
+
+
+def _state(strategy: Strategy, **options: Any) -> dict[str, Any]:
+    return _finished(Session(_job(strategy, **options)))[0]
+
+
+def _replica(tree: Any, r: int) -> list[torch.Tensor]:
+    return [t[r] for t in pytree.tree_leaves(tree)]
+
+
+def _compare(a: list[torch.Tensor], b: list[torch.Tensor], tolerance: float | None, what: str) -> None:
+    """Equal bit for bit, or within an absolute and relative tolerance."""
+    for x, y in zip(a, b, strict=True):
+        if tolerance is None or not x.is_floating_point():
+            assert torch.equal(x, y), f"{what}: differ (largest difference {(x.double() - y.double()).abs().max():.1e})"
+        else:
+            difference = ((x - y).abs() / (1 + y.abs())).max().item() if x.numel() else 0.0
+            assert difference <= tolerance, f"{what}: differ by {difference:.1e}, allowed {tolerance:.0e}"
+
+
+# ---------------------------------------------------------------------- the checks
+def check_same_seed(strategy: Strategy) -> None:
+    """The same seed gives the same result, bit for bit."""
+    _compare(
+        pytree.tree_leaves(_state(strategy, seeds=2)), pytree.tree_leaves(_state(strategy, seeds=2)), None, "two runs"
+    )
+
+
+def check_seeds_differ(strategy: Strategy) -> None:
+    """Different seeds give different replicas."""
+    params = _state(strategy, seeds=2)["state"]["params"]
+    assert any(not torch.equal(p[0], p[1]) for p in params.values()), "seeds 0 and 1 ended with the same parameters"
+
+
+def check_inputs_not_mutated(strategy: Strategy) -> None:
+    """`gradient`, `consolidate` and `readout` leave what they are given as it was: a second call answers the same."""
+    session = Session(_job(strategy, seeds=1, lift="never"))
+    _finished(session)
+    learner = session.learner
+    assert isinstance(learner, Population)
+    before = pytree.tree_map(torch.clone, learner.tree)
+    learner.begin_evaluation()
+    x = torch.randn(5, *learner.spec.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kept, task = x.clone(), torch.zeros(1, 5, dtype=torch.long)
+    first, second = learner.predict(x, task), learner.predict(x, task)
+    assert torch.equal(first, second), "logits: two calls with the same input differ"
+    assert torch.equal(x, kept), "logits: changed its input"
+    _compare(pytree.tree_leaves(learner.tree), pytree.tree_leaves(before), None, "the state after an evaluation")
+
+
+def check_population_equals_single_runs(strategy: Strategy) -> None:
+    """Three replicas at once equal three single unlifted runs, to 1e-9 in float64 over at least 50 steps."""
+    together = _state(strategy)
+    for r in range(3):
+        alone = _state(strategy, seeds=[r], lift="never")
+        _compare(_replica(together, r), _replica(alone, 0), 1e-9, f"replica {r} of 3 and alone")
+
+
+def check_population_bit_for_bit(strategy: Strategy) -> None:
+    """With ``lift="always"`` a replica is the same in float32, bit for bit, whoever runs beside it."""
+    together = _state(strategy, dtype="float32", lift="always")
+    for r in range(3):
+        alone = _state(strategy, dtype="float32", lift="always", seeds=[r])
+        _compare(_replica(together, r), _replica(alone, 0), None, f"replica {r} of 3 and alone")
+
+
+def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
+    """A grid trained as one population equals separate runs, for every float hyper-parameter."""
+    for name in hyper_parameters(strategy):
+        value = getattr(strategy, name)
+        values = [value, value * 0.5]
+        if value == 0:
+            continue
+        together = _state(strategy, seeds=1, grid={f"strategy.{name}": values})
+        for i, own in enumerate(values):
+            changed: Any = dataclasses.replace(strategy, **{name: own})
+            _compare(_replica(together, i), _replica(_state(changed, seeds=1), 0), 1e-9, f"{name}={own} in a grid")
+
+
+def check_state_is_kept(strategy: Strategy) -> None:
+    """Shapes, dtypes and devices of the state at the end are those of the beginning, and all of it is finite."""
+    session = Session(_job(strategy, seeds=2))
+    rows = iter(session)
+    next(rows)
+    assert isinstance(session.learner, Population)
+    first = [(t.shape, t.dtype, t.device, t.data_ptr()) for t in pytree.tree_leaves(session.learner.tree)]
+    for _ in rows:
+        pass
+    last = [(t.shape, t.dtype, t.device, t.data_ptr()) for t in pytree.tree_leaves(session.learner.tree)]
+    assert first == last, "the state changed its structure, or was replaced instead of updated"
+    floats = [t for t in pytree.tree_leaves(session.learner.state) if t.is_floating_point()]
+    assert all(torch.isfinite(t).all() for t in floats), "the state holds numbers that are not finite"
+
+
+def check_save_and_load(strategy: Strategy) -> None:
+    """Interrupted in the middle of an experience and resumed, the run ends bit for bit as if it had not been."""
+    whole, rows = _finished(Session(_job(strategy)))
+    with tempfile.TemporaryDirectory() as directory:
+        stopping = _Stopping(_job(strategy), Path(directory))
+        stopping.after = 37
+        try:
+            for _ in stopping:
+                pass
+        except Interrupted:
+            pass
+        resumed, again = _finished(Session(_job(strategy), Path(directory), resume=True))
+    _compare(pytree.tree_leaves(resumed), pytree.tree_leaves(whole), None, "the resumed run and the whole one")
+    assert len(rows) == len(again), f"the resumed run gave {len(again)} rows, the whole one {len(rows)}"
+    for a, b in zip(rows, again, strict=True):
+        for name in a:
+            assert np.array_equal(a[name], b[name], equal_nan=True), f"{name} differs after resuming"
+
+
+def check_memory(strategy: Strategy) -> None:
+    """The memory holds at most its capacity, and only samples that have been seen."""
+    if strategy.memory is None:
+        return
+    session = Session(_job(strategy, seeds=2, epochs=1))
+    for number, _ in enumerate(session):
+        learner = session.learner
+        assert isinstance(learner, Population)
+        plan, capacity = learner.plan, strategy.memory.capacity
+        for r in range(2):
+            if strategy.memory.planned:
+                filled, index = plan.admits[r].filled, plan.held[r].index
+            else:
+                filled, index = int(learner.state.memory["count"][r]), learner.state.memory["index"][r].numpy()
+            assert filled <= capacity, f"holds {filled} samples, its capacity is {capacity}"
+            seen = [plan.streams[r][e].train for e in range(number)] or [torch.zeros(0, dtype=torch.long)]
+            strange = set(index[:filled].tolist()) - set(torch.cat(seen).tolist())
+            assert not strange, f"after {number} experiences holds unseen samples {sorted(strange)[:5]}"
+
+
+def check_uneven_batches(strategy: Strategy) -> None:
+    """Batches of one sample, and a last batch of an epoch that is shorter than the others, stay finite."""
+    for size in (1, 7, 64):
+        state = _state(strategy, seeds=2, epochs=1, batch_size=size)
+        finite = all(torch.isfinite(p).all() for p in state["state"]["params"].values())
+        assert finite, f"batch_size={size}: parameters that are not finite"
+
+
+def check_beats_chance(strategy: Strategy) -> None:
+    """On a toy domain-incremental stream the mean accuracy is well above chance (0.25)."""
+    session = Session(_job(strategy, stream=permuted(toy_data(each=80), 2), seeds=3, epochs=4))
+    accuracy = [row.accuracy.mean() for row in session][-1]
+    assert accuracy > 0.4, f"accuracy {accuracy:.2f} where chance is 0.25"
+
+
+def check_docstring(strategy: Strategy) -> None:
+    """The docstring gives equation, errors, cost, differences from the paper and a runnable example."""
+    text = inspect.getdoc(type(strategy)) or ""
+    wanted = {
+        "an equation (.. math::)": r"\.\. math::|:math:",
+        "a Raises section": r"Raises\n-----",
+        "its cost": r"Cost:",
+        '"Differences from the paper"': r"[Dd]ifferences from the paper",
+        "a runnable example (>>>)": r">>> ",
+    }
+    if hyper_parameters(strategy) or strategy.memory is not None:
+        wanted["a Parameters section"] = r"Parameters\n-----"
+    missing = [what for what, pattern in wanted.items() if not re.search(pattern, text)]
+    assert not missing, f"lacks {', '.join(missing)}"
+
+
+CHECKS: tuple[Callable[[Strategy], None], ...] = (
+    check_same_seed,
+    check_seeds_differ,
+    check_inputs_not_mutated,
+    check_population_equals_single_runs,
+    check_population_bit_for_bit,
+    check_hyper_parameters_by_replica,
+    check_state_is_kept,
+    check_save_and_load,
+    check_memory,
+    check_uneven_batches,
+    check_beats_chance,
+    check_docstring,
+)
+
+
+def check_strategy(strategy: Strategy) -> list[str]:
+    """Run all generic checks on a strategy of your own; takes about ten seconds.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        An instance; its class may name checks that cannot apply in ``skips: ClassVar[dict[str, str]]``, each with the
+        reason.
+
+    Returns
+    -------
+    list of str
+        One line for each check: passed, or skipped and why.
+
+    Raises
+    ------
+    CheckFailed
+        Listing every check that failed.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> cl_lib.checks.check_strategy(cl_lib.strategies.Finetune())[0]
+    'same_seed: passed'
+    """
+    lines, failures = [], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for check in CHECKS:
+            name = check.__name__.removeprefix("check_")
+            if name in strategy.skips:
+                lines.append(f"{name}: skipped ({strategy.skips[name]})")
+                continue
+            try:
+                check(strategy)
+            except Exception as error:  # whatever a user's class raises is a failed check
+                failures.append(f"{name}: {type(error).__name__}: {error}")
+            else:
+                lines.append(f"{name}: passed")
+    finally:
+        torch.set_num_threads(threads)
+    if failures:
+        raise CheckFailed(f"{type(strategy).__name__} fails {len(failures)} checks\n" + "\n".join(failures))
+    return lines

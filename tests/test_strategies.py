@@ -1,0 +1,475 @@
+"""Every strategy passes every generic check; each has an oracle of its own; the reduction identities hold."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+import cl_lib
+from cl_lib.checks import CHECKS, toy_data
+from cl_lib.curvature import diagonal_fisher
+from cl_lib.engine.net import FunctionalNet
+from cl_lib.engine.resident import gather
+from cl_lib.harness import Session
+from cl_lib.job import Job
+from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
+from cl_lib.strategies.agem import sum_of
+from cl_lib.strategies.icarl import herd
+from cl_lib.types import Batch, Experienced, State
+
+SMALL = cl_lib.Memory(capacity=20, batch=8)
+EVERY = {
+    "finetune": Finetune(),
+    "joint": Joint(),
+    "er": ER(SMALL),
+    "er_sum": ER(SMALL, combine="sum", beta=0.7),
+    "er_balanced": ER(cl_lib.Memory(20, 8, "class_balanced", "class_balanced")),
+    "derpp": DERpp(SMALL),
+    "agem": AGEM(cl_lib.Memory(20, 8, "ring")),
+    "lwf": LwF(),
+    "ewc": EWC(samples=30),
+    "ewc_online": EWC(mode="online", gamma=0.9, fisher="sample"),
+    "icarl": ICaRL(cl_lib.Memory(20, 8, "strategy")),
+    "slda": SLDA(),
+    "slda_identity": SLDA("identity"),
+    "slda_random": SLDA("random", width=16),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("name", EVERY)
+def test_generic_check(name, check):
+    strategy = EVERY[name]
+    reason = strategy.skips.get(check.__name__.removeprefix("check_"))
+    if reason:
+        pytest.skip(reason)
+    check(strategy)
+
+
+def test_every_strategy_of_the_package_is_checked():
+    exported = {
+        getattr(cl_lib.strategies, n)
+        for n in cl_lib.strategies.__all__
+        if isinstance(getattr(cl_lib.strategies, n), type) and issubclass(getattr(cl_lib.strategies, n), cl_lib.strategies.Strategy)
+    } - {cl_lib.strategies.Strategy}
+    assert exported == {type(s) for s in EVERY.values()}
+
+
+# ---------------------------------------------------------------------- helpers of these tests
+def job(strategy, **options):
+    defaults = {
+        "stream": cl_lib.streams.split(toy_data(), 2),
+        "model": cl_lib.models.MLP.factory(hidden=(8,)),
+        "optim": cl_lib.SGD(lr=0.05),
+        "seeds": 1,
+        "epochs": 3,
+        "dtype": "float64",
+        "device": "cpu",
+        "lift": "never",
+    }
+    return Job(strategy=strategy, **(defaults | options))
+
+
+def final(strategy, **options):
+    session = Session(job(strategy, **options))
+    for _ in session:
+        pass
+    return session.learner
+
+
+def same_params(a, b, tolerance=1e-12):
+    for k, p in a.state.params.items():
+        assert (p - b.state.params[k]).abs().max() <= tolerance
+
+
+def hand_loop(strategy, loss, after=None, **options):
+    """A careful person's loop over the planned batches: ordinary module, torch.optim, autograd."""
+    own = job(strategy, **options)
+    session = Session(own)
+    plan = session._plan(session.groups[0])
+    learner = session._learner(session.groups[0], plan)
+    plan = session._plan(session.groups[0])
+    net = copy.deepcopy(learner.module).double()
+    optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
+    read = lambda d, s, n=None: (  # noqa: E731
+        *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
+        d["weight"][s, 0, :n],
+        d["slot"][s, 0, :n],
+    )
+    for e in range(own.stream.length):
+        for block in plan.experience(e):
+            for s in range(len(block)):
+                value = loss(net, read(block.batch, s, block.size[s]), [read(d, s) for d in block.draws])
+                optimiser.zero_grad()
+                value.backward()
+                optimiser.step()
+        if after is not None:
+            after(net)
+    return {k: p.detach() for k, p in net.named_parameters()}
+
+
+def equals_hand_loop(strategy, loss, after=None, **options):
+    expected = hand_loop(strategy, loss, after, **options)
+    reached = final(strategy, **options).state.params
+    for k, p in expected.items():
+        assert (p - reached[k][0]).abs().max() < 1e-12
+
+
+def mean_over(weight, values):
+    return (weight * values).sum() / weight.sum() if weight.sum() > 0 else values.sum() * 0
+
+
+# ---------------------------------------------------------------------- oracles: replay
+def test_er_concat_equals_a_hand_written_loop():
+    def loss(net, new, draws):
+        real = draws[0][2] > 0
+        x, y = torch.cat([new[0], draws[0][0][real]]), torch.cat([new[1], draws[0][1][real]])
+        return F.cross_entropy(net(x), y)
+
+    equals_hand_loop(ER(SMALL), loss)
+
+
+def test_derpp_equals_a_hand_written_loop_that_stores_logits_before_the_update():
+    stored = torch.zeros(21, 4, dtype=torch.float64)
+
+    def loss(net, new, draws):
+        labelled, dark = draws
+        answer = net(new[0])
+        value = F.cross_entropy(answer, new[1])
+        error = (net(dark[0]) - stored[dark[3]]).square().mean(1)
+        past = F.cross_entropy(net(labelled[0]), labelled[1], reduction="none")
+        value = value + 0.3 * mean_over(dark[2], error) + 0.8 * mean_over(labelled[2], past)
+        for i, slot in enumerate(new[3]):
+            stored[slot] = answer[i].detach()
+        return value
+
+    equals_hand_loop(DERpp(SMALL, alpha=0.3, beta=0.8), loss)
+
+
+def test_agem_projects_to_a_gradient_that_does_not_hurt_the_memory():
+    torch.manual_seed(0)
+    net_module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    params = {k: p.detach() for k, p in net_module.named_parameters()}
+    strategy, projected = AGEM(), 0
+    for trial in range(20):
+        g = torch.Generator().manual_seed(trial)
+        make = lambda: (  # noqa: E731
+            torch.randn(8, 6, dtype=torch.float64, generator=g),
+            torch.randint(0, 3, (8,), generator=g),
+            torch.ones(8, dtype=torch.float64),
+            torch.zeros(8, dtype=torch.long),
+        )
+        new = Batch(*make())
+        old = cl_lib.types.Recalled(*make(), slot=torch.zeros(8, dtype=torch.long))
+        net = FunctionalNet(net_module, {})
+        bent = strategy.gradient(net, State(params, {}, {}, {}, {}), new, (old,)).grads
+        plain, reference = (
+            dict(zip(params, torch.autograd.grad(F.cross_entropy(net_module(b.x), b.y), list(net_module.parameters())), strict=True))
+            for b in (new, old)
+        )
+        along = sum_of(plain, reference)
+        if along < 0:
+            projected += 1
+            assert abs(sum_of(bent, reference)) < 1e-12
+            expected = {k: plain[k] - along / sum_of(reference, reference) * reference[k] for k in plain}
+        else:
+            expected = plain
+        assert sum_of(bent, reference) > -1e-12
+        for k in expected:
+            assert torch.allclose(bent[k], expected[k], atol=1e-13)
+    assert 0 < projected < 20
+
+
+# ---------------------------------------------------------------------- oracles: distillation, exemplars
+def test_lwf_equals_a_hand_written_loop():
+    teacher = {}
+
+    def loss(net, new, draws):
+        answer = net(new[0])
+        value = F.cross_entropy(answer, new[1])
+        if teacher:
+            taught = teacher["net"](new[0]).detach()
+            log_q, log_p = (F.log_softmax(z[:, :2] / 2.0, 1) for z in (taught, answer))
+            value = value + 0.7 * 4.0 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+        return value
+
+    equals_hand_loop(LwF(alpha=0.7, temperature=2.0), loss, lambda net: teacher.update(net=copy.deepcopy(net)))
+
+
+def naive_herding(features, count):
+    mean, chosen = features.mean(0), []
+    for k in range(1, count + 1):
+        distances = {
+            i: float(((mean - (features[[*chosen, i]].sum(0)) / k) ** 2).sum()) for i in range(len(features)) if i not in chosen
+        }
+        chosen.append(min(distances, key=distances.get))
+    return chosen
+
+
+def test_herding_equals_the_naive_greedy_definition():
+    features = torch.randn(30, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    member = torch.arange(30) % 2 == 0
+    chosen, real = herd(features, member, 10)
+    assert real.all()
+    expected = [int(2 * i) for i in naive_herding(features[member].numpy(), 10)]
+    assert chosen.tolist() == expected
+
+
+def test_herding_of_too_few_members_says_so():
+    chosen, real = herd(torch.randn(5, 2), torch.tensor([True, False, True, False, False]), 3)
+    assert real.tolist() == [True, True, False]
+    assert set(chosen[:2].tolist()) == {0, 2}
+
+
+def test_icarl_keeps_equal_herded_prefixes_and_answers_with_the_nearest_mean():
+    learner = final(ICaRL(cl_lib.Memory(20, 8, "strategy")))
+    memory, data = learner.state.memory, toy_data()
+    count = int(memory["count"][0])
+    index = memory["index"][0, :count]
+    assert np.bincount(data.train.y[index]).tolist() == [5, 5, 5, 5]
+    module = copy.deepcopy(learner.module).double()
+    module.load_state_dict({k: v[0] for k, v in learner.state.params.items()})
+    embed = lambda x: F.normalize(module.body(x.double()), dim=-1)  # noqa: E731
+    # the classes of the last experience were herded with the network as it is now
+    for label in (2, 3):
+        own = torch.nonzero(data.train.y == label)[:, 0]
+        expected = own[naive_herding(embed(data.train.x[own]).detach().numpy(), 5)]
+        assert sorted(index[data.train.y[index] == label].tolist()) == sorted(expected.tolist())
+    means = torch.stack([F.normalize(embed(data.train.x[index[data.train.y[index] == c]]).mean(0), dim=0) for c in range(4)])
+    expected = torch.cdist(embed(data.test.x), means).argmin(1)
+    learner.begin_evaluation()
+    x = data.test.x.double()
+    assert torch.equal(learner.predict(x, torch.zeros(1, len(x), dtype=torch.long))[0].argmax(1), expected)
+
+
+def test_icarl_evicts_the_tail_of_each_herding_order_when_classes_are_added():
+    session = Session(job(ICaRL(cl_lib.Memory(20, 8, "strategy"))))
+    held = []
+    for row in session:
+        memory = session.learner.state.memory
+        held.append(memory["index"][0, : int(memory["count"][0])].tolist())
+        assert row.accuracy.shape == (1, 2)
+    assert len(held[1]) == len(held[2]) == 20
+    labels = toy_data().train.y
+    for label in (0, 1):
+        before = [i for i in held[1] if labels[i] == label]
+        assert [i for i in held[2] if labels[i] == label] == before[:5]
+
+
+# ---------------------------------------------------------------------- oracles: curvature
+def experienced(n, shape, classes, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, dtype=torch.float64, generator=g)
+    y = torch.randint(0, classes, (n,), generator=g)
+    seen = torch.ones(classes, dtype=torch.bool)
+    uniform = torch.rand(n, dtype=torch.float64, generator=g)
+    order = torch.arange(n)
+    data = Experienced(0, seen, seen, classes, classes, order, torch.zeros(n, dtype=torch.long), uniform, lambda i, t: (x[i], y[i]))
+    return data, x, y, uniform
+
+
+def slow_fisher(net, x, y, uniform, variant, batch):
+    """One sample (or batch), one class, one backward pass at a time."""
+    params = list(net.parameters())
+    total = [torch.zeros_like(p) for p in params]
+    if variant == "batched":
+        starts = range(0, len(x), batch)
+        for i in starts:
+            grads = torch.autograd.grad(F.cross_entropy(net(x[i : i + batch]), y[i : i + batch]), params)
+            total = [t + g**2 for t, g in zip(total, grads, strict=True)]
+        return [t / len(starts) for t in total]
+    for i in range(len(x)):
+        log_p = F.log_softmax(net(x[i : i + 1])[0], 0)
+        p = log_p.exp().detach()
+        if variant == "exact":
+            pairs = [(c, float(p[c])) for c in range(len(p))]
+        elif variant == "sample":
+            pairs = [(int(np.searchsorted(p.cumsum(0).numpy(), float(uniform[i]))), 1.0)]
+        else:
+            pairs = [(int(y[i]), 1.0)]
+        for c, weight in pairs:
+            grads = torch.autograd.grad(log_p[c], params, retain_graph=True)
+            total = [t + weight * g**2 for t, g in zip(total, grads, strict=True)]
+    return [t / len(x) for t in total]
+
+
+NETS = {
+    "mlp": (lambda: cl_lib.models.MLP((6,), 4, hidden=(5, 7)), (6,)),
+    "convnet": (lambda: cl_lib.models.ConvNet((2, 8, 8), 4, channels=(3, 4), hidden=6), (2, 8, 8)),
+    "strided": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)), (2, 8, 8)),
+    "group_norm": (lambda: cl_lib.models.SlimResNet18((1, 8, 8), 4, width=4), (1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("variant", ["exact", "sample", "empirical", "batched"])
+@pytest.mark.parametrize("kind", NETS)
+def test_fisher_equals_a_per_sample_loop(kind, variant):
+    torch.manual_seed(1)
+    make, shape = NETS[kind]
+    net = make().double()
+    data, x, y, uniform = experienced(7 if kind == "group_norm" else 20, shape, 4)
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    fast = diagonal_fisher(FunctionalNet(net, {}), params, data, variant, batch=8)
+    for (name, f), slow in zip(fast.items(), slow_fisher(net.eval(), x, y, uniform, variant, 8), strict=True):
+        assert torch.allclose(f, slow, rtol=1e-9, atol=1e-15), name
+
+
+def test_fisher_variants_differ_and_limit_uses_a_prefix():
+    torch.manual_seed(1)
+    net = NETS["mlp"][0]().double()
+    data, x, y, uniform = experienced(20, (6,), 4)
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    of = {v: diagonal_fisher(FunctionalNet(net, {}), params, data, v)["head.weight"] for v in ("exact", "sample", "empirical")}
+    assert not torch.allclose(of["exact"], of["empirical"], rtol=0.01)
+    assert not torch.allclose(of["exact"], of["sample"], rtol=0.01)
+    first = diagonal_fisher(FunctionalNet(net, {}), params, data, "exact", samples=5)
+    slow = slow_fisher(net, x[:5], y[:5], uniform[:5], "exact", 8)
+    assert torch.allclose(first["body.1.weight"], slow[0], rtol=1e-9, atol=1e-15)
+
+
+def test_separate_penalties_equal_their_sum_written_out():
+    g = torch.Generator().manual_seed(0)
+    rand = lambda: {"w": torch.rand(3, 2, dtype=torch.float64, generator=g), "b": torch.rand(2, dtype=torch.float64, generator=g)}  # noqa: E731
+    fishers, anchors = [rand() for _ in range(4)], [rand() for _ in range(4)]
+    fishers[1]["b"][0] = fishers[0]["b"][0] = 0.0
+    strategy = EWC(lam=3.0)
+    zeros = {k: torch.zeros_like(v) for k, v in fishers[0].items()}
+    state = State(anchors[0], {}, {}, {}, {"fisher": zeros, "anchor": zeros, "constant": torch.zeros((), dtype=torch.float64)})
+    with pytest.MonkeyPatch.context() as patch:
+        for f, a in zip(fishers, anchors, strict=True):
+            patch.setattr("cl_lib.strategies.ewc.diagonal_fisher", lambda *_, f=f, **__: f)
+            state = strategy.consolidate(None, state._replace(params=a), None)
+    theta = rand()
+    expected = 1.5 * sum(float((f[k] * (theta[k] - a[k]) ** 2).sum()) for f, a in zip(fishers, anchors, strict=True) for k in f)
+    assert float(strategy.penalty(None, state._replace(params=theta))) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["separate", "online"])
+def test_ewc_reaches_the_closed_form_minimum_of_quadratic_tasks(mode):
+    """Tasks with loss a/2 |theta - t_e|^2: after the second, theta = (a t_2 + lam F t_1) / (a + lam F)."""
+
+    @dataclass(frozen=True)
+    class Quadratic(EWC):
+        def loss(self, net, state, batch, recalled):
+            away = sum((p - 0.5 - batch.task[0]).square().sum() for p in state.params.values())
+            return 0.5 * 2.0 * away, {}
+
+    learner = final(Quadratic(lam=7.0, mode=mode), epochs=80, optim=cl_lib.SGD(lr=0.2))
+    first = final(Quadratic(lam=7.0, mode=mode), epochs=[80, 1], optim=cl_lib.SGD(lr=0.2))
+    # the Fisher information that the second task was held by is that of theta = t_1
+    assert first.plan.steps_in(0) == learner.plan.steps_in(0)
+    session = Session(job(Quadratic(lam=7.0, mode=mode), epochs=80, optim=cl_lib.SGD(lr=0.2)))
+    rows = iter(session)
+    next(rows), next(rows)
+    fisher = {k: v[0].clone() for k, v in session.learner.state.extra["fisher"].items()}
+    assert max(float(f.max()) for f in fisher.values()) > 1e-3
+    for k, p in learner.state.params.items():
+        assert torch.allclose(p[0], (2.0 * 1.5 + 7.0 * fisher[k] * 0.5) / (2.0 + 7.0 * fisher[k]), atol=1e-9)
+
+
+def test_online_ewc_decays_the_fisher_information():
+    learner = final(EWC(mode="online", gamma=0.5, lam=1.0))
+    separate = final(EWC(mode="online", gamma=0.0, lam=1.0))
+    assert any((learner.state.extra["fisher"][k] > separate.state.extra["fisher"][k] + 1e-12).any() for k in learner.state.params)
+    assert all(torch.equal(learner.state.extra["anchor"][k], p) for k, p in learner.state.params.items())
+
+
+# ---------------------------------------------------------------------- oracles: streaming LDA
+def test_slda_equals_the_batch_solution_in_any_order():
+    data = toy_data()
+    x, y = data.train.x.double(), data.train.y
+    for seed in (0, 1):
+        extra = {k: v[0] for k, v in final(SLDA("identity"), seeds=[seed]).state.extra.items()}
+        means = torch.stack([x[y == c].mean(0) for c in range(4)])
+        scatter = sum((x[y == c] - means[c]).T @ (x[y == c] - means[c]) for c in range(4))
+        assert torch.allclose(extra["mean"], means, atol=1e-12)
+        assert torch.allclose(extra["scatter"], scatter, rtol=1e-10)
+        assert extra["count"].tolist() == torch.bincount(y).tolist()
+
+
+def test_slda_answers_as_scikit_learns_discriminant():
+    data, learner = toy_data(), final(SLDA("identity", shrinkage=1e-9))
+    reference = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(data.train.x.double().numpy(), data.train.y.numpy())
+    learner.begin_evaluation()
+    x = data.test.x.double()
+    probabilities = learner.predict(x, torch.zeros(1, len(x), dtype=torch.long))[0].exp().numpy()
+    # scikit-learn divides the scatter by n as well
+    assert np.abs(probabilities - reference.predict_proba(x.numpy())).max() < 1e-6
+
+
+# ---------------------------------------------------------------------- reduction identities
+NONE = cl_lib.Memory(capacity=0, batch=8)
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [
+        EWC(lam=0.0),
+        EWC(lam=0.0, mode="online"),
+        ER(NONE),
+        ER(NONE, combine="sum"),
+        DERpp(NONE),
+        AGEM(cl_lib.Memory(0, 8, "ring")),
+        LwF(alpha=0.0),
+    ],
+    ids=lambda s: f"{type(s).__name__}-{getattr(s, 'combine', getattr(s, 'mode', ''))}",
+)
+def test_reduces_to_fine_tuning(reduced):
+    same_params(final(reduced), final(Finetune()))
+
+
+def test_derpp_without_logits_is_er_with_two_means():
+    same_params(final(DERpp(SMALL, alpha=0.0, beta=0.8)), final(ER(SMALL, combine="sum", beta=0.8)))
+
+
+def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
+    whole = cl_lib.streams.split(toy_data(), 1)
+    joint, one = final(Joint()), final(Finetune(), stream=whole)
+    assert joint.plan.step == one.plan.step == 3 * -(-108 // 10)
+    assert {tuple(p.shape) for p in pytree.tree_leaves(joint.state.params)} == {tuple(p.shape) for p in pytree.tree_leaves(one.state.params)}
+    x = toy_data().test.x.double()
+    task = torch.zeros(1, len(x), dtype=torch.long)
+    right = [(m.predict(x, task)[0].argmax(1) == toy_data().test.y).double().mean() for m in (joint, one)]
+    assert min(right) > 0.9
+
+
+# ---------------------------------------------------------------------- bad hyper-parameters
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (ER(cl_lib.Memory(capacity=-1)), "capacity=-1: must be 0 or more"),
+        (ER(cl_lib.Memory(batch=0)), "batch=0: must be 1 or more"),
+        (ER(combine="both"), "combine='both': must be concat or sum"),
+        (ER(cl_lib.Memory(admission="fifo")), "admission='fifo': must be one of reservoir"),
+        (ICaRL(cl_lib.Memory(3, 8, "strategy")), "capacity=3: this strategy needs at least 4"),
+        (ICaRL(cl_lib.Memory(20, 8)), "admission='reservoir': iCaRL chooses its exemplars"),
+        (EWC(lam=-1.0), "lam=-1.0: must be 0 or more"),
+        (EWC(gamma=2.0), "gamma=2.0: must lie between 0 and 1"),
+        (EWC(fisher="exakt"), "fisher='exakt': must be one of exact"),
+        (EWC(samples=0), "samples=0: must be 1 or more"),
+        (LwF(temperature=0.0), "temperature=0.0: must be above 0"),
+        (SLDA("first", shrinkage=1.0), "shrinkage=1.0: must lie between 0 and 1"),
+        (SLDA("last"), "features='last': must be one of first"),
+        (DERpp(alpha=float("nan")), "alpha=nan: must be a finite number"),
+    ],
+    ids=str,
+)
+def test_bad_hyper_parameters_are_named(strategy, message):
+    with pytest.raises(cl_lib.InputError, match=message.replace("(", r"\(")):
+        Session(job(strategy))

@@ -212,6 +212,7 @@ def check_uneven_batches(strategy: Strategy) -> None:
         state = _state(strategy, seeds=2, epochs=1, batch_size=size)
         finite = all(torch.isfinite(p).all() for p in state["state"]["params"].values())
         assert finite, f"batch_size={size}: parameters that are not finite"
+        assert (state["status"]["diverged"] < 0).all(), f"batch_size={size}: a loss that is not finite"
 
 
 def check_beats_chance(strategy: Strategy) -> None:

@@ -252,4 +252,4 @@ def test_validation_without_held_out_samples_is_refused() -> None:
     strict=True, reason="every chunk is asked for validation data, only the first of each parent has any"
 )
 def test_an_online_stream_can_be_run_on_its_validation_part() -> None:
-    cl_lib.run(online(split(DATA, 3, valid=0.2), 200), cl_lib.strategies.Finetune(), eval_on="valid")
+    cl_lib.run(online(split(DATA, 3, valid=0.2), 40), cl_lib.strategies.Finetune(), eval_on="valid")

@@ -152,12 +152,17 @@ def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
     common = [k for k in settings[0] if all(k in own for own in settings)]
     keys = [k for k in common if k not in varied and len({repr(own[k]) for own in settings}) > 1]
     for subset in (some for size in range(4) for some in combinations(keys, size)):
-        texts = [_options({k: v for k, v in own.items() if k in varied or k in subset}) for own in settings]
+        texts = [_phrase(own, [*sorted(varied), *subset]) for own in settings]
         if len(set(texts)) == len(texts) and max(map(len, texts)) <= 60:
             return texts
     places = [Path(str(record.config.get("out") or "")).name for record, _ in raw]
     grids = [_options(point["hyper"] if point else {}) for _, point in raw]
     return [f"{place} {grid}".strip() for place, grid in zip(places, grids, strict=True)]
+
+
+def _phrase(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    text = _options({k: settings[k] for k in keys if k in settings and k != "stream"})
+    return f"{text} on {settings['stream']}".strip() if "stream" in keys else text
 
 
 def _settings(record: Record, point: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def accuracy_matrices(lines: Sequence[Entry]) -> str:
     '<svg'
     """
     wide = max(len(e.record.stream["columns"]) for e in lines)
-    columns = min(len(lines), 2 if wide > 7 else 3)
+    columns = min(len(lines), 2 if 7 < wide <= NUMBERS else 3)
     tallest = min(NUMBERS + 1, max(len(e.accuracy_matrix) for e in lines))
     with panels(len(lines), columns, 1.3 + 0.26 * max(tallest, 4)) as (figure, grid):
         for entry, axes in zip(lines, grid, strict=True):
@@ -68,7 +68,7 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
     step = math.ceil(rows / (NUMBERS + 1))
     axes.set_yticks(np.arange(0, rows, step) + 0.5, names[::step])
     word, sets = numbered(entry.record.stream["columns"])
-    skip = math.ceil(wide / 20)
+    skip = math.ceil(wide / 12)
     if not word and max(map(len, sets)) > 3:  # names belong into the slices below; here they would not fit
         sets = [str(i + 1) for i in range(wide)]
     axes.set_xticks(np.arange(0, wide, skip) + 0.5, sets[::skip])
@@ -102,7 +102,8 @@ def over_time(lines: Sequence[Entry]) -> str:
         An ``<svg>`` element.
     """
     with panels(3, 3, 3.4 + 0.22 * math.ceil(len(lines) / 3)) as (figure, grid):
-        titles = ("Accuracy on what was seen so far", "Accuracy on the first experience", "Forgetting so far")
+        so_far = "what was seen so far" if any(map(_ordered, lines)) else "all test sets"
+        titles = (f"Accuracy on {so_far}", "Accuracy on the first experience", "Forgetting so far")
         for axes, title in zip(grid, titles, strict=True):
             axes.set_title(title)
             axes.set_xlabel("experiences trained on")
@@ -113,12 +114,19 @@ def over_time(lines: Sequence[Entry]) -> str:
                 _band(axes, trained, curve, entry)
         for axes in grid[:2]:
             axes.set_ylim(-0.02, 1.02)
+        if not grid[2].has_data() or not np.isfinite(grid[2].dataLim.bounds).all():
+            ordered = any(map(_ordered, lines))
+            why = (
+                "nothing was learned earlier"
+                if ordered
+                else "not known: the experiences\nhave no test sets of their own"
+            )
+            grid[2].text(0.5, 0.5, why, ha="center", va="center", transform=grid[2].transAxes)
         low, high = grid[2].get_ylim()
         grid[2].set_ylim(min(low, -0.02), max(high, 0.2))  # or a little noise would look like a drama
-        longest = max(len(entry.record.rows) for entry in lines)
-        if longest <= NUMBERS:
-            for axes in grid:
-                axes.set_xticks(range(max(e.record.rows[-1]["experience"] for e in lines) + 1))
+        last = max(entry.record.rows[-1]["experience"] for entry in lines)
+        for axes in grid:
+            axes.set_xticks(range(0, last + 1, math.ceil(last / NUMBERS)))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
         return svg(figure, "Accuracy and forgetting after each evaluation")
@@ -129,7 +137,10 @@ def _curves(entry: Entry, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     values = entry.matrices()
     rows, wide = values.shape[1:]
     so_far, lost = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
-    learned = np.searchsorted(trained, np.arange(1, wide + 1)) if _ordered(entry) else np.ones(wide, int)
+    if not _ordered(entry):  # when a test set was trained on is not in the record
+        so_far[:, 1:] = values[:, 1:].mean(-1)
+        return so_far, values[:, :, 0], lost
+    learned = np.searchsorted(trained, np.arange(1, wide + 1))
     for row in range(1, rows):
         seen = learned <= row
         so_far[:, row] = values[:, row, seen].mean(-1)
@@ -140,6 +151,8 @@ def _curves(entry: Entry, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
     """Mean and standard deviation over the healthy replicas."""
     healthy = curves[np.isfinite(curves[:, -1])]
+    if not len(healthy) and len(entry.diverged) < len(entry.members):
+        return  # not measured, which is no divergence
     look = style(entry.number)
     few = len(x) <= 25
     mean = healthy.mean(0) if len(healthy) else np.full(len(x), np.nan)
@@ -152,7 +165,7 @@ def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
 
 
 def _ordered(entry: Entry) -> bool:
-    """Whether the columns are the experiences in the order of training; else all count as seen from the start on."""
+    """Whether the columns are the experiences, in the order of training."""
     stream = entry.record.stream
     return len(stream["columns"]) == stream["experiences"]
 

@@ -75,7 +75,10 @@ def _level(rivals: Sequence[Entry], elsewhere: bool) -> list[str]:
     value, best = max(known, key=lambda pair: pair[0])
     ci = best.metrics["accuracy"].ci95
     interval = f" (95 % interval {_percent(ci[0])} to {_percent(ci[1])})" if ci else ""
-    out = [f"After the whole stream, {best.label} answers {_percent(value)} of the test samples correctly{interval}"]
+    out = [
+        f"After the whole stream, {best.label} answers {_percent(value)} of the test samples correctly, averaged over all "
+        f"test sets{interval}"
+    ]
     out[0] += f", the highest accuracy {'on this stream' if elsewhere else 'of all'}." if len(known) > 1 else "."
     lost = best.metrics["forgetting"].mean
     if lost is not None:

@@ -155,6 +155,7 @@ def test_other_streams_are_not_compared(er: Record, online: Record) -> None:
     valid = replace(er, strategy="other", job={**er.job, "eval_on": "valid"})
     assert comparison([er, valid])["difference"][1] == "–"
     assert any("eval_on (valid, not test)" in note for note in notes([er, valid]))
+    assert "% of the validation samples correctly" in text_of(page([valid]))
 
 
 def test_other_settings_are_named(er: Record, finetune: Record) -> None:

@@ -47,6 +47,8 @@ def _setting(lines: Sequence[Entry], base: Entry) -> str:
     stream, job = base.record.stream, base.record.job
     others = len({(e.record.stream["name"], e.record.stream["data_hash"]) for e in lines}) - 1
     what = f"{len(lines)} runs are compared" if len(lines) > 1 else f"One run of {base.label} is described"
+    if others:
+        what = f"{len(lines)} runs are shown; those compared with each other ran"
     part = "held-out validation data" if job.get("eval_on") == "valid" else "test data"
     text = (
         f"{what} on the stream {stream['name']} (data {stream['data']}; {stream['experiences']} experiences, "
@@ -74,10 +76,11 @@ def _level(rivals: Sequence[Entry], elsewhere: bool) -> list[str]:
         return ["No replica finished with finite weights, so there is no accuracy to report."]
     value, best = max(known, key=lambda pair: pair[0])
     ci = best.metrics["accuracy"].ci95
+    part = "validation" if best.record.job.get("eval_on") == "valid" else "test"
     interval = f" (95 % interval {_percent(ci[0])} to {_percent(ci[1])})" if ci else ""
     out = [
-        f"After the whole stream, {best.label} answers {_percent(value)} of the test samples correctly, averaged over all "
-        f"test sets{interval}"
+        f"After the whole stream, {best.label} answers {_percent(value)} of the {part} samples correctly, "
+        f"averaged over all test sets{interval}"
     ]
     out[0] += f", the highest accuracy {'on this stream' if elsewhere else 'of all'}." if len(known) > 1 else "."
     lost = best.metrics["forgetting"].mean

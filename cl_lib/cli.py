@@ -15,6 +15,7 @@ from cl_lib.errors import InputError
 
 if TYPE_CHECKING:
     from cl_lib.job import Job
+    from cl_lib.record import Record
 
 GROUPS = ("stream", "strategy", "model", "optim", "logger")
 INTERNAL = ("swept", "resume", "progress", "out")
@@ -43,7 +44,9 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
         if stop.out is not None:
             again = " ".join(a for a in argv if not a.startswith(("resume=", "out=")))
             base = next((a for a in argv if a.startswith("out=")), f"out={stop.out}")
-            done += f"; what is done lies in {stop.out}. Go on with: {program} {again} {base} resume=true".replace("  ", " ")
+            done += f"; what is done lies in {stop.out}. Go on with: {program} {again} {base} resume=true".replace(
+                "  ", " "
+            )
         print(done, file=sys.stderr)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
@@ -56,7 +59,12 @@ def _bench(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     argv = [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
-    args = get_args_parser().parse_args(argv)
+    # options may stand anywhere; argparse wants them together
+    options = [a for a in argv if "=" in a and not a.startswith("-")]
+    argv = [a for a in argv if a not in options] + options
+    parser = get_args_parser()
+    parser.prog = "cl-bench"
+    args = parser.parse_args(argv)
     asked = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     if not asked:
         overrides = _with_out(args.overrides, bool(args.multirun))
@@ -67,6 +75,7 @@ def _bench(argv: list[str]) -> int:
         for job in jobs:  # every job is built and checked before the first one starts
             config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
             _claimable(make_job(config), config, bool(args.multirun), job)
+        _check_baseline(jobs, args.config_dir, swept)
 
     application = hydra.main(config_path="pkg://cl_lib.conf", config_name="config", version_base="1.3")(_task)
     before, sys.argv = sys.argv, [sys.argv[0], *argv]
@@ -92,7 +101,10 @@ def _task(config: Any) -> None:
     directory = _directory(plain["out"], list(hydra.overrides.task), plain["swept"]) if several else Path(plain["out"])
     # Hydra would print a traceback and exit with 1: errors leave it untouched, as what is no Exception
     with _unhandled():
-        run_config(plain, directory, list(hydra.overrides.task), hydra.runtime.choices)
+        record = run_config(plain, directory, list(hydra.overrides.task), hydra.runtime.choices)
+    accuracy, forgetting = record.metrics["accuracy"], record.metrics["forgetting"]
+    print(f"{directory.name}: accuracy {accuracy}, forgetting {forgetting}" if several else record, flush=True)
+    print(f"record: {directory}" if not several else f"  record: {directory}", flush=True)
 
 
 class _Carrier(BaseException):
@@ -107,8 +119,10 @@ def _unhandled() -> Iterator[None]:
         raise _Carrier(error) from error
 
 
-def run_config(config: Mapping[str, Any], directory: Path, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
-    """Run a resolved configuration, print its table, leave its record in ``directory``."""
+def run_config(
+    config: Mapping[str, Any], directory: Path, overrides: Sequence[str], choices: Mapping[str, Any]
+) -> Record:
+    """Run a resolved configuration and leave its record in ``directory``."""
     import torch
 
     from cl_lib.harness import run
@@ -146,8 +160,7 @@ def run_config(config: Mapping[str, Any], directory: Path, overrides: Sequence[s
     )
     for sink in sinks:
         getattr(sink, "finish", lambda: None)()
-    print(record)
-    print(f"record: {directory}\n")
+    return record
 
 
 def make_job(config: Mapping[str, Any]) -> Job:
@@ -183,6 +196,15 @@ def _claimable(job: Job, config: Mapping[str, Any], several: bool, overrides: Se
         claim(directory, job.describe(), config["resume"])
 
 
+def _check_baseline(jobs: Sequence[Sequence[str]], config_dir: str | None, swept: Sequence[str]) -> None:
+    config = _compose(jobs[0], config_dir)
+    labels = {_value(job, "strategy") or "er" for job in jobs} | {_directory("", job, swept).name for job in jobs}
+    if config["baseline"] is not None and config["baseline"] not in labels:
+        raise InputError(
+            f"baseline={config['baseline']}: none of the runs is called so; there are {', '.join(sorted(labels))}"
+        )
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in tree.items():
@@ -205,7 +227,11 @@ def _with_out(overrides: list[str], several: bool) -> list[str]:
     given = _value(overrides, "out")
     if given not in (None, "", "null"):
         return overrides
-    name = "sweep" if several else f"{_value(overrides, 'stream') or 'split_digits'}-{_value(overrides, 'strategy') or 'er'}"
+    name = (
+        "sweep"
+        if several
+        else f"{_value(overrides, 'stream') or 'split_digits'}-{_value(overrides, 'strategy') or 'er'}"
+    )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return [o for o in overrides if _split(o)[0] != "out"] + [f"out=runs/{name}-{stamp}"]
 
@@ -320,7 +346,9 @@ def _report(argv: list[str]) -> int:
     )
     parser.add_argument("directories", nargs="+", metavar="DIR", help="a run's directory, or one that holds several")
     parser.add_argument("--out", default="report.html", help="where the report goes (default: report.html)")
-    parser.add_argument("--baseline", default=None, help="strategy that the others are compared with (default: the first)")
+    parser.add_argument(
+        "--baseline", default=None, help="strategy that the others are compared with (default: the first)"
+    )
     args = parser.parse_args(argv)
     _compare(_records(args.directories), Path(args.out), args.baseline)
     return 0

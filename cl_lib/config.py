@@ -52,7 +52,9 @@ def build(node: Any, where: str) -> Any:
         built[name] = _typed(build(value, place), hints.get(name, Any), place)
     if node.get("_partial_"):
         return partial(target, **built)
-    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in built and p.kind is not p.VAR_KEYWORD]
+    missing = [
+        n for n, p in parameters.items() if p.default is p.empty and n not in built and p.kind is not p.VAR_KEYWORD
+    ]
     if missing:
         raise InputError(f"{where}: {node['_target_']} needs {', '.join(missing)}")
     if node["_target_"].startswith("cl_lib.datasets."):

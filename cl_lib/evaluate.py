@@ -122,7 +122,9 @@ class Evaluator:
         seen: np.ndarray,
     ) -> Arrays:
         shape = (self.replicas, self.columns, self.classes)
-        sums = {name: getattr(cells, name).cpu().numpy().reshape(shape) for name in ("count", "correct", "nll", "brier")}
+        sums = {
+            name: getattr(cells, name).cpu().numpy().reshape(shape) for name in ("count", "correct", "nll", "brier")
+        }
         bins = cells.bins.cpu().numpy().reshape(*shape, *cells.bins.shape[2:])
         out: Arrays = {}
         count = sums["count"].sum(2)

@@ -29,7 +29,7 @@ from cl_lib.evaluate import Arrays, Evaluator
 from cl_lib.job import Job, LearnerFactory, Replica
 from cl_lib.memory.plan import Plan
 from cl_lib.models import MLP
-from cl_lib.record import CHECKPOINT, Record, claim, make_record
+from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim, make_record, write_partial
 from cl_lib.strategies.strategy import Phase, Strategy
 from cl_lib.streams.stream import Realisation, Stream
 from cl_lib.types import Learner
@@ -287,9 +287,7 @@ class Session:
     def _save(self, group: int, experience: int, step: int, learner: Any) -> None:
         if self.out is None or not learner.tree:
             return
-        rows = {
-            f"{g}.{i}": dict(row.arrays) for g, own in enumerate(self.groups) for i, row in enumerate(own.rows)
-        }
+        rows = {f"{g}.{i}": dict(row.arrays) for g, own in enumerate(self.groups) for i, row in enumerate(own.rows)}
         tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
         meta = {
             "job": self.description,
@@ -301,12 +299,15 @@ class Session:
             "sizes": [[own.parameters, own.memory_bytes] for own in self.groups],
         }
         checkpoint.save(self.out / CHECKPOINT, {"learner": learner.tree, "rows": tensors}, meta)
+        write_partial(self.out, self.description, [row for own in self.groups for row in own.rows])
 
     def _load(self, path: Path) -> None:
         self.saved, meta = checkpoint.load(path)
         if meta["job"] != json.loads(json.dumps(self.description)):
             odd = [k for k, v in json.loads(json.dumps(self.description)).items() if meta["job"].get(k) != v]
-            raise InputError(f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones")
+            raise InputError(
+                f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
+            )
         self.start = {k: meta[k] for k in ("group", "experience", "step")}
         self.seconds = meta["seconds"]
         for g, (own, heads, sizes) in enumerate(zip(self.groups, meta["rows"], meta["sizes"], strict=True)):
@@ -328,9 +329,7 @@ def _groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
                 f"stream {job.stream.name}: seed {replica.seed} gives {len(real.experiences)} experiences, others "
                 f"{job.stream.length}; use stream.class_order=natural or a chunk size that divides evenly"
             )
-        sizes = tuple(
-            (len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences
-        )
+        sizes = tuple((len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences)
         groups.setdefault(sizes, []).append(member)
     return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
 
@@ -505,7 +504,8 @@ def run(
     record = make_record(session, name or job.name, config, command)
     if directory is not None:
         record.save(directory)
-        (directory / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, PARTIAL):
+            (directory / name).unlink(missing_ok=True)
     return record
 
 

@@ -166,7 +166,9 @@ class Job:
             raise InputError("grid: only a Strategy's hyper-parameters can differ by replica, not a plain Learner's")
         elif not callable(self.strategy) and len(self.seed_list) > 1:
             raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
-        if self.eval_on == "valid" and not all(len(e.valid) for e in self.stream.realise(self.seed_list[0]).experiences):
+        if self.eval_on == "valid" and not all(
+            len(e.valid) for e in self.stream.realise(self.seed_list[0]).experiences
+        ):
             raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
 
     def _check_device(self) -> None:
@@ -217,4 +219,6 @@ def _seeds(seeds: Any) -> None:
             raise InputError(f"seeds: {seed!r} is no seed; seeds are whole numbers, 0 or more")
     twice = sorted({s for s in seeds if list(seeds).count(s) > 1})
     if twice:
-        raise InputError(f"seeds={list(seeds)}: {', '.join(map(str, twice))} given more than once; each seed counts once")
+        raise InputError(
+            f"seeds={list(seeds)}: {', '.join(map(str, twice))} given more than once; each seed counts once"
+        )

@@ -20,10 +20,11 @@ from cl_lib.errors import InputError
 from cl_lib.stats import summarise
 
 if TYPE_CHECKING:
-    from cl_lib.harness import Group, Session
+    from cl_lib.harness import Group, Row, Session
 
 SCHEMA = "cl_lib.record/1"
-RECORD, ARRAYS, CONFIG, CHECKPOINT = "record.json", "arrays.npz", "config.yaml", "checkpoint.npz"
+RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
+CHECKPOINT, PARTIAL = "checkpoint.npz", "partial.json"
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 
 
@@ -204,7 +205,9 @@ def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
             raise InputError(f"out={directory}: holds a finished run with other options ({', '.join(odd)})")
         return record
     if (directory / CHECKPOINT).exists() and not resume:
-        raise InputError(f"out={directory}: holds an unfinished run; go on with resume=true, or choose another directory")
+        raise InputError(
+            f"out={directory}: holds an unfinished run; go on with resume=true, or choose another directory"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".{os.getpid()}"
@@ -213,6 +216,16 @@ def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     except OSError as error:
         raise InputError(f"out={directory}: cannot be written ({error.strerror})") from error
     return None
+
+
+def write_partial(directory: Path, job: dict[str, Any], rows: Sequence[Row]) -> None:
+    """What is known of an unfinished run, to be read by people: the accuracies so far."""
+    own = [
+        {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": _null(r.accuracy)}
+        for r in rows
+    ]
+    text = json.dumps({"status": "unfinished", "job": job, "rows": own}, indent=1) + "\n"
+    _replace(directory / PARTIAL, lambda file: file.write(text.encode()))
 
 
 # ---------------------------------------------------------------------- from rows to numbers
@@ -281,7 +294,9 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
     for name in sorted(names):
         if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.bins", "loss")):
             # bins are large: the first and last evaluation are what reports show
-            out[name] = stacked(name, slice(None)) if not name.endswith("bins") else stacked(name, slice(None))[:, [0, -1]]
+            out[name] = (
+                stacked(name, slice(None)) if not name.endswith("bins") else stacked(name, slice(None))[:, [0, -1]]
+            )
     return out
 
 
@@ -308,7 +323,9 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
     }
     if session.job.stream.eval_classes == "seen":
         values["fwt"] = np.full(count, np.nan)
-        reasons["fwt"] = "only seen classes may be answered, so accuracy before an experience says nothing (eval_classes=seen)"
+        reasons["fwt"] = (
+            "only seen classes may be answered, so accuracy before an experience says nothing (eval_classes=seen)"
+        )
     if matrix.shape[2] == 1:
         for name in ("forgetting", "bwt", "fwt"):
             reasons[name] = "needs more than one experience"
@@ -392,9 +409,7 @@ def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[s
         ),
     }
     group, labels = m.age_groups(arrays["age"][:, -1])
-    merged = [
-        m.merge_groups(arrays[f"class.{k}"][:, -1], group, len(labels)) for k in ("count", "correct", "bins")
-    ]
+    merged = [m.merge_groups(arrays[f"class.{k}"][:, -1], group, len(labels)) for k in ("count", "correct", "bins")]
     out["age"] = _slice(labels, *(part[:, None] for part in merged))
     for name in sorted({k.split(".")[1] for k in arrays if k.startswith("column.")}):
         names = session.job.stream.data.test.columns[name].labels

@@ -51,8 +51,15 @@ def csv_sink(path: str | Path) -> Sink:
     return sink
 
 
-def wandb_sink(project: str, *, name: str, config: Mapping[str, Any], entity: str | None = None, mode: str = "auto",
-               directory: str | Path | None = None) -> Sink:
+def wandb_sink(
+    project: str,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    entity: str | None = None,
+    mode: str = "auto",
+    directory: str | Path | None = None,
+) -> Sink:
     """Log rows to Weights & Biases: means over the replicas, and every replica's accuracy.
 
     Parameters

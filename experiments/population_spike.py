@@ -76,9 +76,7 @@ def hand_loop(kind, x, y, plan, net, lr, lam, steps, curvature=None):
         loss = nn.functional.cross_entropy(net(x[index].to(dtype) / 255), y[index])
         if kind == "ewc":
             fisher, anchor = curvature
-            loss = loss + 0.5 * lam * sum(
-                (fisher[k] * (p - anchor[k]) ** 2).sum() for k, p in net.named_parameters()
-            )
+            loss = loss + 0.5 * lam * sum((fisher[k] * (p - anchor[k]) ** 2).sum() for k, p in net.named_parameters())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -141,7 +139,7 @@ def population(kind, x, y, plans, nets, lr, lam, steps, extra, *, lifted=True, c
         tree.update(pytree.tree_map(lambda t: t[0], one))
         plan = {k: v[:, 0] for k, v in plan.items()}
     template = nets[0]
-    at = lambda s: {**tree, "plan": {k: v[s] for k, v in plan.items()}}  # noqa: E731
+    at = lambda s: {**tree, "plan": {k: v[s] for k, v in plan.items()}}
     graph = trace(make_step(kind, template, lifted), at(0), compiled)
     static, _ = pytree.tree_flatten({k: v for k, v in tree.items()})
     inputs = [pytree.tree_flatten(at(s))[0] for s in range(steps)]
@@ -179,14 +177,21 @@ def main() -> None:
     plans = [make_plan(y, seed, max(50, args.steps)) for seed in range(R)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
     for kind in ("er", "ewc"):
-        make = lambda dtype, count=R: [make_net(seed, dtype) for seed in range(count)]  # noqa: E731
+        make = lambda dtype, count=R: [make_net(seed, dtype) for seed in range(count)]
         nets, extra = make(torch.float64), curvature(make(torch.float64), 1)
         together, _ = population(kind, x, y, plans, nets, lr, lam, 50, extra)
         worst = 0.0
         for r in range(R):
             own = pytree.tree_map(lambda t, r=r: t[r], extra)
             alone = hand_loop(
-                kind, x, y, plans[r], make_net(r, torch.float64), float(lr[r]), float(lam[r]), 50,
+                kind,
+                x,
+                y,
+                plans[r],
+                make_net(r, torch.float64),
+                float(lr[r]),
+                float(lam[r]),
+                50,
                 (own["fisher"], own["anchor"]),
             )
             worst = max(worst, *((together[k][r] - alone[k]).abs().max().item() for k in alone))
@@ -197,7 +202,14 @@ def main() -> None:
         together, _ = population(kind, x, y, plans, nets, lr, lam, 50, extra)
         for size in (1, 3):
             some, _ = population(
-                kind, x, y, plans[:size], make(torch.float32, size), lr[:size], lam[:size], 50,
+                kind,
+                x,
+                y,
+                plans[:size],
+                make(torch.float32, size),
+                lr[:size],
+                lam[:size],
+                50,
                 pytree.tree_map(lambda t, size=size: t[:size], extra),
             )
             same = all(torch.equal(some[k], together[k][:size]) for k in some)
@@ -217,8 +229,19 @@ def main() -> None:
             for compiled in (False, True) if args.compiled else (False,):
                 sub = pytree.tree_map(lambda t, size=size: t[:size], extra)
                 times = [
-                    population(kind, x, y, plans[:size], make(torch.float32, size), lr[:size], lam[:size],
-                               args.steps, sub, lifted=lifted, compiled=compiled)[1]
+                    population(
+                        kind,
+                        x,
+                        y,
+                        plans[:size],
+                        make(torch.float32, size),
+                        lr[:size],
+                        lam[:size],
+                        args.steps,
+                        sub,
+                        lifted=lifted,
+                        compiled=compiled,
+                    )[1]
                     for _ in range(3)
                 ]
                 name = ("compiled" if compiled else "traced") + ("" if lifted else ", unlifted")

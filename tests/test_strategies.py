@@ -66,7 +66,8 @@ def test_every_strategy_of_the_package_is_checked():
     exported = {
         getattr(cl_lib.strategies, n)
         for n in cl_lib.strategies.__all__
-        if isinstance(getattr(cl_lib.strategies, n), type) and issubclass(getattr(cl_lib.strategies, n), cl_lib.strategies.Strategy)
+        if isinstance(getattr(cl_lib.strategies, n), type)
+        and issubclass(getattr(cl_lib.strategies, n), cl_lib.strategies.Strategy)
     } - {cl_lib.strategies.Strategy}
     assert exported == {type(s) for s in EVERY.values()}
 
@@ -107,10 +108,12 @@ def hand_loop(strategy, loss, after=None, **options):
     plan = session._plan(session.groups[0])
     net = copy.deepcopy(learner.module).double()
     optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
-    read = lambda d, s, n=None: (  # noqa: E731
-        *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
-        d["weight"][s, 0, :n],
-        d["slot"][s, 0, :n],
+    read = (
+        lambda d, s, n=None: (
+            *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
+            d["weight"][s, 0, :n],
+            d["slot"][s, 0, :n],
+        )
     )
     for e in range(own.stream.length):
         for block in plan.experience(e):
@@ -169,7 +172,7 @@ def test_agem_projects_to_a_gradient_that_does_not_hurt_the_memory():
     strategy, projected = AGEM(), 0
     for trial in range(20):
         g = torch.Generator().manual_seed(trial)
-        make = lambda: (  # noqa: E731
+        make = lambda: (
             torch.randn(8, 6, dtype=torch.float64, generator=g),
             torch.randint(0, 3, (8,), generator=g),
             torch.ones(8, dtype=torch.float64),
@@ -180,7 +183,13 @@ def test_agem_projects_to_a_gradient_that_does_not_hurt_the_memory():
         net = FunctionalNet(net_module, {})
         bent = strategy.gradient(net, State(params, {}, {}, {}, {}), new, (old,)).grads
         plain, reference = (
-            dict(zip(params, torch.autograd.grad(F.cross_entropy(net_module(b.x), b.y), list(net_module.parameters())), strict=True))
+            dict(
+                zip(
+                    params,
+                    torch.autograd.grad(F.cross_entropy(net_module(b.x), b.y), list(net_module.parameters())),
+                    strict=True,
+                )
+            )
             for b in (new, old)
         )
         along = sum_of(plain, reference)
@@ -216,7 +225,9 @@ def naive_herding(features, count):
     mean, chosen = features.mean(0), []
     for k in range(1, count + 1):
         distances = {
-            i: float(((mean - (features[[*chosen, i]].sum(0)) / k) ** 2).sum()) for i in range(len(features)) if i not in chosen
+            i: float(((mean - (features[[*chosen, i]].sum(0)) / k) ** 2).sum())
+            for i in range(len(features))
+            if i not in chosen
         }
         chosen.append(min(distances, key=distances.get))
     return chosen
@@ -245,13 +256,15 @@ def test_icarl_keeps_equal_herded_prefixes_and_answers_with_the_nearest_mean():
     assert np.bincount(data.train.y[index]).tolist() == [5, 5, 5, 5]
     module = copy.deepcopy(learner.module).double()
     module.load_state_dict({k: v[0] for k, v in learner.state.params.items()})
-    embed = lambda x: F.normalize(module.body(x.double()), dim=-1)  # noqa: E731
+    embed = lambda x: F.normalize(module.body(x.double()), dim=-1)
     # the classes of the last experience were herded with the network as it is now
     for label in (2, 3):
         own = torch.nonzero(data.train.y == label)[:, 0]
         expected = own[naive_herding(embed(data.train.x[own]).detach().numpy(), 5)]
         assert sorted(index[data.train.y[index] == label].tolist()) == sorted(expected.tolist())
-    means = torch.stack([F.normalize(embed(data.train.x[index[data.train.y[index] == c]]).mean(0), dim=0) for c in range(4)])
+    means = torch.stack(
+        [F.normalize(embed(data.train.x[index[data.train.y[index] == c]]).mean(0), dim=0) for c in range(4)]
+    )
     expected = torch.cdist(embed(data.test.x), means).argmin(1)
     learner.begin_evaluation()
     x = data.test.x.double()
@@ -280,7 +293,9 @@ def experienced(n, shape, classes, seed=0):
     seen = torch.ones(classes, dtype=torch.bool)
     uniform = torch.rand(n, dtype=torch.float64, generator=g)
     order = torch.arange(n)
-    data = Experienced(0, seen, seen, classes, classes, order, torch.zeros(n, dtype=torch.long), uniform, lambda i, t: (x[i], y[i]))
+    data = Experienced(
+        0, seen, seen, classes, classes, order, torch.zeros(n, dtype=torch.long), uniform, lambda i, t: (x[i], y[i])
+    )
     return data, x, y, uniform
 
 
@@ -312,7 +327,10 @@ def slow_fisher(net, x, y, uniform, variant, batch):
 NETS = {
     "mlp": (lambda: cl_lib.models.MLP((6,), 4, hidden=(5, 7)), (6,)),
     "convnet": (lambda: cl_lib.models.ConvNet((2, 8, 8), 4, channels=(3, 4), hidden=6), (2, 8, 8)),
-    "strided": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)), (2, 8, 8)),
+    "strided": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)),
+        (2, 8, 8),
+    ),
     "group_norm": (lambda: cl_lib.models.SlimResNet18((1, 8, 8), 4, width=4), (1, 8, 8)),
 }
 
@@ -335,7 +353,10 @@ def test_fisher_variants_differ_and_limit_uses_a_prefix():
     net = NETS["mlp"][0]().double()
     data, x, y, uniform = experienced(20, (6,), 4)
     params = {k: p.detach() for k, p in net.named_parameters()}
-    of = {v: diagonal_fisher(FunctionalNet(net, {}), params, data, v)["head.weight"] for v in ("exact", "sample", "empirical")}
+    of = {
+        v: diagonal_fisher(FunctionalNet(net, {}), params, data, v)["head.weight"]
+        for v in ("exact", "sample", "empirical")
+    }
     assert not torch.allclose(of["exact"], of["empirical"], rtol=0.01)
     assert not torch.allclose(of["exact"], of["sample"], rtol=0.01)
     first = diagonal_fisher(FunctionalNet(net, {}), params, data, "exact", samples=5)
@@ -345,18 +366,25 @@ def test_fisher_variants_differ_and_limit_uses_a_prefix():
 
 def test_separate_penalties_equal_their_sum_written_out():
     g = torch.Generator().manual_seed(0)
-    rand = lambda: {"w": torch.rand(3, 2, dtype=torch.float64, generator=g), "b": torch.rand(2, dtype=torch.float64, generator=g)}  # noqa: E731
+    rand = lambda: {
+        "w": torch.rand(3, 2, dtype=torch.float64, generator=g),
+        "b": torch.rand(2, dtype=torch.float64, generator=g),
+    }
     fishers, anchors = [rand() for _ in range(4)], [rand() for _ in range(4)]
     fishers[1]["b"][0] = fishers[0]["b"][0] = 0.0
     strategy = EWC(lam=3.0)
     zeros = {k: torch.zeros_like(v) for k, v in fishers[0].items()}
-    state = State(anchors[0], {}, {}, {}, {"fisher": zeros, "anchor": zeros, "constant": torch.zeros((), dtype=torch.float64)})
+    state = State(
+        anchors[0], {}, {}, {}, {"fisher": zeros, "anchor": zeros, "constant": torch.zeros((), dtype=torch.float64)}
+    )
     with pytest.MonkeyPatch.context() as patch:
         for f, a in zip(fishers, anchors, strict=True):
             patch.setattr("cl_lib.strategies.ewc.diagonal_fisher", lambda *_, f=f, **__: f)
             state = strategy.consolidate(None, state._replace(params=a), None)
     theta = rand()
-    expected = 1.5 * sum(float((f[k] * (theta[k] - a[k]) ** 2).sum()) for f, a in zip(fishers, anchors, strict=True) for k in f)
+    expected = 1.5 * sum(
+        float((f[k] * (theta[k] - a[k]) ** 2).sum()) for f, a in zip(fishers, anchors, strict=True) for k in f
+    )
     assert float(strategy.penalty(None, state._replace(params=theta))) == pytest.approx(expected, rel=1e-12)
 
 
@@ -386,7 +414,10 @@ def test_ewc_reaches_the_closed_form_minimum_of_quadratic_tasks(mode):
 def test_online_ewc_decays_the_fisher_information():
     learner = final(EWC(mode="online", gamma=0.5, lam=1.0))
     separate = final(EWC(mode="online", gamma=0.0, lam=1.0))
-    assert any((learner.state.extra["fisher"][k] > separate.state.extra["fisher"][k] + 1e-12).any() for k in learner.state.params)
+    assert any(
+        (learner.state.extra["fisher"][k] > separate.state.extra["fisher"][k] + 1e-12).any()
+        for k in learner.state.params
+    )
     assert all(torch.equal(learner.state.extra["anchor"][k], p) for k, p in learner.state.params.items())
 
 
@@ -405,7 +436,9 @@ def test_slda_equals_the_batch_solution_in_any_order():
 
 def test_slda_answers_as_scikit_learns_discriminant():
     data, learner = toy_data(), final(SLDA("identity", shrinkage=1e-9))
-    reference = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(data.train.x.double().numpy(), data.train.y.numpy())
+    reference = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(
+        data.train.x.double().numpy(), data.train.y.numpy()
+    )
     learner.begin_evaluation()
     x = data.test.x.double()
     probabilities = learner.predict(x, torch.zeros(1, len(x), dtype=torch.long))[0].exp().numpy()
@@ -442,7 +475,9 @@ def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
     whole = cl_lib.streams.split(toy_data(), 1)
     joint, one = final(Joint()), final(Finetune(), stream=whole)
     assert joint.plan.step == one.plan.step == 3 * -(-108 // 10)
-    assert {tuple(p.shape) for p in pytree.tree_leaves(joint.state.params)} == {tuple(p.shape) for p in pytree.tree_leaves(one.state.params)}
+    assert {tuple(p.shape) for p in pytree.tree_leaves(joint.state.params)} == {
+        tuple(p.shape) for p in pytree.tree_leaves(one.state.params)
+    }
     x = toy_data().test.x.double()
     task = torch.zeros(1, len(x), dtype=torch.long)
     right = [(m.predict(x, task)[0].argmax(1) == toy_data().test.y).double().mean() for m in (joint, one)]

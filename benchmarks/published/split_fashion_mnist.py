@@ -85,7 +85,9 @@ def page(records: dict[str, tuple[Record, str]], search: Record) -> str:
         bar = "shown only"
         if target["low"]:
             hit = float(target["low"]) <= accuracy.mean <= float(target["high"])
-            bar = f"{100 * float(target['low']):.2f}–{100 * float(target['high']):.2f}: {'met' if hit else '**missed**'}"
+            bar = (
+                f"{100 * float(target['low']):.2f}–{100 * float(target['high']):.2f}: {'met' if hit else '**missed**'}"
+            )
         cells = [
             name,
             f"{100 * accuracy.mean:.2f} ± {100 * accuracy.std:.2f}",
@@ -100,7 +102,11 @@ def page(records: dict[str, tuple[Record, str]], search: Record) -> str:
     lines += ["", "Accuracy is the mean over the five test sets after the last experience, ± standard deviation.", ""]
     lines += ["## Recipes", ""]
     lines += [f"- **{name}**: {recipe}. `{r.environment['command']}`" for name, (r, recipe) in records.items()]
-    lines += ["", "Joint's learning rate, chosen on 10 % of the training data held out (3 seeds, never on test data):", ""]
+    lines += [
+        "",
+        "Joint's learning rate, chosen on 10 % of the training data held out (3 seeds, never on test data):",
+        "",
+    ]
     lines += ["| lr | validation accuracy, % |", "|---|---|"]
     for point in search.grid:
         accuracy = point["metrics"]["accuracy"]

@@ -121,8 +121,12 @@ def _layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
         (name, layer)
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear)
-        or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
-            and not isinstance(layer.padding, str))
+        or (
+            isinstance(layer, nn.Conv2d)
+            and layer.groups == 1
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
+        )
     ]
 
 

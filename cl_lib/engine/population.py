@@ -124,7 +124,9 @@ class Population:
             return out
 
         params = stack(lambda m: [(k, p) for k, p in m.named_parameters() if p.requires_grad])
-        buffers = stack(lambda m: [*m.named_buffers(), *((k, p) for k, p in m.named_parameters() if not p.requires_grad)])
+        buffers = stack(
+            lambda m: [*m.named_buffers(), *((k, p) for k, p in m.named_parameters() if not p.requires_grad)]
+        )
         memory: Tensors = {}
         if self.strategy.memory is not None:
             one = self.strategy.memory.init(self.strategy.keeps(self.spec), self.dtype, self.device)
@@ -230,7 +232,9 @@ class Population:
             leaves, spec = pytree.tree_flatten({**plan, **clock})
             steps = list(zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
             if self.sized:
-                steps = [self._cut(pytree.tree_unflatten(list(f), spec), n) for f, n in zip(steps, block.size, strict=True)]
+                steps = [
+                    self._cut(pytree.tree_unflatten(list(f), spec), n) for f, n in zip(steps, block.size, strict=True)
+                ]
             programs = {}
             for n, leaves_of_step in zip(block.size, steps, strict=True):
                 key = n if self.sized else 0

@@ -246,8 +246,7 @@ class Plan:
             hit = (found >= 0) & (keys[found] // steps == slots) if len(keys) else np.zeros(slots.shape, bool)
             source = written[found] if len(keys) else found
             return tuple(  # type: ignore[return-value]
-                np.where(hit, new.ravel()[source], old[slots])
-                for new, old in ((index, held.index), (task, held.task))
+                np.where(hit, new.ravel()[source], old[slots]) for new, old in ((index, held.index), (task, held.task))
             )
 
         draws = [

@@ -33,9 +33,7 @@ class Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or entering != leaving:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(entering, leaving, 1, stride, bias=False), _norm(norm, leaving)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(entering, leaving, 1, stride, bias=False), _norm(norm, leaving))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.shortcut(x))
@@ -61,9 +59,7 @@ class SlimResNet18(nn.Module):
     1109240
     """
 
-    def __init__(
-        self, shape: Shape, classes: int, width: int = 20, norm: Norm = "group", head: str = "linear"
-    ) -> None:
+    def __init__(self, shape: Shape, classes: int, width: int = 20, norm: Norm = "group", head: str = "linear") -> None:
         super().__init__()
         if len(shape) != 3:
             raise InputError(f"model=slim_resnet18: needs images of shape (C, H, W), this stream has {tuple(shape)}")

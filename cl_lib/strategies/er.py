@@ -63,9 +63,7 @@ class ER(Strategy):
         if self.combine not in ("concat", "sum"):
             raise InputError(f"strategy.combine={self.combine!r}: must be concat or sum")
 
-    def loss(
-        self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]
-    ) -> tuple[Tensor, Tensors]:
+    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         (old,) = recalled
         if self.combine == "concat":
             both = join(batch, old)

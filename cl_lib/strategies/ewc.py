@@ -96,15 +96,11 @@ class EWC(Strategy):
         return 0.5 * self.lam * (torch.stack(terms).sum() + state.extra["constant"])
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
-        new = diagonal_fisher(
-            net, state.params, data, self.fisher, samples=self.samples, batch=self.fisher_batch
-        )
+        new = diagonal_fisher(net, state.params, data, self.fisher, samples=self.samples, batch=self.fisher_batch)
         old, centre = state.extra["fisher"], state.extra["anchor"]
         if self.mode == "online":
             fisher = {k: self.gamma * old[k] + f for k, f in new.items()}
-            return state._replace(
-                extra={"fisher": fisher, "anchor": state.params, "constant": state.extra["constant"]}
-            )
+            return state._replace(extra={"fisher": fisher, "anchor": state.params, "constant": state.extra["constant"]})
         # the sum of two quadratics: curvatures add, the centre is their weighted mean
         fisher = {k: old[k] + f for k, f in new.items()}
         share = {k: f / fisher[k].clamp_min(1e-30) for k, f in new.items()}

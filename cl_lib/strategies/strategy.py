@@ -75,9 +75,7 @@ class Gradient(NamedTuple):
     kept: Tensors
 
 
-def gradient_of(
-    net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]
-) -> Gradient:
+def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]) -> Gradient:
     """Gradient of ``objective(params) -> (loss, kept)``; the network's buffers are carried over."""
 
     def run(params: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors, Tensors]]:
@@ -115,9 +113,7 @@ class Strategy(ABC):
         return {}
 
     # ------------------------------------------------------------------ what is minimised
-    def loss(
-        self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]
-    ) -> tuple[Tensor, Tensors]:
+    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         """Loss (0-d) of one step, and what to keep beside the batch's samples in memory."""
         out = net(state.params, batch.x, batch.task)
         return cross_entropy(out.logits, batch.y, batch.weight), {}
@@ -126,9 +122,7 @@ class Strategy(ABC):
         """A term (0-d) that needs no samples; default none."""
         return None
 
-    def gradient(
-        self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]
-    ) -> Gradient:
+    def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         """What the optimiser descends along: by default the gradient of ``loss + penalty``."""
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
@@ -148,9 +142,7 @@ class Strategy(ABC):
         """The strategy's own state (``state.extra``): a tree of tensors, on the device of ``params``."""
         return {}
 
-    def after_step(
-        self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient
-    ) -> dict[str, Any]:
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
         """``extra`` after an update; ``old`` and ``new`` differ in parameters and optimiser."""
         return new.extra
 

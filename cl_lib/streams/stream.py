@@ -165,7 +165,9 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     return index[~held], index[held]
 
 
-def every_experience(data: Dataset, experiences: int, valid: float) -> tuple[tuple[Experience, ...], tuple[Tensor, ...]]:
+def every_experience(
+    data: Dataset, experiences: int, valid: float
+) -> tuple[tuple[Experience, ...], tuple[Tensor, ...]]:
     """All the data in each experience and each test set (permuted, rotated)."""
     if experiences < 1:
         raise InputError(f"stream.experiences={experiences}: must be 1 or more")
@@ -174,7 +176,9 @@ def every_experience(data: Dataset, experiences: int, valid: float) -> tuple[tup
     return parts, (torch.arange(len(data.test)),) * experiences
 
 
-def spread_classes(data: Dataset, experiences: int, scenario: Scenario) -> tuple[tuple[str, ...], Tensor | None, Tensor]:
+def spread_classes(
+    data: Dataset, experiences: int, scenario: Scenario
+) -> tuple[tuple[str, ...], Tensor | None, Tensor]:
     """Class names, targets and class table where each experience holds all of a data set's classes.
 
     ``domain``: they mean the same everywhere; ``class`` and ``task``: each experience's are classes of their own.

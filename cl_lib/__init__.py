@@ -11,9 +11,10 @@ from cl_lib import checks, datasets, metrics, models, strategies, streams
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
-from cl_lib.harness import Interrupted, Row, iter_run, run
+from cl_lib.harness import iter_run, run
 from cl_lib.memory.store import Memory
 from cl_lib.record import Metric, Record
+from cl_lib.session import Interrupted, Row
 
 __version__ = "0.1.0"
 

@@ -33,7 +33,7 @@ def report() -> None:
 
 
 def _guarded(program: str, main: Any, argv: list[str]) -> int:
-    from cl_lib.harness import Interrupted
+    from cl_lib.session import Interrupted
 
     try:
         return int(main(argv))

@@ -39,7 +39,7 @@ class Job:
     stream: Stream
     strategy: Strategy | LearnerFactory | Learner
     model: nn.Module | ModelFactory = field(default_factory=lambda: MLP.factory())
-    optim: Optimiser = field(default_factory=SGD)
+    optim: Optimiser = field(default_factory=lambda: SGD())
     seeds: int | Sequence[int] = 1
     epochs: int | Sequence[int] = 1
     batch_size: int = 10
@@ -143,13 +143,13 @@ class Job:
                     f"epochs: a list needs one number for each of the {self.stream.length} experiences, "
                     f"got {len(self.epochs)}"
                 )
-        for name, value, known in (
+        for name, chosen, known in (
             ("eval_on", self.eval_on, ("test", "valid")),
             ("dtype", self.dtype, tuple(DTYPES)),
             ("engine.lift", self.lift, ("auto", "always", "never")),
         ):
-            if value not in known:
-                raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
+            if chosen not in known:
+                raise InputError(f"{name}={chosen!r}: must be one of {', '.join(known)}")
         if not isinstance(self.compile, bool):
             raise InputError(f"engine.compile={self.compile!r}: must be true or false")
         self._check_device()

@@ -12,7 +12,7 @@ import numpy as np
 from cl_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from cl_lib.harness import Row
+    from cl_lib.session import Row
 
 Sink = Callable[["Row"], None]
 METRICS = ("accuracy", "ece", "nll", "brier")
@@ -79,8 +79,9 @@ def wandb_sink(
     if mode not in ("auto", "online", "offline", "disabled"):
         raise InputError(f"logger.mode={mode!r}: must be one of auto, online, offline, disabled")
     if mode == "auto":
-        mode = "online" if wandb.Api is not None and _logged_in(wandb) else "offline"
-    run = wandb.init(project=project, entity=entity, name=name, config=dict(config), mode=mode, dir=directory)
+        mode = "online" if _logged_in(wandb) else "offline"
+    chosen: Any = mode
+    run = wandb.init(project=project, entity=entity, name=name, config=dict(config), mode=chosen, dir=directory)
 
     def sink(row: Row) -> None:
         values: dict[str, Any] = {"experience": row.experience}

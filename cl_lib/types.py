@@ -74,8 +74,10 @@ class Recalled:
 
 def join(batch: Batch, recalled: Recalled) -> Batch:
     """New and recalled samples as one batch, new ones first."""
-    pair = ((getattr(batch, name), getattr(recalled, name)) for name in ("x", "y", "weight", "task"))
-    return Batch(*(torch.cat(parts) for parts in pair), phase=batch.phase)
+    x, y, weight, task = (
+        torch.cat((getattr(batch, name), getattr(recalled, name))) for name in ("x", "y", "weight", "task")
+    )
+    return Batch(x, y, weight, task, phase=batch.phase)
 
 
 class State(NamedTuple):
@@ -171,7 +173,7 @@ class Learner(Protocol):
         """Log-probabilities ``(N, C)`` for inputs ``(N, *shape)`` of experiences ``task`` ``(N,)``."""
 
 
-def _register(kind: type, static: tuple[str, ...]) -> None:
+def _register(kind: Any, static: tuple[str, ...]) -> None:
     """Make a dataclass a pytree whose ``static`` fields are structure (part of a trace's key), not leaves."""
     names = [n for n in kind.__dataclass_fields__ if n not in static]
 

@@ -141,7 +141,7 @@ def population(kind, x, y, plans, nets, lr, lam, steps, extra, *, lifted=True, c
     template = nets[0]
     at = lambda s: {**tree, "plan": {k: v[s] for k, v in plan.items()}}
     graph = trace(make_step(kind, template, lifted), at(0), compiled)
-    static, _ = pytree.tree_flatten({k: v for k, v in tree.items()})
+    static, _ = pytree.tree_flatten(tree)
     inputs = [pytree.tree_flatten(at(s))[0] for s in range(steps)]
     if compiled:
         saved = [t.clone() for t in static]

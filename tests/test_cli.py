@@ -18,6 +18,7 @@ import cl_lib
 from cl_lib import cli
 from cl_lib.datasets import write_idx
 
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 QUICK = ["epochs=1", "seeds=2", "progress=false", "device=cpu"]
 
 
@@ -250,10 +251,10 @@ def test_missing_data_say_how_to_get_them(capsys):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: (d / "train-images-idx3-ubyte").write_bytes((d / "train-images-idx3-ubyte").read_bytes()[:100]), "train-images-idx3-ubyte"),
-        (lambda d: (d / "train-labels-idx1-ubyte").write_bytes((d / "train-images-idx3-ubyte").read_bytes()), "train-labels-idx1-ubyte"),
+        (lambda d: (d / IMAGES).write_bytes((d / IMAGES).read_bytes()[:100]), IMAGES),
+        (lambda d: (d / LABELS).write_bytes((d / IMAGES).read_bytes()), LABELS),
         (lambda d: (d / "t10k-labels-idx1-ubyte").write_bytes(b"\x00\x00"), "t10k-labels-idx1-ubyte"),
-        (lambda d: write_idx(d / "train-labels-idx1-ubyte", np.full(60, 200, np.uint8)), "200"),
+        (lambda d: write_idx(d / LABELS, np.full(60, 200, np.uint8)), "200"),
     ],
     ids=["truncated", "images for labels", "corrupt", "label out of range"],
 )  # fmt: skip

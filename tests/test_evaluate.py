@@ -59,7 +59,7 @@ def inputs(stream: Stream, real: Any, part: str, i: int, column: int) -> tuple[n
     samples = stream.data.test if part == "test" else stream.data.train
     x = (samples.x[i].double().numpy().ravel() - 20.0) / 70.0
     if real.transform is not None:
-        index = real.transform.index[column].numpy()
+        index = real.transform.pixel[column].numpy()
         weight = real.transform.weight
         x = (x[index] * (1 if weight is None else weight[column].double().numpy())).sum(-1)
     y = int(samples.y[i])

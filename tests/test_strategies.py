@@ -18,7 +18,7 @@ from cl_lib.checks import CHECKS, toy_data
 from cl_lib.curvature import diagonal_fisher
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.resident import gather
-from cl_lib.harness import Session
+from cl_lib.session import Session
 from cl_lib.job import Job
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
 from cl_lib.strategies.agem import sum_of
@@ -108,12 +108,10 @@ def hand_loop(strategy, loss, after=None, **options):
     plan = session._plan(session.groups[0])
     net = copy.deepcopy(learner.module).double()
     optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
-    read = (
-        lambda d, s, n=None: (
-            *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
-            d["weight"][s, 0, :n],
-            d["slot"][s, 0, :n],
-        )
+    read = lambda d, s, n=None: (
+        *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
+        d["weight"][s, 0, :n],
+        d["slot"][s, 0, :n],
     )
     for e in range(own.stream.length):
         for block in plan.experience(e):
@@ -172,7 +170,7 @@ def test_agem_projects_to_a_gradient_that_does_not_hurt_the_memory():
     strategy, projected = AGEM(), 0
     for trial in range(20):
         g = torch.Generator().manual_seed(trial)
-        make = lambda: (
+        make = lambda g=g: (
             torch.randn(8, 6, dtype=torch.float64, generator=g),
             torch.randint(0, 3, (8,), generator=g),
             torch.ones(8, dtype=torch.float64),

@@ -143,7 +143,7 @@ def test_permuted_pixels_are_the_pixels_in_another_order() -> None:
     assert transform is not None
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None] for v in (data.mean, data.std))
     for task in range(3):
-        order = transform.index[task, :, 0]
+        order = transform.pixel[task, :, 0]
         assert sorted(order.tolist()) == list(range(63))
         x, y = seen(stream, task, index, seed=5)
         flat = (data.train.x[index].double().flatten(2) - mean) / std
@@ -155,7 +155,7 @@ def test_permutations_differ_by_experience_and_by_seed() -> None:
     def order(seed: int, by_seed: bool) -> Tensor:
         transform = permuted(DATA, 4, by_seed=by_seed).realise(seed).transform
         assert transform is not None
-        return transform.index
+        return transform.pixel
 
     first = order(0, True)
     assert len(first.unique(dim=0)) == 4
@@ -170,7 +170,7 @@ def test_permuted_vectors_are_permuted_too() -> None:
     x, _ = seen(stream, 1, torch.tensor([0, 1]))
     transform = stream.realise(0).transform
     assert transform is not None
-    assert torch.equal(x, data.train.x[:2].double()[:, transform.index[1, :, 0]])
+    assert torch.equal(x, data.train.x[:2].double()[:, transform.pixel[1, :, 0]])
 
 
 @pytest.mark.parametrize("make", [permuted, rotated])

@@ -16,7 +16,7 @@ from cl_lib.datasets import digits, from_arrays
 from cl_lib.engine.net import build
 from cl_lib.engine.population import Population
 from cl_lib.engine.trace import Program, TraceError
-from cl_lib.harness import Session
+from cl_lib.session import Session
 from cl_lib.job import Job
 from cl_lib.models import MLP, ConvNet, SlimResNet18
 from cl_lib.strategies import ER, Finetune, Phase, Strategy, cross_entropy

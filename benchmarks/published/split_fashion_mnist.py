@@ -35,8 +35,8 @@ RUNS = {
     "iCaRL": (
         "icarl",
         ["strategy=icarl", "stream.train_classes=seen", "optim.lr=0.03", "optim.weight_decay=1e-3"],
-        "lr 0.03, weight decay 1e-3 (the authors' 5e-4 as a loss term), 10 new + 32 recalled exemplars a step, BCE summed "
-        "over the seen classes, normalised features",
+        "lr 0.03, weight decay 1e-3 (the authors' 5e-4 as a loss term), 10 new + 32 recalled exemplars a step, BCE "
+        "summed over the seen classes, normalised features",
     ),
 }
 SEARCH = ["strategy=joint", "stream.valid=0.1", "eval_on=valid", "grid.optim.lr=[0.03,0.1,0.2]", "seeds=3"]
@@ -73,13 +73,15 @@ def page(records: dict[str, tuple[Record, str]], search: Record) -> str:
         "Continual Learning* (ICPR 2020): 5 experiences of 2 classes in natural order, MLP 784-256-256-10, SGD, one "
         "epoch, batches of 10, argmax over all 10 logits. 10 seeds here; the paper has 10 runs and prints no spread.",
         "",
-        "| | accuracy, % | 95 % interval | published | difference | bar | forgetting | ECE | worst class | training, s |",
+        "| | accuracy, % | 95 % interval | published | difference | bar | forgetting | ECE | worst class | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (record, _) in records.items():
         metric, target = record.metrics, targets[name]
         accuracy = metric["accuracy"]
-        assert accuracy.mean is not None and accuracy.std is not None and accuracy.ci95 is not None
+        assert accuracy.mean is not None
+        assert accuracy.std is not None
+        assert accuracy.ci95 is not None
         published = f"{100 * float(target['target']):.2f}" if target["target"] else "–"
         difference = f"{100 * (accuracy.mean - float(target['target'])):+.2f}" if target["target"] else "–"
         bar = "shown only"
@@ -116,7 +118,7 @@ def page(records: dict[str, tuple[Record, str]], search: Record) -> str:
     lines += [
         f"{environment['device']}, {environment['cores']} cores, {environment['threads']} thread(s); torch "
         f"{environment['torch']}, Python {environment['python']}. Data: Fashion-MNIST, hash "
-        f"`{next(iter(records.values()))[0].stream['data_hash']}`. Training seconds are those of all 10 seeds together.",
+        f"`{next(iter(records.values()))[0].stream['data_hash']}`. Seconds of training are those of all 10 seeds.",
         "",
     ]
     return "\n".join(lines)

@@ -37,10 +37,13 @@ def diagonal_fisher(
     r"""Diagonal of the Fisher information of a classifier, a mean over samples (van de Ven 2025).
 
     .. math::
-        \text{exact:}\;     F_k &= \tfrac1N \sum_i \sum_c p_\theta(c \mid x_i) \big(\partial_k \log p_\theta(c \mid x_i)\big)^2 \\
-        \text{sample:}\;    F_k &= \tfrac1N \sum_i \big(\partial_k \log p_\theta(\hat y_i \mid x_i)\big)^2,\ \hat y_i \sim p_\theta \\
-        \text{empirical:}\; F_k &= \tfrac1N \sum_i \big(\partial_k \log p_\theta(y_i \mid x_i)\big)^2 \\
-        \text{batched:}\;   F_k &= \tfrac1J \sum_j \Big(\partial_k \tfrac{1}{|B_j|} \sum_{i \in B_j} \log p_\theta(y_i \mid x_i)\Big)^2
+        \text{exact:}\;     F &= \tfrac1N \sum_i \sum_c p_\theta(c \mid x_i)
+            \big(\partial \log p_\theta(c \mid x_i)\big)^2 \\
+        \text{sample:}\;    F &= \tfrac1N \sum_i \big(\partial \log p_\theta(\hat y_i \mid x_i)\big)^2,
+            \ \hat y_i \sim p_\theta \\
+        \text{empirical:}\; F &= \tfrac1N \sum_i \big(\partial \log p_\theta(y_i \mid x_i)\big)^2 \\
+        \text{batched:}\;   F &= \tfrac1J \sum_j \Big(\partial \tfrac{1}{|B_j|}
+            \sum_{i \in B_j} \log p_\theta(y_i \mid x_i)\Big)^2
 
     The first three treat each sample apart. For linear and convolutional layers the square of a sample's gradient
     follows from what enters the layer and what comes back through it, so all samples of a chunk share one backward
@@ -159,7 +162,8 @@ def _by_layer(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant:
         log_probs, _ = _listen(net, params, batch, added, entered)
         return log_probs, {name: values[0] for name, values in entered.items()}
 
-    log_probs, pull, entered = torch.func.vjp(forward, added, has_aux=True)
+    pulled: Any = torch.func.vjp(forward, added, has_aux=True)
+    log_probs, pull, entered = pulled
     layers = dict(_layers(net.module))
     columns = {name: _columns(layer, entered[name]) for name, layer in layers.items()}
     total = {k: torch.zeros_like(p) for k, p in params.items()}
@@ -187,7 +191,7 @@ def _columns(layer: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(layer, nn.Conv2d):
         return x
     assert not isinstance(layer.padding, str)
-    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
 # ---------------------------------------------------------------------- any other network

@@ -23,7 +23,7 @@ def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -82,7 +82,7 @@ def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:
 
 def _flatten(tree: Tree, prefix: str = "") -> list[tuple[str, Tensor]]:
     """Leaves with their names; ``|`` joins the keys, since parameter names hold dots."""
-    out = []
+    out: list[tuple[str, Tensor]] = []
     for key, value in tree.items():
         name = f"{prefix}{key}"
         out += _flatten(value, f"{name}|") if isinstance(value, dict) else [(name, value)]

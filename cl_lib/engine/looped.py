@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Looped:
                     index[r],
                     task[r],
                     uniform[r],
-                    lambda i, t, r=r: self._gather(r, i, t),
+                    partial(self._gather, r),
                 )
             )
 

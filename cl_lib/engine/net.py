@@ -113,8 +113,8 @@ def _check(module: nn.Module, shape: Shape, classes: int) -> None:
     if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise InputError(
-            f"model: {type(module).__name__} answers with shape {got} for 2 samples; this stream has {classes} classes, "
-            f"so (2, {classes}) is needed: make its last layer {classes} wide"
+            f"model: {type(module).__name__} answers with shape {got} for 2 samples; this stream has {classes} classes,"
+            f" so (2, {classes}) is needed: make its last layer {classes} wide"
         )
 
 

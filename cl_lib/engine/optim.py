@@ -68,7 +68,8 @@ class Schedule:
 class Optimiser(Protocol):
     """What the engine needs: fields that are hyper-parameters, ``init`` and ``update_``."""
 
-    schedule: Schedule
+    @property
+    def schedule(self) -> Schedule: ...
 
     def check(self) -> None: ...
 

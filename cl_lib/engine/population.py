@@ -389,9 +389,8 @@ class Population:
         trees = (self.state, self.hyper["strategy"], self._readout, task)
         if self.lifted:
             return torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))(*trees, x)
-        if batched:
-            return self._each(one, *trees, x)
-        return self._each(lambda *own: one(*own, x), *trees)
+        own = x if batched else x.expand(self.replicas, *x.shape)
+        return self._each(one, *trees, own)
 
 
 def _write(target: Any, source: Any, where: str = "") -> None:

@@ -13,7 +13,7 @@ from cl_lib.types import Tensors
 
 
 def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.device) -> Tensors:
-    """What all replicas share: ``x`` (N, *shape), ``y`` (N,), and ``mean`` / ``std`` shaped to a sample, where needed."""
+    """What all replicas share: ``x`` (N, *shape), ``y`` (N,); where needed ``mean`` and ``std``, shaped to a sample."""
     shape = (-1,) + (1,) * (len(data.shape) - 1)
     shared = {"x": samples.x.to(device), "y": samples.y.to(device)}
     for name, values, neutral in (("mean", data.mean, 0.0), ("std", data.std, 1.0)):
@@ -29,7 +29,7 @@ def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torc
         out["targets"] = torch.stack([r.targets for r in realisations if r.targets is not None])
     if realisations[0].transform is not None:
         transforms = [r.transform for r in realisations if r.transform is not None]
-        out["pixel"] = torch.stack([t.index for t in transforms])
+        out["pixel"] = torch.stack([t.pixel for t in transforms])
         if transforms[0].weight is not None:
             out["pixel_weight"] = torch.stack([t.weight.to(dtype) for t in transforms if t.weight is not None])
     return {k: v.to(device) for k, v in out.items()}

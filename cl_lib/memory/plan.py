@@ -30,10 +30,17 @@ ORDER, ADMIT, RECALL, NOISE, SAMPLE = range(5)
 class Stretch(Protocol):
     """What the plan needs to know of a phase."""
 
-    name: str
-    source: str
-    epochs: int | None
-    batch_size: int | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def epochs(self) -> int | None: ...
+
+    @property
+    def batch_size(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -245,9 +252,8 @@ class Plan:
             found = np.searchsorted(keys, slots * steps + step) - 1
             hit = (found >= 0) & (keys[found] // steps == slots) if len(keys) else np.zeros(slots.shape, bool)
             source = written[found] if len(keys) else found
-            return tuple(  # type: ignore[return-value]
-                np.where(hit, new.ravel()[source], old[slots]) for new, old in ((index, held.index), (task, held.task))
-            )
+            new, old = (index.ravel()[source], task.ravel()[source]), (held.index[slots], held.task[slots])
+            return np.where(hit, new[0], old[0]), np.where(hit, new[1], old[1])
 
         draws = [
             self._draw(b, r, filled, content, index, task, sink, own)
@@ -261,7 +267,15 @@ class Plan:
         return {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}, draws, noise
 
     def _draw(
-        self, b: int, r: int, filled: Ints, content, index: Ints, task: Ints, sink: int, rng: np.random.Generator
+        self,
+        b: int,
+        r: int,
+        filled: Ints,
+        content: Callable[[Ints, Ints], tuple[Ints, Ints]],
+        index: Ints,
+        task: Ints,
+        sink: int,
+        rng: np.random.Generator,
     ) -> dict[str, Ints]:
         steps, size = index.shape
         assert self.memory is not None
@@ -302,8 +316,7 @@ class Plan:
 
 def _last_writer(slot: Ints, sink: int) -> Ints:
     """Within a step only the last sample offered to a slot takes it; the others go to the sink."""
-    steps, size = slot.shape
-    key = (np.arange(steps)[:, None] * (sink + 1) + slot).ravel()[::-1]
+    key = (np.arange(len(slot))[:, None] * (sink + 1) + slot).ravel()[::-1]
     last = np.zeros(key.size, bool)
     last[np.unique(key, return_index=True)[1]] = True
     return np.where(last[::-1].reshape(slot.shape), slot, sink)

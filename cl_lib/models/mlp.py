@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -49,7 +50,7 @@ class MLP(nn.Module):
             raise InputError(f"model.init={init!r}: must be xavier or torch")
         widths = [torch.Size(shape).numel(), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for entering, leaving in zip(widths[:-1], widths[1:], strict=True):
+        for entering, leaving in pairwise(widths):
             layers += [nn.Linear(entering, leaving), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = make_head(head, widths[-1], classes)

@@ -105,7 +105,7 @@ def _settings(a: Record, b: Record) -> list[str]:
             out.append(f"{name} ({a.job.get(name)}, not {b.job.get(name)})")
     if a.stream.get("train_classes") != b.stream.get("train_classes"):
         out.append(f"train_classes ({a.stream.get('train_classes')}, not {b.stream.get('train_classes')})")
-    if a.rows != b.rows and a.job.get("epochs") == b.job.get("epochs"):
+    if [r["experience"] for r in a.rows] != [r["experience"] for r in b.rows]:
         out.append(f"evaluations ({len(a.rows)} rows, not {len(b.rows)})")
     if a.job.get("model") != b.job.get("model"):
         sizes = [f"{r.cost['parameters']:,} parameters" if r.cost.get("parameters") else "unknown" for r in (a, b)]

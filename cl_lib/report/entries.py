@@ -155,7 +155,7 @@ def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
         texts = [_phrase(own, [*sorted(varied), *subset]) for own in settings]
         if len(set(texts)) == len(texts) and max(map(len, texts)) <= 60:
             return texts
-    places = [Path(str(record.config.get("out") or "")).name for record, _ in raw]
+    places = [Path(record.directory).name for record, _ in raw]
     grids = [_options(point["hyper"] if point else {}) for _, point in raw]
     return [f"{place} {grid}".strip() for place, grid in zip(places, grids, strict=True)]
 

@@ -102,25 +102,19 @@ def over_time(lines: Sequence[Entry]) -> str:
         An ``<svg>`` element.
     """
     with panels(3, 3, 3.4 + 0.22 * math.ceil(len(lines) / 3)) as (figure, grid):
-        so_far = "what was seen so far" if any(map(_ordered, lines)) else "all test sets"
-        titles = (f"Accuracy on {so_far}", "Accuracy on the first experience", "Forgetting so far")
+        titles = ("Accuracy on what was seen so far", "Accuracy on the first experience", "Forgetting so far")
         for axes, title in zip(grid, titles, strict=True):
             axes.set_title(title)
             axes.set_xlabel("experiences trained on")
             axes.grid(axis="y")
         for entry in lines:
             trained = np.array([row["experience"] for row in entry.record.rows])
-            for axes, curve in zip(grid, _curves(entry, trained), strict=True):
+            for axes, curve in zip(grid, _curves(entry), strict=True):
                 _band(axes, trained, curve, entry)
         for axes in grid[:2]:
             axes.set_ylim(-0.02, 1.02)
         if not grid[2].has_data() or not np.isfinite(grid[2].dataLim.bounds).all():
-            ordered = any(map(_ordered, lines))
-            why = (
-                "nothing was learned earlier"
-                if ordered
-                else "not known: the experiences\nhave no test sets of their own"
-            )
+            why = "nothing was learned earlier"
             grid[2].text(0.5, 0.5, why, ha="center", va="center", transform=grid[2].transAxes)
         low, high = grid[2].get_ylim()
         grid[2].set_ylim(min(low, -0.02), max(high, 0.2))  # or a little noise would look like a drama
@@ -132,19 +126,16 @@ def over_time(lines: Sequence[Entry]) -> str:
         return svg(figure, "Accuracy and forgetting after each evaluation")
 
 
-def _curves(entry: Entry, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _curves(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each replica after each evaluation: accuracy so far, accuracy of the first experience, forgetting so far."""
     values = entry.matrices()
-    rows, wide = values.shape[1:]
+    learned, before = np.array(entry.record.learned), np.array(entry.record.before)
     so_far, lost = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
-    if not _ordered(entry):  # when a test set was trained on is not in the record
-        so_far[:, 1:] = values[:, 1:].mean(-1)
-        return so_far, values[:, :, 0], lost
-    learned = np.searchsorted(trained, np.arange(1, wide + 1))
-    for row in range(1, rows):
-        seen = learned <= row
-        so_far[:, row] = values[:, row, seen].mean(-1)
-        lost[:, row] = m.forgetting(values[:, : row + 1, seen], learned[seen])
+    for row in range(1, values.shape[1]):
+        begun, finished = before < row, learned <= row
+        so_far[:, row] = values[:, row, begun].mean(-1)
+        if finished.any():
+            lost[:, row] = m.forgetting(values[:, : row + 1, finished], learned[finished])
     return so_far, values[:, :, 0], lost
 
 
@@ -162,12 +153,6 @@ def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
     if len(healthy) > 1:
         std = healthy.std(0, ddof=1)
         axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.18, linewidth=0)
-
-
-def _ordered(entry: Entry) -> bool:
-    """Whether the columns are the experiences, in the order of training."""
-    stream = entry.record.stream
-    return len(stream["columns"]) == stream["experiences"]
 
 
 def reliability_diagrams(lines: Sequence[Entry]) -> str:

@@ -68,7 +68,7 @@ class ICaRL(Strategy):
         self.memory.check(least=spec.classes)
         if self.memory.admission != "strategy":
             raise InputError(
-                f"strategy.memory.admission={self.memory.admission!r}: iCaRL chooses its exemplars; it must be 'strategy'"
+                f"strategy.memory.admission={self.memory.admission!r}: iCaRL chooses its exemplars, set 'strategy'"
             )
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:
 
 
 def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of those chosen nearest to the mean of all.
+    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of the chosen nearest to the mean of all.
 
     Parameters
     ----------

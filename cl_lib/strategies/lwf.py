@@ -20,8 +20,8 @@ class LwF(Strategy):
     The network as it was when the last experience ended teaches its answers for the old classes O on the new data:
 
     .. math::
-        L = \text{CE} + \alpha\,T^2\,\frac{1}{|B|} \sum_B \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big),
-        \qquad p_T = \mathrm{softmax}_O(f / T)
+        L = \text{CE}
+        + \alpha\,T^2\,\frac{1}{|B|} \sum_B \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big), \qquad p_T = \mathrm{softmax}_O(f / T)
 
     Parameters
     ----------

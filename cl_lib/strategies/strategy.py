@@ -14,9 +14,8 @@ annotated ``float`` may differ between replicas: inside the step it is a 0-d ten
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
 
 import torch
@@ -87,11 +86,11 @@ def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[
 
 
 @dataclass(frozen=True)
-class Strategy(ABC):
+class Strategy:
     """Base of all strategies; every method has a default, a typical strategy writes one or two."""
 
-    memory: ClassVar[Memory | None] = None
-    """Overridden by a field in strategies that replay."""
+    memory: Memory | None = field(default=None, init=False, repr=False)
+    """Strategies that replay declare it anew, as a parameter."""
     liftable: ClassVar[bool] = True
     """False: the engine loops over the replicas instead of running them as one."""
     traceable: ClassVar[bool] = True
@@ -175,7 +174,7 @@ def hyper_parameters(part: Any) -> tuple[str, ...]:
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    r"""Weighted mean cross-entropy :math:`\sum_i w_i\,(-\log p_{i, y_i}) / \max(\sum_i w_i, \epsilon)`; 0 without samples.
+    r"""Weighted mean cross-entropy :math:`\sum_i w_i\,(-\log p_{i, y_i}) / \sum_i w_i`; 0 where all weights are 0.
 
     Parameters
     ----------

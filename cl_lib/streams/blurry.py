@@ -12,7 +12,7 @@ from cl_lib.types import Experience
 
 
 def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Stream:
-    """A share of each experience's samples changes places with those of the others (Aljundi et al. 2019, Bang et al. 2021).
+    """A share of each experience's samples changes places with those of the others (Bang et al. 2021).
 
     Of each experience ``floor(blur * n)`` random samples are pooled, shuffled and dealt out again in the same numbers:
     sizes stay, nothing is lost. Evaluated on the parent's test sets.

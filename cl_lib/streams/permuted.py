@@ -47,7 +47,7 @@ def permuted(
     --------
     >>> from cl_lib import datasets
     >>> stream = permuted(datasets.digits(), 3)
-    >>> stream.realise(0).transform.index.shape
+    >>> stream.realise(0).transform.pixel.shape
     torch.Size([3, 64, 1])
     """
     names, targets, table = spread_classes(data, experiences, scenario)

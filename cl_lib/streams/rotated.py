@@ -98,7 +98,7 @@ def _realise(
 
 
 def _bilinear(angle: float, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index and weight ``(H * W, 4)`` of the four neighbours of each rotated pixel; outside the image the weight is 0."""
+    """Index and weight ``(H * W, 4)`` of the four neighbours of each rotated pixel; weight 0 outside the image."""
     turn = math.radians(angle)
     row, column = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) - (height - 1) / 2,

@@ -20,12 +20,12 @@ Classes = Literal["all", "seen", "experience"]
 
 
 class Transform(NamedTuple):
-    """For each task a linear map of pixels: ``y[d] = sum_k weight[t, d, k] * x[index[t, d, k]]``, applied in the step.
+    """For each task a linear map of pixels: ``y[d] = sum_k weight[t, d, k] * x[pixel[t, d, k]]``, applied in the step.
 
-    ``index`` is ``(T, D, K)`` int64 over the D positions of a channel; ``weight`` the same shape, or None for ones.
+    ``pixel`` is ``(T, D, K)`` int64 over the D positions of a channel; ``weight`` the same shape, or None for ones.
     """
 
-    index: Tensor
+    pixel: Tensor
     weight: Tensor | None = None
 
 
@@ -144,8 +144,11 @@ def _fingerprint(data: Dataset) -> str:
 
 def restricted(stream: Stream, train_classes: Classes | None, eval_classes: Classes | None) -> Stream:
     """The stream with other answerable classes, where given."""
-    given = {"train_classes": train_classes, "eval_classes": eval_classes}
-    return replace(stream, **{k: v for k, v in given.items() if v is not None})
+    return replace(
+        stream,
+        train_classes=stream.train_classes if train_classes is None else train_classes,
+        eval_classes=stream.eval_classes if eval_classes is None else eval_classes,
+    )
 
 
 def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,282 @@
+"""From rows to numbers: reduce a session to its record."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cl_lib import metrics as m
+from cl_lib.record import Metric, Record, null
+from cl_lib.session import Session
+from cl_lib.stats import summarise
+
+MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
+
+
+def make_record(
+    session: Session, name: str, config: dict[str, Any] | None = None, command: str | None = None
+) -> Record:
+    """Reduce a session's rows to a record."""
+    job, replicas = session.job, session.replicas
+    arrays = _arrays(session)
+    values, reasons = _values(session, arrays)
+    everyone = list(range(len(replicas)))
+    matrices = {k: _mean(arrays[f"matrix.{k}"]) for k in MATRICES}
+    diverged = arrays.pop("diverged")
+    points = _points(replicas)
+    grid = [
+        {
+            "hyper": hyper,
+            "replicas": members,
+            "metrics": {k: asdict(_metric(v, members, reasons.get(k))) for k, v in values.items()},
+            "accuracy_matrix": _mean(arrays["matrix.accuracy"][members]),
+        }
+        for hyper, members in points
+        if hyper
+    ]
+    return Record(
+        stream=json.loads(json.dumps(job.stream.describe())),
+        strategy=name,
+        seeds=job.seed_list,
+        config=json.loads(json.dumps(config if config is not None else session.description)),
+        job=json.loads(json.dumps(session.description)),
+        metrics={k: _metric(v, everyone, reasons.get(k)) for k, v in values.items()},
+        accuracy_matrix=matrices["accuracy"],
+        rows=[{"experience": r.experience, "step": r.step} for r in session.groups[0].rows],
+        learned=session.groups[0].learned.tolist(),
+        before=session.groups[0].before.tolist(),
+        matrices={k: v for k, v in matrices.items() if k != "accuracy"},
+        slices=_slices(session, arrays),
+        reliability=_reliability(arrays),
+        cost=_cost(session),
+        replicas=[
+            {
+                "seed": r.seed,
+                "hyper": r.hyper,
+                "status": "ok" if diverged[i] < 0 else "diverged",
+                "diverged_at": int(diverged[i]) if diverged[i] >= 0 else None,
+            }
+            for i, r in enumerate(replicas)
+        ],
+        grid=grid,
+        environment=_environment(session, command),
+        arrays=arrays,
+    )
+
+
+def _arrays(session: Session) -> dict[str, np.ndarray]:
+    """Rows of all groups as one array for each quantity, replicas first, in the order of the run's replicas."""
+    groups = session.groups
+    order = np.argsort([member for group in groups for member in group.members])
+    names = set.intersection(*(set(row.arrays) for group in groups for row in group.rows))
+
+    def stacked(name: str, rows: slice) -> np.ndarray:
+        per_group = [np.stack([row.arrays[name] for row in group.rows[rows]], 1) for group in groups]
+        return np.concatenate(per_group)[order]
+
+    out = {f"matrix.{k}": stacked(k, slice(None)) for k in MATRICES}
+    out["step"] = np.array([row.step for row in groups[0].rows])
+    out["diverged"] = stacked("diverged", slice(-1, None))[:, 0]
+    for name in sorted(names):
+        if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.bins", "loss")):
+            # bins are large: the first and last evaluation are what reports show
+            out[name] = (
+                stacked(name, slice(None)) if not name.endswith("bins") else stacked(name, slice(None))[:, [0, -1]]
+            )
+    return out
+
+
+def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Every metric for each replica, and why one is null."""
+    matrix = arrays["matrix.accuracy"]
+    count = matrix.shape[0]
+    learned = np.zeros((count, matrix.shape[2]), int)
+    before = np.zeros_like(learned)
+    for group in session.groups:
+        learned[group.members], before[group.members] = group.learned, group.before
+
+    def each(one: Callable[..., Any], rows: np.ndarray | None = None) -> np.ndarray:
+        return np.array([float(one(matrix[r]) if rows is None else one(matrix[r], rows[r])) for r in range(count)])
+
+    reasons: dict[str, str] = {}
+    values: dict[str, np.ndarray] = {
+        "accuracy": each(m.accuracy),
+        "average_accuracy": each(m.average_accuracy, before),
+        "learning_accuracy": each(m.learning_accuracy, learned),
+        "forgetting": each(m.forgetting, learned),
+        "bwt": each(m.bwt, learned),
+        "fwt": each(m.fwt, before),
+    }
+    if session.job.stream.eval_classes == "seen":
+        values["fwt"] = np.full(count, np.nan)
+        reasons["fwt"] = (
+            "only seen classes may be answered, so accuracy before an experience says nothing (eval_classes=seen)"
+        )
+    if matrix.shape[2] == 1:
+        for name in ("forgetting", "bwt", "fwt"):
+            reasons[name] = "needs more than one experience"
+    elif (before == 0).all():
+        for name in ("forgetting", "bwt"):
+            reasons[name] = "all experiences were trained on at once"
+        reasons.setdefault("fwt", "all experiences were trained on at once")
+    healthy = arrays["diverged"] < 0
+    for name in ("ece", "adaptive_ece", "classwise_ece", "brier", "nll"):
+        values[name] = arrays[f"pooled.{name}"][:, -1]
+        if np.isnan(values[name][healthy]).all():
+            reasons[name] = "some tested classes were never seen (eval_classes=seen)"
+    support = arrays["class.count"][:, -1]
+    with np.errstate(invalid="ignore"):
+        per_class = arrays["class.correct"][:, -1] / support
+    values["worst_class_accuracy"] = m.worst(per_class, support)
+    values["class_gap"] = m.gap(per_class, support)
+    values["worst_experience_accuracy"] = m.worst(matrix[:, -1], arrays["support"][:, -1])
+    values["anytime_accuracy"] = _anytime(arrays)
+    for name in ("worst_class_accuracy", "class_gap", "worst_experience_accuracy"):
+        if np.isnan(values[name][healthy]).all():
+            reasons[name] = "no slice has at least 30 test samples"
+    if not healthy.any():
+        reasons = dict.fromkeys(values, "every replica diverged")
+    return {name: np.where(healthy, value, np.nan) for name, value in values.items()}, reasons
+
+
+def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    steps = arrays["step"]
+    if len(steps) < 2 or (np.diff(steps) <= 0).any():
+        return np.full(len(arrays["matrix.accuracy"]), np.nan)
+    return m.anytime_accuracy(steps, arrays["matrix.accuracy"].mean(2))
+
+
+def _metric(value: np.ndarray, members: Sequence[int], reason: str | None) -> Metric:
+    per_seed = null(value[list(members)])
+    got = summarise(per_seed)
+    ci = None if got.ci95 is None else [float(v) for v in got.ci95]
+    if got.n == 0 and reason is None:
+        reason = "every replica diverged"
+    return Metric(got.mean, got.std, ci, got.n, per_seed, reason if got.n == 0 else None)
+
+
+def _points(replicas: Sequence[Any]) -> list[tuple[dict[str, float], list[int]]]:
+    points: dict[Any, list[int]] = {}
+    for i, replica in enumerate(replicas):
+        points.setdefault(tuple(replica.hyper.items()), []).append(i)
+    return [(dict(hyper), members) for hyper, members in points.items()]
+
+
+def _mean(values: np.ndarray) -> Any:
+    """Mean over the healthy replicas (the first axis)."""
+    healthy = np.isfinite(values)
+    total = np.where(healthy, values, 0).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return null(np.where(healthy.any(0), total / healthy.sum(0), np.nan))
+
+
+def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Support, accuracy, ECE and forgetting of each slice, means over the healthy replicas."""
+    stream = session.job.stream
+    matrix = arrays["matrix.accuracy"]
+    # what was first trained on after the last but one evaluation has no past to forget
+    known = arrays["age"][:, -2] >= 0
+    past = np.zeros((matrix.shape[0], matrix.shape[2]), bool)
+    for group in session.groups:
+        past[group.members] = group.learned < matrix.shape[1] - 1
+    out = {
+        "class": _slice(stream.classes, *_sums(arrays, "class"), known),
+        "experience": _slice(
+            stream.columns, arrays["support"], matrix * arrays["support"], arrays["experience.bins"], past
+        ),
+    }
+    ages, labels = m.age_groups(arrays["age"][:, -1])
+    count, correct, bins = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
+    out["age"] = _slice(labels, count, correct, bins)
+    for name in sorted({k.split(".")[1] for k in arrays if k.startswith("column.")}):
+        names = session.job.stream.data.test.columns[name].labels
+        out[name] = _slice(names, *_sums(arrays, f"column.{name}"))
+    return out
+
+
+def _sums(arrays: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return arrays[f"{name}.count"], arrays[f"{name}.correct"], arrays[f"{name}.bins"]
+
+
+def _slice(
+    labels: Sequence[str], count: np.ndarray, correct: np.ndarray, bins: np.ndarray, past: np.ndarray | bool = True
+) -> dict[str, Any]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = correct / count
+    support = count[:, -1]
+    forgotten = m.slice_forgetting(accuracy) if accuracy.shape[1] > 2 else np.full(support.shape, np.nan)
+    return {
+        "labels": list(labels),
+        "support": _mean(np.where(support > 0, support, np.nan)),
+        "accuracy": _mean(accuracy[:, -1]),
+        "ece": _mean(m.ece(bins[:, -1])),
+        "forgetting": _mean(np.where(past, forgotten, np.nan)),
+        "worst": _mean(m.worst(accuracy[:, -1], support)),
+        "gap": _mean(m.gap(accuracy[:, -1], support)),
+    }
+
+
+def _reliability(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, list[float | None]]]:
+    """Reliability diagrams of the untrained network and after the stream, samples of all healthy replicas pooled."""
+    bins = arrays["pooled.bins"].copy()
+    bins[..., -2, :] += bins[..., -1, :]  # a confidence of exactly 1 belongs to the last bin of a diagram
+    total = np.nansum(bins[:, :, :-1], 0)
+    out = {}
+    for name, own in (("before", total[0]), ("after", total[-1])):
+        diagram = m.reliability(own)
+        parts = (("confidence", diagram.confidence), ("accuracy", diagram.accuracy), ("count", diagram.count))
+        out[name] = {k: null(np.asarray(v)) for k, v in parts}
+    return out
+
+
+def _cost(session: Session) -> dict[str, Any]:
+    seconds, job = session.seconds, session.job
+    steps = sum(group.steps * len(group.members) for group in session.groups) / len(session.replicas)
+    cuda = job.torch_device.type == "cuda"
+    return {
+        "training_seconds": seconds["training"],
+        "evaluation_seconds": seconds["evaluation"],
+        "planning_seconds": seconds["planning"],
+        "replicas": len(session.replicas),
+        "steps": steps,
+        "samples_per_second": steps * job.batch_size * len(session.replicas) / max(seconds["training"], 1e-9),
+        "parameters": session.groups[0].parameters,
+        "memory_bytes": session.groups[0].memory_bytes,
+        "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+    }
+
+
+def _environment(session: Session, command: str | None) -> dict[str, Any]:
+    from cl_lib import __version__
+
+    device = session.job.torch_device
+    return {
+        "cl_lib": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu ({_processor()})",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": command if command is not None else f"python {Path(sys.argv[0]).name}",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,366 @@
+"""The loop: plan, learn, evaluate; one row at each evaluation, interruptible at every step."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cl_lib.engine import checkpoint
+from cl_lib.engine.looped import Looped
+from cl_lib.engine.net import FunctionalNet, build
+from cl_lib.engine.population import Population
+from cl_lib.errors import InputError
+from cl_lib.evaluate import Arrays, Evaluator
+from cl_lib.job import Job, Replica
+from cl_lib.memory.plan import Plan
+from cl_lib.record import CHECKPOINT, write_partial
+from cl_lib.strategies.strategy import Phase, Strategy
+from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.types import Learner
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Row:
+    """What is known at one evaluation.
+
+    Attributes
+    ----------
+    experience : int
+        Experiences trained on so far; 0 for the untrained network.
+    step : int
+        Steps taken so far.
+    replicas : list of int
+        Which replicas of the run (positions in ``record.replicas``) these are.
+    arrays : dict of ndarray
+        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
+        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
+    """
+
+    experience: int
+    step: int
+    replicas: list[int]
+    arrays: Arrays
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """``(R, E)`` accuracy on each experience's test set."""
+        return self.arrays["accuracy"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the state was saved; ``step`` of ``steps`` were done."""
+
+    def __init__(self, step: int, steps: int, out: Path | None) -> None:
+        self.step, self.steps, self.out = step, steps, out
+        super().__init__(f"interrupted at step {step} of {steps}")
+
+
+@dataclass
+class Group:
+    """Replicas on one schedule, which train together."""
+
+    members: list[int]
+    realisations: list[Realisation]
+    rows: list[Row] = field(default_factory=list)
+    learned: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    parameters: int | None = None
+    memory_bytes: int | None = None
+    steps: int = 0
+
+
+class Session:
+    """One job being run; iterate over it for its rows."""
+
+    def __init__(self, job: Job, out: Path | None = None, resume: bool = False, progress: bool = False) -> None:
+        job.check()
+        self.job, self.out, self.progress = job, out, progress
+        self.replicas: list[Replica] = job.replicas
+        self.groups = _groups(job, self.replicas)
+        self.seconds = {"training": 0.0, "evaluation": 0.0, "planning": 0.0}
+        self.stop = False
+        self.learner: Population | Looped | None = None
+        """The replicas being trained (of the last group, once the run is over)."""
+        self.description = job.describe()
+        self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
+        self.saved: dict[str, Any] = {}
+        build(job.model, job.spec().shape, job.spec().classes, job.seed_list[:1])
+        if resume and out is not None and (out / CHECKPOINT).exists():
+            self._load(out / CHECKPOINT)
+
+    def __iter__(self) -> Iterator[Row]:
+        plans = [self._plan(group) for group in self.groups]
+        total = sum(plan.total for plan in plans)
+        done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
+        with tqdm(
+            total=total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
+        ) as bar:
+            for number in range(self.start["group"], len(self.groups)):
+                yield from self._run(number, self.groups[number], plans[number], bar, total)
+
+    # ------------------------------------------------------------------ one group of replicas
+    def _plan(self, group: Group) -> Plan:
+        job, spec = self.job, self.job.spec()
+        strategy = job.strategy if isinstance(job.strategy, Strategy) else None
+        y = job.stream.data.train.y
+        phases = [strategy.phases(e, spec) if strategy else (Phase(),) for e in range(job.stream.length)]
+        plan = Plan(
+            streams=[r.experiences for r in group.realisations],
+            labels=[_labels(r, y) for r in group.realisations],
+            seeds=[self.replicas[m].seed for m in group.members],
+            classes=spec.classes,
+            batch_size=job.batch_size,
+            epochs=job.epoch_list,
+            phases=phases,
+            memory=strategy.memory if strategy else None,
+            draws=strategy.draws() if strategy else (),
+            noise=strategy.noise(spec) if strategy else {},
+            dtype=job.torch_dtype,
+        )
+        group.steps = plan.total
+        evaluated = [0, *(e + 1 for e in range(job.stream.length) if self._evaluates(e))]
+        group.learned, group.before = _rows(job.stream, group.realisations[0], phases, evaluated)
+        return plan
+
+    def _learner(self, group: Group, plan: Plan) -> Population | Looped:
+        job = self.job
+        members = [self.replicas[m] for m in group.members]
+        if not isinstance(job.strategy, Strategy):
+            # an object that already is a Learner was checked to be the only one
+            make = cast(Any, job.strategy)
+            ready = isinstance(make, Learner) and not isinstance(make, type)
+            learners = [make if ready else make(m.seed) for m in members]
+            for learner in learners:
+                if not isinstance(learner, Learner):
+                    raise InputError(
+                        f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
+                        "end_experience, predict)"
+                    )
+            return Looped(learners, plan, job.stream.data, group.realisations, job.torch_dtype, job.torch_device)
+        spec = job.spec()
+        modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
+        lifted = job.strategy.liftable and (job.lift == "always" or (job.lift == "auto" and len(members) > 1))
+        return Population(
+            job.strategy,
+            modules,
+            job.optim,
+            plan,
+            job.stream.data,
+            group.realisations,
+            job.spec(_features(modules[0], spec.shape, job)),
+            hyper={name: [m.hyper[name] for m in members] for name in job.grid},
+            train_classes=job.stream.train_classes,
+            dtype=job.torch_dtype,
+            device=job.torch_device,
+            lifted=lifted,
+            compiled=job.compile,
+        )
+
+    def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
+        job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
+        self.learner = learner = self._learner(group, plan)
+        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, job.torch_device)
+        if group.rows:  # resumed: these rows were yielded before, but this iterator's reader has not seen them
+            learner.restore(self.saved.pop("learner"))
+            yield from group.rows
+        else:
+            yield self._row(0, group, plan, learner, evaluator)
+        done, last_saved = int(bar.n), time.perf_counter()
+        for e in range(job.stream.length):
+            row: Row | None = None
+            with self._guard():
+                blocks = self._blocks(plan, e)
+                if e < start["experience"]:
+                    for _ in blocks:
+                        pass
+                    continue
+                learner.begin_experience(e)
+                for block in blocks:
+                    began = self._now()
+                    for s in range(len(block)):
+                        if block.first_step + s < start["step"]:
+                            continue
+                        learner.observe(block, s)
+                        bar.update(1)
+                        done += 1
+                        stop = self._stops(done)
+                        if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
+                            self.seconds["training"] += self._now() - began
+                            self._save(number, e, block.first_step + s + 1, learner)
+                            if stop:
+                                raise Interrupted(done, total, self.out)
+                            began = last_saved = self._now()
+                    self.seconds["training"] += self._now() - began
+                began = self._now()
+                learner.end_experience(e)
+                self.seconds["training"] += self._now() - began
+                if self._evaluates(e):
+                    row = self._row(e + 1, group, plan, learner, evaluator)
+                    self._show(bar, row)
+                if self.stop:
+                    self._save(number, e + 1, plan.step, learner)
+                    raise Interrupted(done, total, self.out)
+            if row is not None:
+                yield row
+        group.parameters, group.memory_bytes = learner.parameters, learner.memory_bytes
+
+    def _blocks(self, plan: Plan, experience: int) -> Iterator[Any]:
+        blocks = plan.experience(experience)
+        while True:
+            began = time.perf_counter()
+            block = next(blocks, None)
+            self.seconds["planning"] += time.perf_counter() - began
+            if block is None:
+                return
+            yield block
+
+    def _evaluates(self, experience: int) -> bool:
+        number = experience + 1
+        return number % self.job.eval_every == 0 or number == self.job.stream.length
+
+    def _row(self, number: int, group: Group, plan: Plan, learner: Any, evaluator: Evaluator) -> Row:
+        began = self._now()
+        trained = plan.last_step >= 0
+        arrays = evaluator.run(learner, trained)
+        diverged = learner.diverged
+        for name, values in arrays.items():
+            if not name.endswith("count") and name != "support":
+                values[diverged >= 0] = np.nan
+        arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
+        arrays["diverged"] = diverged
+        if isinstance(learner, Population):
+            arrays["loss"] = learner.status["loss"].double().cpu().numpy().copy()
+        row = Row(number, plan.step, group.members, arrays)
+        group.rows.append(row)
+        self.seconds["evaluation"] += self._now() - began
+        return row
+
+    def _show(self, bar: tqdm[Any], row: Row) -> None:
+        if self.progress and np.isfinite(row.accuracy).any():
+            bar.set_postfix_str(f"experience {row.experience}, accuracy {np.nanmean(row.accuracy):.3f}")
+
+    def _now(self) -> float:
+        if self.job.torch_device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # ------------------------------------------------------------------ stopping and going on
+    def _stops(self, done: int) -> bool:
+        """Whether to stop after ``done`` steps."""
+        return self.stop
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Ctrl-C is noticed between two steps, when the state is whole; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def noticed(number: int, frame: FrameType | None) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
+            self.stop = True
+
+        before = signal.signal(signal.SIGINT, noticed)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _save(self, group: int, experience: int, step: int, learner: Any) -> None:
+        if self.out is None or not learner.tree:
+            return
+        rows = {f"{g}.{i}": dict(row.arrays) for g, own in enumerate(self.groups) for i, row in enumerate(own.rows)}
+        tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
+        meta = {
+            "job": self.description,
+            "group": group,
+            "experience": experience,
+            "step": step,
+            "seconds": self.seconds,
+            "rows": [[(row.experience, row.step) for row in own.rows] for own in self.groups],
+            "sizes": [[own.parameters, own.memory_bytes] for own in self.groups],
+        }
+        checkpoint.save(self.out / CHECKPOINT, {"learner": learner.tree, "rows": tensors}, meta)
+        write_partial(self.out, self.description, [row for own in self.groups for row in own.rows])
+
+    def _load(self, path: Path) -> None:
+        self.saved, meta = checkpoint.load(path)
+        if meta["job"] != json.loads(json.dumps(self.description)):
+            odd = [k for k, v in json.loads(json.dumps(self.description)).items() if meta["job"].get(k) != v]
+            raise InputError(
+                f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
+            )
+        self.start = {k: meta[k] for k in ("group", "experience", "step")}
+        self.seconds = meta["seconds"]
+        for g, (own, heads, sizes) in enumerate(zip(self.groups, meta["rows"], meta["sizes"], strict=True)):
+            own.parameters, own.memory_bytes = sizes
+            for i, (experience, step) in enumerate(heads):
+                arrays = {name: tensor.numpy() for name, tensor in self.saved["rows"][f"{g}.{i}"].items()}
+                own.rows.append(Row(experience, step, own.members, arrays))
+
+
+def _groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
+    """Replicas whose experiences have the same sizes train together."""
+    realised = {seed: job.stream.realise(seed) for seed in job.seed_list}
+    groups: dict[Any, list[int]] = {}
+    y = job.stream.data.train.y
+    for member, replica in enumerate(replicas):
+        real = realised[replica.seed]
+        if len(real.experiences) != job.stream.length:
+            raise InputError(
+                f"stream {job.stream.name}: seed {replica.seed} gives {len(real.experiences)} experiences, others "
+                f"{job.stream.length}; use stream.class_order=natural or a chunk size that divides evenly"
+            )
+        sizes = tuple((len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences)
+        groups.setdefault(sizes, []).append(member)
+    return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
+
+
+def _labels(real: Realisation, y: torch.Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    flat = y.numpy()
+    if real.targets is None:
+        return lambda index, task: flat[index]
+    targets = real.targets.numpy()
+    return lambda index, task: targets[task, flat[index]]
+
+
+def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
+    with torch.no_grad():
+        buffers = dict(module.named_buffers())
+        first = next(module.parameters())
+        x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+        out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(1, dtype=torch.long))
+    return out.features.shape[1]
+
+
+def _rows(
+    stream: Stream, real: Realisation, phases: Sequence[Sequence[Phase]], evaluated: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each column the row where its training was first finished, and the last row before it began."""
+    columns = len(stream.columns)
+    first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
+    for e, experience in enumerate(real.experiences):
+        for phase in phases[e]:
+            own = range(columns) if phase.source == "full" else [int(torch.mode(experience.task).values)]
+            for column in own:
+                first[column], last[column] = min(first[column], e), max(last[column], e)
+    rows = np.array(evaluated)
+    learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
+    before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])
+    return np.minimum(learned, len(rows) - 1), before

@@ -59,7 +59,7 @@ def diagonal_fisher(
     samples : int, optional
         Use the first so many; the engine hands them over shuffled.
     batch : int, default 128
-        |B_j| of ``batched``.
+        :math:`|B_j|` of ``batched``.
 
     Returns
     -------

@@ -17,9 +17,9 @@ from torch.utils import _pytree as pytree
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.engine.optim import SGD
 from cl_lib.engine.population import Population
-from cl_lib.session import Interrupted, Session
 from cl_lib.job import Job
 from cl_lib.models import MLP
+from cl_lib.session import Interrupted, Session
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams import check_stream, permuted, split
 from cl_lib.streams.stream import Stream

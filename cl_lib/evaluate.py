@@ -52,7 +52,7 @@ class Evaluator:
         self.shared = upload(stream.data, samples, dtype, device)
         self.table = tables(realisations, dtype, device)
         self.answerable = torch.stack([r.classes for r in realisations]).to(device)
-        sets = [[*r.tests] if part == "test" else _valid(r) for r in realisations]
+        sets = [list(r.tests if part == "test" else r.valids) for r in realisations]
         self.index, self.task = _items(sets, len(samples), realisations[0].transform is not None)
         self.slices = {
             name: (column.codes.to(device), column.labels) for name, column in samples.columns.items() if column.labels
@@ -176,12 +176,3 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
     index = torch.stack([torch.cat(own) for own in sets])
     columns = [torch.cat([torch.full_like(test, j) for j, test in enumerate(own)]) for own in sets]
     return index, torch.stack(columns)
-
-
-def _valid(real: Realisation) -> list[Tensor]:
-    """Held-out train samples by column."""
-    parts: list[list[Tensor]] = [[] for _ in real.tests]
-    for experience in real.experiences:
-        if len(experience.valid):
-            parts[int(torch.mode(experience.task).values)].append(experience.valid)
-    return [torch.cat(p) if p else torch.zeros(0, dtype=torch.long) for p in parts]

@@ -166,9 +166,7 @@ class Job:
             raise InputError("grid: only a Strategy's hyper-parameters can differ by replica, not a plain Learner's")
         elif not callable(self.strategy) and len(self.seed_list) > 1:
             raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
-        if self.eval_on == "valid" and not all(
-            len(e.valid) for e in self.stream.realise(self.seed_list[0]).experiences
-        ):
+        if self.eval_on == "valid" and not all(map(len, self.stream.realise(self.seed_list[0]).valids)):
             raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
 
     def _check_device(self) -> None:
@@ -179,7 +177,7 @@ class Job:
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy.memory is not None:
-            strategy.memory.check()
+            strategy.memory.check(classes=self.spec().classes)
         strategy.check(self.spec())
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]

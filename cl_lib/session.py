@@ -357,7 +357,7 @@ def _rows(
     first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
     for e, experience in enumerate(real.experiences):
         for phase in phases[e]:
-            own = range(columns) if phase.source == "full" else [int(torch.mode(experience.task).values)]
+            own = range(columns) if phase.source == "full" else [experience.column]
             for column in own:
                 first[column], last[column] = min(first[column], e), max(last[column], e)
     rows = np.array(evaluated)

@@ -20,16 +20,18 @@ class Experience:
 
     Attributes
     ----------
-    train, valid : Tensor
-        ``(n,)`` int64 indices into the data set's train part; ``valid`` is held out of it.
+    train : Tensor
+        ``(n,)`` int64 indices into the data set's train part.
     task : Tensor
         ``(n,)`` int64, for each train sample the test column it belongs to: the row of the class mask and of
         the transform table. In blurry streams one experience mixes several.
+    column : int
+        The test column that this experience is meant to be learnt for.
     """
 
     train: Tensor
-    valid: Tensor
     task: Tensor
+    column: int
 
 
 @dataclass(frozen=True)

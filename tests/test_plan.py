@@ -24,7 +24,7 @@ def labels(index: np.ndarray, task: np.ndarray) -> np.ndarray:
 
 def experiences(*sizes: int, start: int = 0) -> list[Experience]:
     parts = torch.arange(start, start + sum(sizes)).split(list(sizes))
-    return [Experience(p, p[:0], torch.full_like(p, e)) for e, p in enumerate(parts)]
+    return [Experience(p, torch.full_like(p, e), e) for e, p in enumerate(parts)]
 
 
 def make(*sizes: int, seeds: Sequence[int] = (0,), phases: Any = None, epochs: int = 1, **options: Any) -> Plan:

@@ -108,7 +108,7 @@ def test_labels(er: Record, grid: Record) -> None:
     assert [e.label for e in entries([grid])] == ["er lr=0.03", "er lr=0.1", "er lr=1e+20"]
     assert [e.label for e in entries([er, grid])] == ["er", "er lr=0.03", "er lr=0.1", "er lr=1e+20"]
     assert [e.label for e in entries([er, er])] == ["er #1", "er #2"]
-    named = [replace(er, config={"out": f"runs/{name}"}) for name in "ab"]
+    named = [replace(er, directory=f"runs/{name}") for name in "ab"]
     assert [e.label for e in entries(named)] == ["er a", "er b"]
 
 

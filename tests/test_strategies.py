@@ -18,8 +18,8 @@ from cl_lib.checks import CHECKS, toy_data
 from cl_lib.curvature import diagonal_fisher
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.resident import gather
-from cl_lib.session import Session
 from cl_lib.job import Job
+from cl_lib.session import Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
 from cl_lib.strategies.agem import sum_of
 from cl_lib.strategies.icarl import herd

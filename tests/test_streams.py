@@ -36,7 +36,7 @@ def seen(stream: Stream, task: int, index: Tensor, seed: int = 0) -> tuple[Tenso
 
 def same(one: Realisation, other: Realisation) -> bool:
     parts = zip(one.experiences, other.experiences, strict=True)
-    return all(torch.equal(getattr(a, k), getattr(b, k)) for a, b in parts for k in ("train", "valid", "task"))
+    return all(torch.equal(getattr(a, k), getattr(b, k)) for a, b in parts for k in ("train", "task"))
 
 
 def trained(real: Realisation) -> list[tuple[int, int]]:
@@ -92,12 +92,12 @@ def test_natural_order_does_not_depend_on_the_seed() -> None:
 @pytest.mark.parametrize("valid", [0.0, 0.1, 0.5])
 def test_the_floor_of_each_class_is_held_out_the_same_for_all_seeds(valid: float) -> None:
     real, whole = split(DATA, valid=valid).realise(1), split(DATA).realise(1)
-    for own, all_ in zip(real.experiences, whole.experiences, strict=True):
-        assert sorted([*own.train.tolist(), *own.valid.tolist()]) == all_.train.tolist()
+    for own, held, all_ in zip(real.experiences, real.valids, whole.experiences, strict=True):
+        assert sorted([*own.train.tolist(), *held.tolist()]) == all_.train.tolist()
         assert own.train.tolist() == sorted(own.train.tolist())
         for label in DATA.train.y[all_.train].unique():
             n = int((DATA.train.y[all_.train] == label).sum())
-            assert int((DATA.train.y[own.valid] == label).sum()) == int(valid * n)
+            assert int((DATA.train.y[held] == label).sum()) == int(valid * n)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_the_floor_of_each_class_is_held_out_the_same_for_all_seeds(valid: float
             lambda: split(DATA, eval_classes="some"),
             r"stream\.eval_classes='some': must be one of all, seen, experience",
         ),
-        (lambda: permuted(DATA, 0).realise(), r"stream\.experiences=0: must be 1 or more"),
+        (lambda: permuted(DATA, 0).realise(), r"stream\.experiences=0: must be a whole number, 1 or more"),
         (lambda: permuted(DATA, 2, scenario="x"), r"stream\.scenario='x'"),
         (lambda: rotated(DATA, 2, angles=[0, 1, 2]), r"stream\.angles: 3 given for 2 experiences"),
         (lambda: rotated(from_arrays((torch.zeros(4, 5), torch.arange(4) % 2), 0.5)), r"needs images of shape"),
-        (lambda: online(split(DATA), 0), r"stream\.chunk=0: must be 1 or more"),
+        (lambda: online(split(DATA), 0), r"stream\.chunk=0: must be a whole number, 1 or more"),
         (lambda: blurry(split(DATA), 1.1), r"stream\.blur=1\.1: must lie between 0 and 1"),
     ],
 )
@@ -176,8 +176,8 @@ def test_permuted_vectors_are_permuted_too() -> None:
 @pytest.mark.parametrize("make", [permuted, rotated])
 def test_each_experience_holds_all_the_data(make: Any) -> None:
     real = make(DATA, 3, valid=0.1).realise(0)
-    for e, own in enumerate(real.experiences):
-        assert torch.equal(torch.cat([own.train, own.valid]).sort().values, torch.arange(len(DATA.train)))
+    for e, (own, held) in enumerate(zip(real.experiences, real.valids, strict=True)):
+        assert torch.equal(torch.cat([own.train, held]).sort().values, torch.arange(len(DATA.train)))
         assert own.task.tolist() == [e] * len(own.train)
     assert all(torch.equal(test, torch.arange(len(DATA.test))) for test in real.tests)
 
@@ -247,7 +247,7 @@ def test_online_chunks_lose_nothing_and_never_cross_a_boundary(chunk: int) -> No
     assert stream.length == len(real.experiences)
     assert trained(real) == trained(whole)
     assert all(len(e.task.unique()) == 1 for e in real.experiences)
-    assert torch.equal(torch.cat([e.valid for e in real.experiences]), torch.cat([e.valid for e in whole.experiences]))
+    assert all(torch.equal(a, b) for a, b in zip(real.valids, whole.valids, strict=True))
 
 
 def test_online_streams_ask_the_test_sets_of_the_parent() -> None:
@@ -329,29 +329,34 @@ def broken(change: Any) -> Stream:
 
     def make(seed: int) -> Realisation:
         real = parent.realise(seed)
-        return real._replace(**change(list(real.experiences), list(real.tests)))
+        return real._replace(**change(list(real.experiences), list(real.tests), list(real.valids)))
 
     return replace(parent, make=make)
 
 
 def changed(e: Experience, index: Tensor) -> Experience:
-    return Experience(index, e.valid, e.task[:1].expand(len(index)))
+    return Experience(index, e.task[:1].expand(len(index)), e.column)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda es, ts: {"experiences": [changed(es[0], es[0].train[3:]), *es[1:]]}, "3 training samples lost"),
+        (lambda es, ts, vs: {"experiences": [changed(es[0], es[0].train[3:]), *es[1:]]}, "3 training samples lost"),
         (
-            lambda es, ts: {"experiences": [changed(es[0], torch.cat([es[0].train, es[0].train[:2]])), *es[1:]]},
+            lambda es, ts, vs: {"experiences": [changed(es[0], torch.cat([es[0].train, es[0].train[:2]])), *es[1:]]},
             "2 training samples doubled",
         ),
         (
-            lambda es, ts: {"experiences": [changed(es[0], torch.cat([es[0].train, es[2].valid[:4]])), *es[1:]]},
+            lambda es, ts, vs: {"experiences": [changed(es[0], torch.cat([es[0].train, vs[0][:4]])), *es[1:]]},
             "4 samples leaked between train and validation",
         ),
-        (lambda es, ts: {"tests": [ts[0][5:], *ts[1:]]}, "5 test samples lost"),
-        (lambda es, ts: {"tests": [torch.cat([ts[0], ts[0][:1]]), *ts[1:]]}, "1 test samples doubled in experience 1"),
+        (
+            lambda es, ts, vs: {"experiences": [changed(es[0], torch.cat([es[0].train, es[2].train[:4]])), *es[1:]]},
+            "4 training samples where they do not belong",
+        ),
+        (lambda es, ts, vs: {"tests": [ts[1], ts[0], *ts[2:]]}, "test samples lost"),
+        (lambda es, ts, vs: {"tests": [ts[0][5:], *ts[1:]]}, "5 test samples lost"),
+        (lambda es, ts, vs: {"tests": [torch.cat([ts[0], ts[0][:1]]), *ts[1:]]}, "1 test samples doubled"),
     ],
 )
 def test_check_stream_finds_what_is_lost_doubled_or_leaked(change: Any, message: str) -> None:
@@ -359,8 +364,20 @@ def test_check_stream_finds_what_is_lost_doubled_or_leaked(change: Any, message:
         check_stream(broken(change))
 
 
+def test_check_stream_finds_samples_lost_from_one_experience_of_many() -> None:
+    parent = permuted(DATA, 3)
+
+    def make(seed: int) -> Realisation:
+        real = parent.realise(seed)
+        es = list(real.experiences)
+        return real._replace(experiences=(es[0], changed(es[1], es[1].train[100:]), es[2]))
+
+    with pytest.raises(InputError, match="100 training samples lost"):
+        check_stream(replace(parent, make=make))
+
+
 def test_check_stream_lists_all_problems_at_once() -> None:
-    def change(es: Any, ts: Any) -> Any:
+    def change(es: Any, ts: Any, vs: Any) -> Any:
         return {"experiences": [changed(es[0], es[0].train[3:]), *es[1:]], "tests": [ts[0][5:], *ts[1:]]}
 
     with pytest.raises(InputError, match=r"seed 0\): 3 training samples lost; 5 test samples lost"):
@@ -373,7 +390,7 @@ def test_check_stream_counts_exact_duplicates() -> None:
     test, test_y = rng.random((10, 3)), np.arange(10) % 2
     test[:3] = x[0]
     stream = split(from_arrays((x, y), (test, test_y)), 2, valid=0.25)
-    valid = torch.cat([e.valid for e in stream.realise(0).experiences]).tolist()
+    valid = torch.cat(stream.realise(0).valids).tolist()
     first = next(i for i in range(40) if i not in valid)
     test[:3], x[valid[:2]] = x[first], x[first]
     report = check_stream(split(from_arrays((x, y), (test, test_y)), 2, valid=0.25))

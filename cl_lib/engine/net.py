@@ -79,6 +79,17 @@ def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Se
     InputError
         When the factory fails, or the model does not answer ``(N, classes)`` for inputs ``(N, *shape)``.
     """
+    if isinstance(model, nn.Module) and len(seeds) > 1:
+        bare = [
+            name or type(layer).__name__
+            for name, layer in model.named_modules()
+            if not hasattr(layer, "reset_parameters") and next(layer.parameters(recurse=False), None) is not None
+        ]
+        if bare:
+            raise InputError(
+                f"model: {bare[0]} has parameters but no reset_parameters, so all seeds would start alike; give it one,"
+                " or pass a function (shape, classes) -> nn.Module"
+            )
     modules = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):

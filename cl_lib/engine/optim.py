@@ -49,6 +49,13 @@ class Schedule:
             raise InputError(f"optim.schedule.kind={self.kind!r}: must be one of constant, exponential, cosine, step")
         if self.span not in ("run", "experience"):
             raise InputError(f"optim.schedule.span={self.span!r}: must be run or experience")
+        for name, number in (("decay", self.decay), ("final", self.final)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+                raise InputError(f"optim.schedule.{name}={number!r}: must be a number, 0 or more")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 <= m <= 1 for m in self.milestones):
+            raise InputError(
+                f"optim.schedule.milestones={list(self.milestones)}: must rise from 0 to 1, shares of the span"
+            )
 
     def factors(self, start: int, count: int, total: int) -> list[float]:
         """Factors of steps ``start`` to ``start + count - 1`` of a span of ``total``."""
@@ -81,11 +88,10 @@ class Optimiser(Protocol):
 def _check(optimiser: Any, ranges: dict[str, tuple[float, float]]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(optimiser, name)
-        if value is None:
-            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
             raise InputError(f"optim.{name}={value!r}: must be a number, {low:g} or more" + f" and below {high:g}")
-    if optimiser.clip_norm is not None and not optimiser.clip_norm > 0:
+    limit = optimiser.clip_norm
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
         raise InputError(f"optim.clip_norm={optimiser.clip_norm!r}: must be above 0, or null for no clipping")
     optimiser.schedule.check()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +24,7 @@ from cl_lib.engine.trace import Program
 from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.memory.store import Contents
-from cl_lib.strategies.strategy import Gradient, Phase, Strategy
+from cl_lib.strategies.strategy import Gradient, Phase, Strategy, hyper_parameters
 from cl_lib.streams.stream import Classes, Realisation
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
@@ -74,13 +73,22 @@ class Population:
         self.lifted, self.train_classes = lifted, train_classes
         self.replicas = len(modules)
         self.sized = has_batch_statistics(self.module)
+        # what runs as one program: all replicas; or each on its own, lifted (a slice keeps the axis) or not (an index)
+        each = range(self.replicas)
+        self.parts: list[slice | int] = [slice(0, self.replicas)]
+        if not lifted:
+            self.parts = list(each)
+        elif any(isinstance(m, nn.modules.conv._ConvNd) for m in self.module.modules()) and device.type == "cpu":
+            # a lifted convolution is a grouped one, whose sums depend on the number of groups, and no faster
+            self.parts = [slice(r, r + 1) for r in each]
         self.shared = upload(data, data.train, dtype, device)
         self.table = tables(realisations, dtype, device)
         if train_classes != "all":
             mask = torch.stack([r.classes for r in realisations]).to(device)
             self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
         if strategy.keeps(spec):
-            self.table["row"] = torch.arange(self.replicas, device=device) * (spec.capacity + 1)
+            beside = self.replicas // len(self.parts) if lifted else 1
+            self.table["row"] = torch.arange(self.replicas, device=device) % beside * (spec.capacity + 1)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -90,9 +98,8 @@ class Population:
             "loss": torch.zeros(self.replicas, dtype=dtype, device=device),
         }
         self.state = self._initial(modules)
-        make = partial(Program, traced=strategy.traceable, compiled=compiled)
-        self._make: Callable[[Callable[[Any, Any], None]], Program] = make
-        self._programs: dict[Phase, Program] = {}
+        probe = None if lifted or not strategy.liftable else self._probe
+        self._program = Program(self._step, strategy.traceable, compiled, probe)
         self._block: Block | None = None
         self._readout: Tensors = {}
         self._fixed: list[list[Tensor]] = []
@@ -102,16 +109,12 @@ class Population:
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
         out = {}
-        for field in dataclasses.fields(owner):
-            name = f"{part}.{field.name}"
-            if name in given or "float" in str(field.type):
-                value = getattr(owner, field.name)
-                values = list(given.get(name, [value] * self.replicas))
-                if part == "optim" and field.name in OPTIONAL and not any(values):
-                    continue
-                if None in values:
-                    raise InputError(f"grid.{name}: holds null; give every replica a number")
-                out[field.name] = torch.tensor(values, dtype=self.dtype, device=self.device)
+        for field in hyper_parameters(owner):
+            value = getattr(owner, field)
+            values = list(given.get(f"{part}.{field}", [value] * self.replicas))
+            if part == "optim" and field in OPTIONAL and not any(values):
+                continue
+            out[field] = torch.tensor(values, dtype=self.dtype, device=self.device)
         return out
 
     def _initial(self, modules: Sequence[nn.Module]) -> State:
@@ -146,10 +149,10 @@ class Population:
 
     def _each(self, one: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
-        if self.lifted:
-            return torch.func.vmap(one)(*trees)
-        own = [one(*pytree.tree_map(lambda t, r=r: t[r], trees)) for r in range(self.replicas)]
-        return pytree.tree_map(lambda *parts: torch.stack(parts), *own)
+        run = torch.func.vmap(one) if self.lifted else one
+        own = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.parts]
+        join = torch.cat if self.lifted else torch.stack
+        return own[0] if len(own) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *own)
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -165,7 +168,7 @@ class Population:
         """``(R,)`` step at which a replica was found non-finite, -1 for healthy ones."""
         finite = torch.ones(self.replicas, dtype=torch.bool, device=self.device)
         for p in self.state.params.values():
-            finite &= torch.isfinite(p.flatten(1)).all(1)
+            finite &= torch.isfinite(p.reshape(self.replicas, -1)).all(1)
         found = self.status["diverged"]
         found.copy_(torch.where((found < 0) & ~finite, self.plan.step, found))
         return found.cpu().numpy().copy()
@@ -205,9 +208,6 @@ class Population:
         """Upload a block and have its program ready."""
         self._block = block
         phase = cast(Phase, block.phase)
-        if phase not in self._programs:
-            self._programs[phase] = self._make(partial(self._step, phase))
-        program = self._programs[phase]
         fixed = {
             "state": self.state._asdict(),
             "hyper": self.hyper,
@@ -224,11 +224,10 @@ class Population:
             "factor": torch.tensor(factors, dtype=self.dtype, device=self.device),
             "step": torch.arange(block.first_step, block.first_step + len(block), device=self.device),
         }
-        parts = [None] if self.lifted else list(range(self.replicas))
         self._fixed, self._varying, self._ready = [], [], []
-        for r in parts:
-            own = fixed if r is None else pytree.tree_map(lambda t, r=r: t[r], fixed)
-            plan = moved if r is None else pytree.tree_map(lambda t, r=r: t[:, r], moved)
+        for part in self.parts:
+            own = pytree.tree_map(lambda t, p=part: t[p], fixed)
+            plan = pytree.tree_map(lambda t, p=part: t[:, p], moved)
             leaves, spec = pytree.tree_flatten({**plan, **clock})
             steps = list(zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
             if self.sized:
@@ -240,7 +239,7 @@ class Population:
                 key = n if self.sized else 0
                 if key not in programs:
                     varying = pytree.tree_unflatten(list(leaves_of_step), spec)
-                    programs[key] = program.prepare({**own, **shared}, varying)
+                    programs[key] = self._program.prepare({**own, **shared}, varying, phase)
             self._fixed.append(pytree.tree_leaves({**own, **shared}))
             self._varying.append(steps)
             self._ready.append([programs[n if self.sized else 0] for n in block.size])
@@ -252,8 +251,16 @@ class Population:
         noise = {k: v.narrow(axis, 0, size) for k, v in plan["noise"].items()}
         return tuple(pytree.tree_leaves({**plan, "batch": batch, "noise": noise}))
 
-    def _step(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
+    def _probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
+        """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
+        shared = fixed.pop("shared")
+        one = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
+        clock = {k: plan.pop(k) for k in ("factor", "step")}
+        self._step(phase, one, pytree.tree_map(lambda t: t[None], plan) | clock, lifted=True)
+
+    def _step(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
         """One step in place: recall, update, then write what the batch answered *before* the update."""
+        lifted = self.lifted if lifted is None else lifted
         shared, state, hyper = fixed["shared"], State(**fixed["state"]), fixed["hyper"]
         table, status = fixed["table"], fixed["status"]
         follows = type(self.strategy).after_step is not Strategy.after_step
@@ -270,7 +277,7 @@ class Population:
             batch = self._batch(shared, table, plan, phase.name)
             return self._bound(hyper).after_step(net, old, new, batch, gradient)
 
-        each: Any = torch.func.vmap if self.lifted else (lambda f: f)
+        each: Any = torch.func.vmap if lifted else (lambda f: f)
         inputs = {k: plan[k] for k in ("batch", "draws", "noise")}
         gradient, buffers = each(one)(state, hyper["strategy"], table, inputs)
         old = state
@@ -290,7 +297,7 @@ class Population:
         for name, value in gradient.kept.items():
             slot, rows = plan["batch"]["slot"], state.memory[name]
             # one flat row index for all replicas: a plain index_copy, whatever the shape of what is kept
-            if self.lifted:
+            if lifted:
                 slot = slot + table["row"][:, None]
                 rows, value = rows.flatten(0, 1), value.flatten(0, 1)
             rows.index_put_((slot.reshape(-1),), value)
@@ -387,10 +394,10 @@ class Population:
             return torch.log_softmax(self._bound(hyper).logits(net, state, readout, x, task), -1)
 
         trees = (self.state, self.hyper["strategy"], self._readout, task)
-        if self.lifted:
-            return torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))(*trees, x)
-        own = x if batched else x.expand(self.replicas, *x.shape)
-        return self._each(one, *trees, own)
+        if batched or not self.lifted:
+            return self._each(one, *trees, x if batched else x.expand(self.replicas, *x.shape))
+        run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, None))
+        return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.parts])
 
 
 def _write(target: Any, source: Any, where: str = "") -> None:

@@ -38,22 +38,31 @@ def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torc
 def gather(shared: Tensors, table: Tensors, index: Tensor, task: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """One replica's normalised, transformed inputs ``(B, *shape)`` and labels ``(B,)``."""
     x, y = shared["x"][index].to(dtype), shared["y"][index]
+    # an image is transformed as it is, a black border stays black; features move with their own mean and deviation
+    image = x.ndim == 4
+    if "pixel" in table and image:
+        x = _transform(table, x, task)
     if "mean" in shared:
         x = x - shared["mean"]
     if "std" in shared:
         x = x / shared["std"]
-    if "pixel" in table:
-        pixel = table["pixel"][task]  # (B, D, K)
-        planes = x.reshape(x.shape[0], -1, pixel.shape[1])  # (B, channels, D)
-        taps = [planes.gather(-1, k.unsqueeze(1).expand_as(planes)) for k in pixel.unbind(-1)]
-        if "pixel_weight" in table:
-            weights = table["pixel_weight"][task].unsqueeze(1).unbind(-1)
-            taps = [tap * weight for tap, weight in zip(taps, weights, strict=True)]
-        total = taps[0]
-        for tap in taps[1:]:
-            total = total + tap
-        x = total.reshape(x.shape)
+    if "pixel" in table and not image:
+        x = _transform(table, x, task)
     if "targets" in table:
         targets = table["targets"]
         y = targets.reshape(-1)[task * targets.shape[-1] + y]
     return x, y
+
+
+def _transform(table: Tensors, x: Tensor, task: Tensor) -> Tensor:
+    """Each sample's pixels as its task's linear map says."""
+    pixel = table["pixel"][task]  # (B, D, K)
+    planes = x.reshape(x.shape[0], -1, pixel.shape[1])  # (B, channels, D)
+    total: Tensor | None = None
+    for k in range(pixel.shape[-1]):
+        tap = planes.gather(-1, pixel[..., k].unsqueeze(1).expand_as(planes))
+        if "pixel_weight" in table:
+            tap = tap * table["pixel_weight"][task][..., k].unsqueeze(1)
+        total = tap if total is None else total + tap
+    assert total is not None
+    return total.reshape(x.shape)

@@ -22,34 +22,42 @@ class TraceError(InputError):
 class Program:
     """``program(fixed, varying)`` runs ``step(tree)`` on trees of tensors, updating ``fixed`` in place.
 
-    Traced once for each structure (dict keys, static fields), shape, dtype and device of its inputs.
+    Traced once for each static argument, structure (dict keys, static fields), shape, dtype and device of its inputs.
 
     Parameters
     ----------
     step : callable
-        ``step(fixed, varying) -> None``, writing its results into the tensors of ``fixed``.
+        ``step(static, fixed, varying) -> None``, writing its results into the tensors of ``fixed``.
     traced : bool
         False: run ``step`` as it is.
     compiled : bool
         Hand the traced program to ``torch.compile``; where no compiler is found, warn once and go on traced.
+    probe : callable, optional
+        ``probe(static, fixed, varying)`` runs the step once before it is traced, to raise for what a trace would not.
     """
 
-    def __init__(self, step: Callable[[Any, Any], None], traced: bool = True, compiled: bool = False) -> None:
-        self.step, self.traced, self.compiled = step, traced, compiled
+    def __init__(
+        self,
+        step: Callable[[Any, Any, Any], None],
+        traced: bool = True,
+        compiled: bool = False,
+        probe: Callable[[Any, Any, Any], None] | None = None,
+    ) -> None:
+        self.step, self.traced, self.compiled, self.probe = step, traced, compiled, probe
         self._programs: dict[Any, Callable[..., Any]] = {}
 
-    def prepare(self, fixed: Any, varying: Any) -> Callable[[list[Tensor], list[Tensor]], None]:
+    def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[[list[Tensor], list[Tensor]], None]:
         """The program for inputs like these, traced now if it is new; nothing is changed by preparing."""
         flat, spec = pytree.tree_flatten((fixed, varying))
-        key = (spec, tuple((t.shape, t.dtype, t.device) for t in flat))
+        key = (static, spec, tuple((t.shape, t.dtype, t.device) for t in flat))
         if key not in self._programs:
-            self._programs[key] = self._make(flat, spec)
+            self._programs[key] = self._make(flat, spec, static)
         run = self._programs[key]
         return lambda fixed, varying: run(*fixed, *varying)
 
-    def _make(self, flat: list[Tensor], spec: Any) -> Callable[..., Any]:
+    def _make(self, flat: list[Tensor], spec: Any, static: Any) -> Callable[..., Any]:
         def program(*leaves: Tensor) -> list[Tensor]:
-            self.step(*pytree.tree_unflatten(list(leaves), spec))
+            self.step(static, *pytree.tree_unflatten(list(leaves), spec))
             return []
 
         if not self.traced:
@@ -57,6 +65,8 @@ class Program:
         # tracing runs the step: on copies, so that nothing is learnt twice
         copies = [t.clone() for t in flat]
         try:
+            if self.probe is not None:
+                self.probe(static, *pytree.tree_unflatten([t.clone() for t in flat], spec))
             graph = make_fx(program)(*copies)
         except RuntimeError as error:
             raise _explained(error) from error
@@ -115,9 +125,10 @@ def _explained(error: RuntimeError) -> Exception:
             "the step draws random numbers; they would not follow the plan: declare `noise` and use `batch.noise` "
             "instead (dropout: leave it out of the model)"
         )
-    if "data-dependent" in text or ".item()" in text or "dynamic shape" in text:
+    frozen = ("data-dependent", ".item()", "dynamic shape", "Cannot access data pointer", "tracing tensor")
+    if any(sign in text for sign in frozen):
         return TraceError(
-            "the step branches or indexes by a tensor's value (if tensor, .item(), boolean indexing); use torch.where, "
-            f"masks or topk ({text.splitlines()[0]})"
+            "the step branches on, indexes by or reads out a tensor's value (if tensor, .item(), .tolist(), .numpy(), "
+            f"boolean indexing, masked_select); use torch.where, masks or topk ({text.splitlines()[0]})"
         )
     return error

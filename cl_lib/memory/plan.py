@@ -162,14 +162,16 @@ class Plan:
     def experience(self, number: int) -> Iterator[Block]:
         """The blocks of one experience; experiences must be asked for in order."""
         self._number, self._begun = number, self.step
+        sources = [phase.source for phase in self.phases[number]]
+        first = sources.index("experience") if "experience" in sources else -1
         for p, phase in enumerate(self.phases[number]):
             size = phase.batch_size or self.batch_size
             rngs = [Generators(self, r, number, p) for r in range(len(self.seeds))]
             items = [self._items(r, number, phase) for r in range(len(self.seeds))]
             for epoch in range(phase.epochs or self.epochs[number]):
                 orders = [rng.order.permutation(len(index)) for rng, (index, _) in zip(rngs, items, strict=True)]
-                # memory is offered each sample once: in the first epoch of the experience's first phase
-                offer = p == 0 and epoch == 0 and self.capacity > 0
+                # memory is offered each sample once: in the first epoch of the first phase over the experience's own
+                offer = p == first and epoch == 0 and self.capacity > 0
                 for start in range(0, len(orders[0]), STEPS * size):
                     chosen = [order[start : start + STEPS * size] for order in orders]
                     yield self._block(phase, epoch, size, chosen, items, rngs, offer)

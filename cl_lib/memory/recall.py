@@ -8,7 +8,7 @@ Ints = np.ndarray
 
 
 def uniform(filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
-    """Slots ``(S, batch)``: for each step ``min(batch, filled)`` distinct ones of the first ``filled``, all equally likely.
+    """Slots ``(S, batch)``: for each step ``min(batch, filled)`` distinct ones below ``filled``, all equally likely.
 
     Places beyond them hold -1.
 

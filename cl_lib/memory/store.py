@@ -47,10 +47,18 @@ class Memory:
     admission: Admission = "reservoir"
     recall: Recall = "uniform"
 
-    def check(self, least: int = 0) -> None:
+    def check(self, least: int = 0, classes: int = 0) -> None:
         """Raise `InputError` for values that cannot work; ``least`` is the capacity that a strategy needs."""
+        for name, number in (("capacity", self.capacity), ("batch", self.batch)):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise InputError(f"strategy.memory.{name}={number!r}: must be a whole number")
         if self.capacity < 0:
             raise InputError(f"strategy.memory.capacity={self.capacity}: must be 0 or more")
+        if self.admission == "ring" and 0 < self.capacity < classes:
+            raise InputError(
+                f"strategy.memory.capacity={self.capacity}: a ring keeps as many samples of each class, so it needs at "
+                f"least one for each of the {classes} classes"
+            )
         if self.capacity < least:
             raise InputError(
                 f"strategy.memory.capacity={self.capacity}: this strategy needs at least {least} on this stream"

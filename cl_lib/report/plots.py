@@ -82,9 +82,9 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
                 colour = "white" if value > 0.55 else INK
                 text = f"{value:.2f}" if wide * columns <= 24 else f"{100 * value:.0f}"
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
-        for row, e in enumerate(trained):
-            if _ordered(entry) and 0 < e <= wide:
-                frame = np.array([[0.03, 0.04], [0.97, 0.04], [0.97, 0.96], [0.03, 0.96], [0.03, 0.04]]) + [e - 1, row]
+        for column, row in enumerate(entry.record.learned):
+            if 0 < row < rows:
+                frame = np.array([[0.03, 0.04], [0.97, 0.04], [0.97, 0.96], [0.03, 0.96], [0.03, 0.04]]) + [column, row]
                 axes.plot(*frame.T, color="#e69f00", linewidth=1.8)
     return mesh
 

@@ -21,7 +21,8 @@ class LwF(Strategy):
 
     .. math::
         L = \text{CE}
-        + \alpha\,T^2\,\frac{1}{|B|} \sum_B \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big), \qquad p_T = \mathrm{softmax}_O(f / T)
+        + \alpha\,T^2\,\frac{1}{|B|} \sum_B \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big),
+        \qquad p_T = \mathrm{softmax}_O(f / T)
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Str
         order = torch.arange(len(index))
         order[places] = moved
         parts = zip(index[order].split(sizes), task[order].split(sizes), real.experiences, strict=True)
-        return real._replace(experiences=tuple(Experience(i, e.valid, t) for i, t, e in parts))
+        return real._replace(experiences=tuple(Experience(i, t, e.column) for i, t, e in parts))
 
     return replace(
         parent,

@@ -30,8 +30,8 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
     >>> stream.length, len(stream.columns)
     (15, 5)
     """
-    if chunk < 1:
-        raise InputError(f"stream.chunk={chunk}: must be 1 or more")
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise InputError(f"stream.chunk={chunk!r}: must be a whole number, 1 or more")
 
     def make(seed: int) -> Realisation:
         real = parent.realise(seed)
@@ -39,9 +39,8 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
         parts = []
         for experience in real.experiences:
             order = torch.randperm(len(experience.train), generator=generator)
-            for number, own in enumerate(order.split(chunk)):
-                valid = experience.valid if number == 0 else experience.valid[:0]
-                parts.append(Experience(experience.train[own], valid, experience.task[own]))
+            for own in order.split(chunk):
+                parts.append(Experience(experience.train[own], experience.task[own], experience.column))
         return real._replace(experiences=tuple(parts))
 
     return replace(

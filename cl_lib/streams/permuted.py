@@ -15,6 +15,7 @@ from cl_lib.streams.stream import (
     Stream,
     Transform,
     answerable,
+    check_split,
     every_experience,
     restricted,
     spread_classes,
@@ -50,6 +51,7 @@ def permuted(
     >>> stream.realise(0).transform.pixel.shape
     torch.Size([3, 64, 1])
     """
+    check_split(experiences, valid)
     names, targets, table = spread_classes(data, experiences, scenario)
 
     stream = Stream(
@@ -75,8 +77,12 @@ def _realise(
     table: torch.Tensor,
     seed: int,
 ) -> Realisation:
-    parts, tests = every_experience(data, experiences, valid)
     generator = torch.Generator().manual_seed(seed if by_seed else 0)
     pixels = math.prod(data.shape[1:] or data.shape)
     orders = torch.stack([torch.randperm(pixels, generator=generator) for _ in range(experiences)])
-    return Realisation(parts, tests, table, targets, Transform(orders[..., None]))
+    return Realisation(
+        **every_experience(data, experiences, valid),
+        classes=table,
+        targets=targets,
+        transform=Transform(orders[..., None]),
+    )

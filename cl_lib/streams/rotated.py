@@ -17,6 +17,7 @@ from cl_lib.streams.stream import (
     Stream,
     Transform,
     answerable,
+    check_split,
     every_experience,
     restricted,
     spread_classes,
@@ -62,6 +63,7 @@ def rotated(
         raise InputError(f"stream rotated: needs images of shape (C, H, W), {data.name} has {tuple(data.shape)}")
     if angles is not None and len(angles) != experiences:
         raise InputError(f"stream.angles: {len(angles)} given for {experiences} experiences; give one for each")
+    check_split(experiences, valid)
     names, targets, table = spread_classes(data, experiences, scenario)
     given = None if angles is None else tuple(float(a) for a in angles)
     columns = tuple(f"rotation {e + 1}" + (f" ({given[e]:g}°)" if given else "") for e in range(experiences))
@@ -89,12 +91,13 @@ def _realise(
     table: torch.Tensor,
     seed: int,
 ) -> Realisation:
-    parts, tests = every_experience(data, experiences, valid)
     generator = torch.Generator().manual_seed(seed if by_seed else 0)
     turns = angles or (torch.rand(experiences, generator=generator) * 180).tolist()
     maps = [_bilinear(a, *data.shape[1:]) for a in turns]
     transform = Transform(torch.stack([i for i, _ in maps]), torch.stack([w for _, w in maps]))
-    return Realisation(parts, tests, table, targets, transform)
+    return Realisation(
+        **every_experience(data, experiences, valid), classes=table, targets=targets, transform=transform
+    )
 
 
 def _bilinear(angle: float, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from cl_lib.datasets import Dataset
 from cl_lib.errors import InputError
-from cl_lib.streams.stream import Classes, Realisation, Scenario, Stream, answerable, hold_out, restricted
+from cl_lib.streams.stream import Classes, Realisation, Scenario, Stream, answerable, check_split, hold_out, restricted
 from cl_lib.types import Experience
 
 
@@ -59,8 +59,9 @@ def split(
     4           6, 7     270    0      experience 4  90
     5           8, 9     265    0      experience 5  89
     """
+    check_split(experiences, valid)
     width = len(data.classes)
-    if experiences < 1 or width % experiences:
+    if width % experiences:
         fitting = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise InputError(
             f"stream.experiences={experiences}: {width} classes do not divide among them; choose one of {fitting}"
@@ -101,16 +102,18 @@ def _realise(
     else:
         classes = torch.tensor(order)
     groups = classes.reshape(experiences, -1)
-    parts, tests = [], []
+    parts, tests, valids = [], [], []
     for e, group in enumerate(groups):
         own = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
         train, held = hold_out(own, data.train.y[own], valid)
-        parts.append(Experience(train, held, torch.full_like(train, e)))
+        parts.append(Experience(train, torch.full_like(train, e), e))
+        valids.append(held)
         tests.append(torch.nonzero(torch.isin(data.test.y, group))[:, 0])
     if scenario == "domain":
         each = groups.shape[1]
-        targets = torch.zeros(experiences, width, dtype=torch.long)
+        targets = torch.full((experiences, width), -1)
         targets.scatter_(1, groups, torch.arange(each).expand(experiences, each))
-        return Realisation(tuple(parts), tuple(tests), torch.ones(experiences, each, dtype=torch.bool), targets)
+        every = torch.ones(experiences, each, dtype=torch.bool)
+        return Realisation(tuple(parts), tuple(tests), tuple(valids), every, targets)
     table = torch.zeros(experiences, width, dtype=torch.bool).scatter_(1, groups, True)
-    return Realisation(tuple(parts), tuple(tests), table)
+    return Realisation(tuple(parts), tuple(tests), tuple(valids), table)

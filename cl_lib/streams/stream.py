@@ -33,12 +33,14 @@ class Realisation(NamedTuple):
     """A stream for one seed.
 
     ``experiences``: what is trained on, in order. ``tests``: for each column of the accuracy matrix, indices into the
-    data set's test part. ``classes``: ``(T, C)`` bool, the classes of each column. ``targets``: ``(T, C0)`` label in
-    the stream of the data set's label, by column; None when they are the same.
+    data set's test part; ``valids``: likewise what was held out of its train part. ``classes``: ``(T, C)`` bool, the
+    classes of each column. ``targets``: ``(T, C0)`` label in the stream of the data set's label, by column, -1 where it
+    has none; None when they are the same.
     """
 
     experiences: tuple[Experience, ...]
     tests: tuple[Tensor, ...]
+    valids: tuple[Tensor, ...]
     classes: Tensor
     targets: Tensor | None = None
     transform: Transform | None = None
@@ -122,12 +124,15 @@ class Stream:
             f"evaluates over {self.eval_classes} classes (seed 0)"
         )
         rows = [("experience", "classes", "train", "valid", "test set", "test")]
+        shown: set[int] = set()
         for number, e in enumerate(real.experiences):
-            column = int(torch.mode(e.task).values)
+            column = e.column
+            held = 0 if column in shown else len(real.valids[column])
+            shown.add(column)
             labels = real.labels(self.data.train.y[e.train], e.task).unique().tolist()
             names = ", ".join(self.classes[c] for c in labels[:6]) + (f", … ({len(labels)})" if len(labels) > 6 else "")
             test = len(real.tests[column])
-            rows.append((str(number + 1), names, str(len(e.train)), str(len(e.valid)), self.columns[column], str(test)))
+            rows.append((str(number + 1), names, str(len(e.train)), str(held), self.columns[column], str(test)))
             if number == 19 and self.length > 22:
                 rows.append(("…", f"{self.length - 20} more", "", "", "", ""))
                 break
@@ -157,8 +162,6 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     The rule: of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same
     for all runs) are held out; both parts keep the data set's order.
     """
-    if not 0 <= valid < 1:
-        raise InputError(f"stream.valid={valid}: must be at least 0 and below 1, the share of each experience held out")
     held = torch.zeros(len(index), dtype=torch.bool)
     if valid:
         generator = torch.Generator().manual_seed(0)
@@ -168,15 +171,24 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     return index[~held], index[held]
 
 
-def every_experience(
-    data: Dataset, experiences: int, valid: float
-) -> tuple[tuple[Experience, ...], tuple[Tensor, ...]]:
-    """All the data in each experience and each test set (permuted, rotated)."""
-    if experiences < 1:
-        raise InputError(f"stream.experiences={experiences}: must be 1 or more")
+def check_split(experiences: int, valid: float) -> None:
+    """Raise `InputError` for what no stream can have."""
+    if isinstance(experiences, bool) or not isinstance(experiences, int) or experiences < 1:
+        raise InputError(f"stream.experiences={experiences!r}: must be a whole number, 1 or more")
+    if not isinstance(valid, (int, float)) or not 0 <= valid < 1:
+        raise InputError(
+            f"stream.valid={valid!r}: must be at least 0 and below 1, the share of each experience held out"
+        )
+
+
+def every_experience(data: Dataset, experiences: int, valid: float) -> dict[str, Any]:
+    """All the data in each experience, test and validation set (permuted, rotated)."""
     train, held = hold_out(torch.arange(len(data.train)), data.train.y, valid)
-    parts = tuple(Experience(train, held, torch.full_like(train, e)) for e in range(experiences))
-    return parts, (torch.arange(len(data.test)),) * experiences
+    return {
+        "experiences": tuple(Experience(train, torch.full_like(train, e), e) for e in range(experiences)),
+        "tests": (torch.arange(len(data.test)),) * experiences,
+        "valids": (held,) * experiences,
+    }
 
 
 def spread_classes(
@@ -228,9 +240,9 @@ class StreamReport(NamedTuple):
 def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     """Verify that a stream loses, doubles and leaks nothing.
 
-    Every train sample must be in exactly one place for each test column it belongs to, train and validation must not
-    share one, every test sample must be asked. Exact duplicates across parts are a property of the data: counted,
-    reported, no error.
+    Each sample belongs to the test columns whose classes include its label. For each of them it must be trained on, or
+    held out, exactly once; every test sample must be asked exactly once; nothing else may be there. Exact duplicates
+    across parts are a property of the data: counted, reported, no error.
 
     Returns
     -------
@@ -249,43 +261,54 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     equal a train sample, 0 validation samples equal a train sample)
     """
     real, data = stream.realise(seed), stream.data
-    problems = []
+    columns = len(real.tests)
     index = torch.cat([e.train for e in real.experiences])
-    task = torch.cat([e.task for e in real.experiences])
-    valid = torch.cat([e.valid for e in real.experiences]).unique()
-    pairs = index * len(real.tests) + task
-    doubled = len(pairs) - len(pairs.unique())
-    if doubled:
-        problems.append(f"{doubled} training samples doubled")
+    valid = torch.cat(real.valids).unique()
+    trained = torch.stack([index, torch.cat([e.task for e in real.experiences])])
+    held, asked = (
+        torch.stack([torch.cat(own), torch.cat([torch.full_like(v, j) for j, v in enumerate(own)])])
+        for own in (real.valids, real.tests)
+    )
+    problems = [
+        *_differences("training", _table(torch.cat([trained, held], 1), len(data.train), columns), real, data.train.y),
+        *_differences("test", _table(asked, len(data.test), columns), real, data.test.y),
+    ]
     leaked = int(torch.isin(index.unique(), valid).sum())
     if leaked:
         problems.append(f"{leaked} samples leaked between train and validation")
-    lost = len(data.train) - len(torch.cat([index, valid]).unique())
-    if lost:
-        problems.append(f"{lost} training samples lost")
-    asked = torch.cat(real.tests)
-    lost = len(data.test) - len(asked.unique())
-    if lost:
-        problems.append(f"{lost} test samples lost")
-    for column, test in zip(stream.columns, real.tests, strict=True):
-        if len(test) != len(test.unique()):
-            problems.append(f"{len(test) - len(test.unique())} test samples doubled in {column}")
     if problems:
         raise InputError(f"stream {stream.name} (seed {seed}): {'; '.join(problems)}")
-    trained = _hashes(data.train.x[index.unique()])
+    known = set(_hashes(data.train.x[index.unique()]))
     return StreamReport(
         tuple(problems),
         len(index.unique()),
         len(valid),
-        len(asked.unique()),
-        sum(h in trained for h in _list(data.test.x)),
-        sum(h in trained for h in _list(data.train.x[valid])),
+        len(asked[0].unique()),
+        sum(h in known for h in _hashes(data.test.x)),
+        sum(h in known for h in _hashes(data.train.x[valid])),
     )
 
 
-def _list(x: Tensor) -> list[bytes]:
+def _table(pairs: Tensor, samples: int, columns: int) -> Tensor:
+    """How often each sample ``(N,)`` is there for each column ``(T,)``."""
+    return torch.bincount(pairs[0] * columns + pairs[1], minlength=samples * columns).reshape(samples, columns)
+
+
+def _differences(part: str, found: Tensor, real: Realisation, y: Tensor) -> list[str]:
+    """Where what a stream holds differs from what belongs to each of its columns."""
+    columns = torch.arange(found.shape[1])
+    labels = real.labels(y[:, None].expand_as(found), columns.expand_as(found))
+    belongs = (labels >= 0) & real.classes[columns, labels.clamp_min(0)]
+    problems = []
+    for verdict, wrong in (
+        ("lost", belongs & (found == 0)),
+        ("doubled", belongs & (found > 1)),
+        ("where they do not belong", ~belongs & (found > 0)),
+    ):
+        if wrong.any():
+            problems.append(f"{int(wrong.any(1).sum())} {part} samples {verdict}")
+    return problems
+
+
+def _hashes(x: Tensor) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in x.numpy()]
-
-
-def _hashes(x: Tensor) -> set[bytes]:
-    return set(_list(x))

@@ -96,7 +96,7 @@ def run(
     device : {"auto", "cpu", "cuda"}
     dtype : {"float32", "float64"}
     lift : {"auto", "always", "never"}
-        Whether replicas run as one program; ``auto``: from two on.
+        Whether replicas run as one program; ``auto``: from two on, but for convolutional networks on a CPU.
     compile : bool, default False
         Compile the traced step (seconds of compilation, a faster step).
     out : path, optional

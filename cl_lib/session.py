@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cl_lib.engine import checkpoint
 from cl_lib.engine.looped import Looped
-from cl_lib.engine.net import FunctionalNet, build
+from cl_lib.engine.net import FunctionalNet, build, has_batch_statistics, is_convolutional
 from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
 from cl_lib.evaluate import Arrays, Evaluator
@@ -99,9 +99,24 @@ class Session:
         self.description = job.describe()
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
-        build(job.model, job.spec().shape, job.spec().classes, job.seed_list[:1])
+        self._check_model()
         if resume and out is not None and (out / CHECKPOINT).exists():
             self._load(out / CHECKPOINT)
+
+    def _check_model(self) -> None:
+        """Build one model, so that one that does not fit is known before work starts."""
+        job, spec = self.job, self.job.spec()
+        (module,) = build(job.model, spec.shape, spec.classes, job.seed_list[:1])
+        if not has_batch_statistics(module) or not isinstance(job.strategy, Strategy):
+            return
+        for number, experience in enumerate(self.groups[0].realisations[0].experiences):
+            for phase in job.strategy.phases(number, spec):
+                size = phase.batch_size or job.batch_size
+                if phase.source == "experience" and len(experience.train) % size == 1 and phase.trainable != ():
+                    raise InputError(
+                        f"batch_size={size}: leaves a last batch of one sample in experience {number + 1} "
+                        f"({len(experience.train)} samples), and BatchNorm needs two; choose another batch_size"
+                    )
 
     def __iter__(self) -> Iterator[Row]:
         plans = [self._plan(group) for group in self.groups]
@@ -154,7 +169,9 @@ class Session:
             return Looped(learners, plan, job.stream.data, group.realisations, job.torch_dtype, job.torch_device)
         spec = job.spec()
         modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
-        lifted = job.strategy.liftable and (job.lift == "always" or (job.lift == "auto" and len(members) > 1))
+        # on a CPU grouped convolutions, which lifting makes, are slower than one replica after the other
+        worth = len(members) > 1 and not (job.torch_device.type == "cpu" and is_convolutional(modules[0]))
+        lifted = job.strategy.liftable and (job.lift == "always" or (job.lift == "auto" and worth))
         return Population(
             job.strategy,
             modules,

@@ -598,3 +598,22 @@ def test_a_replica_that_diverges_is_marked_and_leaves_the_others_alone() -> None
 def test_a_population_takes_every_head(head: str) -> None:
     record = cl_lib.run(split(PICTURES, 2), Finetune(), model=MLP.factory(hidden=(8,), head=head), seeds=2)
     assert [r["status"] for r in record.replicas] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("model", [ConvNet.factory(channels=(4,), hidden=8), SlimResNet18.factory(width=4)])
+def test_convolutions_lifted_always_are_bit_for_bit_the_same_for_any_number_of_replicas(model: Any) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    options: dict[str, Any] = {"model": model, "lift": "always", "epochs": 5, "batch_size": 4}
+    together = cl_lib.run(split(PICTURES, 2), ER(Memory(8, 4)), seeds=3, **options)
+    for r in range(3):
+        alone = cl_lib.run(split(PICTURES, 2), ER(Memory(8, 4)), seeds=[r], **options)
+        for name in ("matrix.nll", "matrix.accuracy", "loss"):
+            assert together.arrays[name][r].tobytes() == alone.arrays[name][0].tobytes()
+    torch.set_num_threads(threads)
+
+
+def test_batch_norm_with_a_last_batch_of_one_sample_is_refused_before_work_starts() -> None:
+    model = SlimResNet18.factory(width=4, norm="batch")
+    with pytest.raises(cl_lib.InputError, match=r"batch_size=11: leaves a last batch of one sample in experience 1"):
+        cl_lib.run(split(PICTURES, 2), Finetune(), model=model, batch_size=11)

@@ -129,6 +129,11 @@ def _check(module: nn.Module, shape: Shape, classes: int) -> None:
         )
 
 
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether a lifted step would run grouped convolutions."""
+    return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+
+
 def has_batch_statistics(module: nn.Module) -> bool:
     """Whether samples of a batch influence each other in training (BatchNorm): such batches cannot be padded."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())

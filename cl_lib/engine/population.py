@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
-from cl_lib.engine.net import FunctionalNet, has_batch_statistics
+from cl_lib.engine.net import FunctionalNet, has_batch_statistics, is_convolutional
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.trace import Program
@@ -78,7 +78,7 @@ class Population:
         self.parts: list[slice | int] = [slice(0, self.replicas)]
         if not lifted:
             self.parts = list(each)
-        elif any(isinstance(m, nn.modules.conv._ConvNd) for m in self.module.modules()) and device.type == "cpu":
+        elif is_convolutional(self.module) and device.type == "cpu":
             # a lifted convolution is a grouped one, whose sums depend on the number of groups, and no faster
             self.parts = [slice(r, r + 1) for r in each]
         self.shared = upload(data, data.train, dtype, device)

@@ -1,0 +1,47 @@
+"""Sphinx configuration: ``sphinx-build -W --keep-going -b html docs docs/_build/html`` needs no network."""
+
+import re
+from typing import Any
+
+import cl_lib
+
+project = "cl_lib"
+author = "The cl_lib developers"
+copyright = author
+version = release = cl_lib.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "results"]
+
+# `name` in a docstring is a link where there is something to link to, and code elsewhere
+default_role = "py:obj"
+add_module_names = False
+python_use_unqualified_type_names = True
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = f"cl_lib {release}"
+html_show_sourcelink = False
+
+
+def _stars(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """``(N, *shape)`` is a shape, not the beginning of an emphasis."""
+    lines[:] = [re.sub(r"(?<=[\s(])\*(?=\w+[,)])", r"\\*", line) for line in lines]
+
+
+def _types(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Types are described in words, such as "Tensor, shape (R, N)": no word of them is a link."""
+    lines[:] = [re.sub(r"^(:(?:type|vartype) [^:]+:) (.+)$", r"\1 *\2*", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Both around napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", _stars, priority=400)
+    app.connect("autodoc-process-docstring", _types, priority=600)

@@ -16,10 +16,13 @@ import sys
 from pathlib import Path
 
 from cl_lib import Record
+from cl_lib.report.entries import entries
+from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagrams
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records" / "split_fashion_mnist"
 PAGE = HERE.parent.parent / "docs" / "results" / "split_fashion_mnist.md"
+FIGURES = PAGE.parent.parent / "images"
 PROTOCOL = [
     "stream=split_fashion_mnist",
     "stream.eval_classes=all",
@@ -113,6 +116,12 @@ def page(records: dict[str, tuple[Record, str]], search: Record) -> str:
     for point in search.grid:
         accuracy = point["metrics"]["accuracy"]
         lines.append(f"| {point['hyper']['optim.lr']:g} | {100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f} |")
+    for name, caption in (
+        ("over_time", "Accuracy and forgetting after each experience; shades are one standard deviation over seeds"),
+        ("matrices", "Accuracy on every experience after every experience"),
+        ("reliability", "Confidence against accuracy, before and after the stream"),
+    ):
+        lines += ["", f"![{caption}](../images/split_fashion_mnist_{name}.svg)", "", f"{caption}."]
     lines += ["", "## Machine", ""]
     environment = next(iter(records.values()))[0].environment
     lines += [
@@ -135,7 +144,11 @@ def main() -> None:
     records["Joint"] = (joint, f"lr {lr:g}, the best of 0.03, 0.1, 0.2 on validation data (the paper's is 0.2)")
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(records, search))
-    print(f"wrote {PAGE}")
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    lines = entries([record for record, _ in records.values()])
+    for name, draw in (("over_time", over_time), ("matrices", accuracy_matrices), ("reliability", reliability_diagrams)):
+        (FIGURES / f"split_fashion_mnist_{name}.svg").write_text(draw(lines) + "\n")
+    print(f"wrote {PAGE} and its figures")
 
 
 if __name__ == "__main__":

@@ -128,9 +128,11 @@ class ICaRL(Strategy):
         return {"means": normalize(total, dim=-1), "known": total.abs().sum(-1) > 0}
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
-        features = normalize(net(state.params, x, task, train=False).features, dim=-1)
-        distance = (features[:, None] - readout["means"]).square().sum(-1)
-        return torch.where(readout["known"], -distance, FAR)
+        out = net(state.params, x, task, train=False)
+        distance = (normalize(out.features, dim=-1)[:, None] - readout["means"]).square().sum(-1)
+        nearest = torch.where(readout["known"], -distance, FAR)
+        # without a single exemplar there is no mean to be near to: the untrained network answers itself
+        return torch.where(readout["known"].any(), nearest, out.raw)
 
 
 def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:

@@ -11,7 +11,9 @@ TUTORIAL = Path(__file__).with_name("tutorial.md")
 
 @pytest.fixture(autouse=True)
 def _examples(tmp_path, monkeypatch):
-    python, yaml = (re.search(rf"^```{kind}\n(.*?)^```", TUTORIAL.read_text(), re.S | re.M)[1] for kind in ("python", "yaml"))
+    python, yaml = (
+        re.search(rf"^```{kind}\n(.*?)^```", TUTORIAL.read_text(), re.S | re.M)[1] for kind in ("python", "yaml")
+    )
     (tmp_path / "calm_er.py").write_text(python)
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
     (tmp_path / "conf" / "strategy" / "calm_er.yaml").write_text(yaml)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cl_lib.errors import InputError
-
-if TYPE_CHECKING:
-    from cl_lib.session import Row
 
 SCHEMA = "cl_lib.record/1"
 RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
@@ -95,10 +92,12 @@ class Record:
 
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / ARRAYS, lambda file: np.savez_compressed(file, allow_pickle=False, **self.arrays))
-        _replace(directory / CONFIG, lambda file: file.write(OmegaConf.to_yaml(OmegaConf.create(self.config)).encode()))
+        replace_file(directory / ARRAYS, lambda file: np.savez_compressed(file, allow_pickle=False, **self.arrays))
+        replace_file(
+            directory / CONFIG, lambda file: file.write(OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        )
         text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
-        _replace(directory / RECORD, lambda file: file.write(text.encode()))
+        replace_file(directory / RECORD, lambda file: file.write(text.encode()))
         return directory
 
     @classmethod
@@ -221,15 +220,6 @@ def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     return None
 
 
-def write_partial(directory: Path, job: dict[str, Any], rows: Sequence[Row]) -> None:
-    """What is known of an unfinished run, to be read by people: the accuracies so far."""
-    own = [
-        {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": null(r.accuracy)} for r in rows
-    ]
-    text = json.dumps({"status": "unfinished", "job": job, "rows": own}, indent=1) + "\n"
-    _replace(directory / PARTIAL, lambda file: file.write(text.encode()))
-
-
 def null(values: Any) -> Any:
     """Nested lists with None for NaN: what JSON can hold."""
     if isinstance(values, np.ndarray):
@@ -239,7 +229,7 @@ def null(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _replace(path: Path, write: Callable[[Any], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

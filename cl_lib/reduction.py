@@ -87,11 +87,10 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
     out["step"] = np.array([row.step for row in groups[0].rows])
     out["diverged"] = stacked("diverged", slice(-1, None))[:, 0]
     for name in sorted(names):
-        if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.bins", "loss")):
-            # bins are large: the first and last evaluation are what reports show
-            out[name] = (
-                stacked(name, slice(None)) if not name.endswith("bins") else stacked(name, slice(None))[:, [0, -1]]
-            )
+        if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.", "loss")):
+            out[name] = stacked(name, slice(None))
+            if name.endswith("bins") and not name.startswith("experience"):
+                out[name] = out[name][:, [0, -1]]  # large: reports show the first and last evaluation
     return out
 
 

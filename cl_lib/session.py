@@ -26,7 +26,7 @@ from cl_lib.errors import InputError
 from cl_lib.evaluate import Arrays, Evaluator
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Plan
-from cl_lib.record import CHECKPOINT, write_partial
+from cl_lib.record import CHECKPOINT, PARTIAL, null, replace_file
 from cl_lib.strategies.strategy import Phase, Strategy
 from cl_lib.streams.stream import Realisation, Stream
 from cl_lib.types import Learner
@@ -314,7 +314,7 @@ class Session:
             "sizes": [[own.parameters, own.memory_bytes] for own in self.groups],
         }
         checkpoint.save(self.out / CHECKPOINT, {"learner": learner.tree, "rows": tensors}, meta)
-        write_partial(self.out, self.description, [row for own in self.groups for row in own.rows])
+        _write_partial(self.out, self.description, [row for own in self.groups for row in own.rows])
 
     def _load(self, path: Path) -> None:
         self.saved, meta = checkpoint.load(path)
@@ -381,3 +381,12 @@ def _rows(
     learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
     before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])
     return np.minimum(learned, len(rows) - 1), before
+
+
+def _write_partial(directory: Path, job: dict[str, Any], rows: Sequence[Row]) -> None:
+    """What is known of an unfinished run, to be read by people: the accuracies so far."""
+    own = [
+        {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": null(r.accuracy)} for r in rows
+    ]
+    text = json.dumps({"status": "unfinished", "job": job, "rows": own}, indent=1) + "\n"
+    replace_file(directory / PARTIAL, lambda file: file.write(text.encode()))

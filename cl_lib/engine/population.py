@@ -1,12 +1,11 @@
-"""A population of replicas trained as one: the replica axis, the traced step, everything in place.
+"""A population of replicas trained as one: the replica axis, everything in place.
 
-The author of a strategy writes the maths of one replica. Here it is lifted over the stacked state, traced into a
-flat program and run; or, where lifting is off, run for each replica on views of the same stacked state.
+The author of a strategy writes the maths of one replica. Here it is run for the stacked state of all of them: as one
+program, or, where lifting is off, for each replica on views of the same state.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -20,13 +19,13 @@ from cl_lib.engine import checkpoint
 from cl_lib.engine.net import FunctionalNet, has_batch_statistics, is_convolutional
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
-from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.memory.store import Contents
-from cl_lib.strategies.strategy import Gradient, Phase, Strategy, hyper_parameters
+from cl_lib.strategies.strategy import Phase, Strategy, hyper_parameters
 from cl_lib.streams.stream import Classes, Realisation
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+from cl_lib.types import Experienced, Spec, State, Tensors
 
 OPTIONAL = ("momentum", "weight_decay", "clip_norm")
 """Hyper-parameters of an optimiser that cost nothing where no replica uses them."""
@@ -98,8 +97,9 @@ class Population:
             "loss": torch.zeros(self.replicas, dtype=dtype, device=device),
         }
         self.state = self._initial(modules)
-        probe = None if lifted or not strategy.liftable else self._probe
-        self._program = Program(self._step, strategy.traceable, compiled, probe)
+        step = Step(strategy, self.module, optimiser, spec, dtype, lifted)
+        probe = None if lifted or not strategy.liftable else step.probe
+        self._program = Program(step, strategy.traceable, compiled, probe)
         self._block: Block | None = None
         self._readout: Tensors = {}
         self._fixed: list[list[Tensor]] = []
@@ -138,14 +138,10 @@ class Population:
 
         def extra(state: State, hyper: Tensors) -> dict[str, Any]:
             net = FunctionalNet(self.module, state.buffers)
-            made = self._bound(hyper).init(net, state.params, self.spec)
+            made = bound(self.strategy, hyper).init(net, state.params, self.spec)
             return pytree.tree_map(torch.clone, made)
 
         return state._replace(extra=pytree.tree_map(torch.clone, self._each(extra, state, self.hyper["strategy"])))
-
-    def _bound(self, hyper: Tensors) -> Strategy:
-        """The strategy with its float fields as 0-d tensors of one replica."""
-        return dataclasses.replace(self.strategy, **cast(Any, hyper))
 
     def _each(self, one: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
@@ -251,76 +247,6 @@ class Population:
         noise = {k: v.narrow(axis, 0, size) for k, v in plan["noise"].items()}
         return tuple(pytree.tree_leaves({**plan, "batch": batch, "noise": noise}))
 
-    def _probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
-        """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
-        shared = fixed.pop("shared")
-        one = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
-        clock = {k: plan.pop(k) for k in ("factor", "step")}
-        self._step(phase, one, pytree.tree_map(lambda t: t[None], plan) | clock, lifted=True)
-
-    def _step(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
-        """One step in place: recall, update, then write what the batch answered *before* the update."""
-        lifted = self.lifted if lifted is None else lifted
-        shared, state, hyper = fixed["shared"], State(**fixed["state"]), fixed["hyper"]
-        table, status = fixed["table"], fixed["status"]
-        follows = type(self.strategy).after_step is not Strategy.after_step
-
-        def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors]:
-            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True)
-            batch = self._batch(shared, table, plan, phase.name)
-            recalled = tuple(self._recall(shared, table, state.memory, draw) for draw in plan["draws"])
-            gradient = self._bound(hyper).gradient(net, state, batch, recalled)
-            return gradient, net.buffers
-
-        def after(old: State, new: State, hyper: Tensors, table: Tensors, plan: Any, gradient: Gradient) -> Any:
-            net = FunctionalNet(self.module, new.buffers, table.get("mask"))
-            batch = self._batch(shared, table, plan, phase.name)
-            return self._bound(hyper).after_step(net, old, new, batch, gradient)
-
-        each: Any = torch.func.vmap if lifted else (lambda f: f)
-        inputs = {k: plan[k] for k in ("batch", "draws", "noise")}
-        gradient, buffers = each(one)(state, hyper["strategy"], table, inputs)
-        old = state
-        if follows:
-            old = state._replace(params={k: p.clone() for k, p in state.params.items()})
-        grads = gradient.grads
-        if phase.trainable is not None:
-            grads = {k: g for k, g in grads.items() if k.startswith(phase.trainable)} if phase.trainable else {}
-        if grads:
-            lr = hyper["optim"]["lr"] * plan["factor"]
-            self.optimiser.update_(state.params, grads, state.optimiser, hyper["optim"], lr)
-            for name, value in buffers.items():
-                state.buffers[name].copy_(value)
-        if follows:
-            extra = each(after)(old, state, hyper["strategy"], table, inputs, gradient)
-            _write(state.extra, extra)
-        for name, value in gradient.kept.items():
-            slot, rows = plan["batch"]["slot"], state.memory[name]
-            # one flat row index for all replicas: a plain index_copy, whatever the shape of what is kept
-            if lifted:
-                slot = slot + table["row"][:, None]
-                rows, value = rows.flatten(0, 1), value.flatten(0, 1)
-            rows.index_put_((slot.reshape(-1),), value)
-        bad = ~torch.isfinite(gradient.loss) & (status["diverged"] < 0)
-        status["diverged"].copy_(torch.where(bad, plan["step"], status["diverged"]))
-        status["loss"].copy_(gradient.loss)
-
-    def _batch(self, shared: Tensors, table: Tensors, plan: dict[str, Any], phase: str) -> Batch:
-        own = plan["batch"]
-        x, y = gather(shared, table, own["index"], own["task"], self.dtype)
-        return Batch(x, y, own["weight"], own["task"], plan["noise"], phase)
-
-    def _recall(self, shared: Tensors, table: Tensors, memory: Tensors, draw: Tensors) -> Recalled:
-        keeps = self.strategy.keeps(self.spec)
-        if "uniform" in draw:  # the strategy fills the memory: which sample lies in a slot is known only now
-            slot = (draw["uniform"] * memory["count"]).long().clamp_max(self.spec.capacity)
-            index, task = memory["index"][slot], memory["task"][slot]
-            weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
-        else:
-            slot, index, task, weight = (draw[k] for k in ("slot", "index", "task", "weight"))
-        x, y = gather(shared, table, index, task, self.dtype)
-        return Recalled(x, y, weight, task, slot, {k: memory[k][slot] for k in keeps})
-
     def end_experience(self, number: int) -> None:
         """Let the strategy consolidate."""
         if type(self.strategy).consolidate is Strategy.consolidate:
@@ -341,7 +267,7 @@ class Population:
                 lambda i, t: gather(self.shared, table, i, t, self.dtype),
             )
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
-            return self._bound(hyper).consolidate(net, state, data)
+            return bound(self.strategy, hyper).consolidate(net, state, data)
 
         own = {
             "classes": torch.from_numpy(classes).to(self.device),
@@ -351,7 +277,7 @@ class Population:
             "uniform": self.plan.uniform(number).to(self.device),
         }
         new = self._each(one, self.state, self.hyper["strategy"], self.table, own)
-        _write(self.state._asdict(), new._asdict())
+        write(self.state._asdict(), new._asdict())
 
     # ------------------------------------------------------------------ answers
     def begin_evaluation(self) -> None:
@@ -372,7 +298,7 @@ class Population:
                     lambda i, t: gather(self.shared, table, i, t, self.dtype),
                 )
             net = FunctionalNet(self.module, state.buffers)
-            return self._bound(hyper).readout(net, state, contents)
+            return bound(self.strategy, hyper).readout(net, state, contents)
 
         self._readout = self._each(one, self.state, self.hyper["strategy"], self.table)
 
@@ -391,27 +317,10 @@ class Population:
 
         def one(state: State, hyper: Tensors, readout: Tensors, task: Tensor, x: Tensor) -> Tensor:
             net = FunctionalNet(self.module, state.buffers)
-            return torch.log_softmax(self._bound(hyper).logits(net, state, readout, x, task), -1)
+            return torch.log_softmax(bound(self.strategy, hyper).logits(net, state, readout, x, task), -1)
 
         trees = (self.state, self.hyper["strategy"], self._readout, task)
         if batched or not self.lifted:
             return self._each(one, *trees, x if batched else x.expand(self.replicas, *x.shape))
         run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, None))
         return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.parts])
-
-
-def _write(target: Any, source: Any, where: str = "") -> None:
-    """Copy a tree into another in place; a strategy must keep structure, shapes and dtypes."""
-    if isinstance(target, Mapping):
-        if not isinstance(source, Mapping) or target.keys() != source.keys():
-            got = sorted(source) if isinstance(source, Mapping) else type(source).__name__
-            raise InputError(f"strategy: state{where} must keep its keys {sorted(target)}, it returned {got}")
-        for key, value in target.items():
-            _write(value, source[key], f"{where}.{key}")
-    elif target.shape != source.shape or target.dtype != source.dtype:
-        raise InputError(
-            f"strategy: state{where} must stay {tuple(target.shape)} {target.dtype}, "
-            f"it returned {tuple(source.shape)} {source.dtype}"
-        )
-    elif target is not source:
-        target.copy_(source)

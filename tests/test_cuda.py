@@ -1,0 +1,43 @@
+"""What needs a CUDA device: a run there gives what the CPU gives, and says what it cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cl_lib
+from cl_lib import Memory, datasets, strategies, streams
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is available here"),
+]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        strategies.ER(),
+        strategies.DERpp(),
+        strategies.EWC(mode="online"),
+        strategies.AGEM(),
+        strategies.ICaRL(Memory(100, 16, "strategy")),
+        strategies.SLDA(),
+    ],
+    ids=lambda s: type(s).__name__,
+)
+def test_a_run_on_cuda_equals_one_on_the_cpu(strategy):
+    stream = streams.split(datasets.digits())
+    runs = [cl_lib.run(stream, strategy, seeds=3, dtype="float64", device=device) for device in ("cpu", "cuda")]
+    for name in ("accuracy", "nll", "ece"):
+        a, b = (torch.tensor(run.arrays[f"matrix.{name}"]).nan_to_num() for run in runs)
+        assert (a - b).abs().max() < 1e-3, name
+    assert runs[1].cost["peak_device_memory_bytes"] > 0
+    assert runs[1].job["device"] == "cuda"
+
+
+def test_compiled_on_cuda_equals_traced():
+    stream = streams.split(datasets.digits())
+    runs = [cl_lib.run(stream, strategies.ER(), seeds=3, dtype="float64", compile=c) for c in (False, True)]
+    a, b = (torch.tensor(run.arrays["matrix.accuracy"]) for run in runs)
+    assert (a - b).abs().max() < 1e-2

@@ -38,10 +38,34 @@ def _stars(app: Any, what: str, name: str, obj: object, options: object, lines: 
 
 def _types(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Types are described in words, such as "Tensor, shape (R, N)": no word of them is a link."""
-    lines[:] = [re.sub(r"^(:(?:type|vartype) [^:]+:) (.+)$", r"\1 *\2*", line) for line in lines]
+    lines[:] = [re.sub(r"^(:(?:type|vartype) [^:]+:) ([^`]+)$", r"\1 *\2*", line) for line in lines]
+    # "a, b : type" is one entry with two names; Sphinx takes what follows a space for another part
+    lines[:] = [re.sub(r"^:(?:ivar|vartype) [^:]+:", lambda m: m[0].replace(", ", ","), line) for line in lines]
+
+
+def _signature(
+    app: Any, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Short names instead of what type aliases stand for."""
+
+    def short(text: str | None) -> str | None:
+        if text is None:
+            return None
+        text = re.sub(r"~(?:\w+\.)+", "", text).replace("<factory>", "...")
+        text = re.sub(r"_Buffer \| _SupportsArray.*?\| _NestedSequence\[complex \| bytes \| str\]", "ArrayLike", text)
+        return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[\w+\]\]", "ndarray", text)
+
+    return short(signature), short(returns)
+
+
+def _skip(app: Any, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """The fields of a named tuple stand in its signature."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Any) -> None:
-    """Both around napoleon, whose priority is 500."""
+    """The first two around napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", _stars, priority=400)
     app.connect("autodoc-process-docstring", _types, priority=600)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-skip-member", _skip)

@@ -7,7 +7,7 @@
 ['accuracy', 'adaptive_ece', 'anytime_accuracy']
 """
 
-from cl_lib import checks, datasets, metrics, models, strategies, streams
+from cl_lib import checks, datasets, metrics, models, report, sinks, stats, strategies, streams
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
@@ -35,7 +35,10 @@ __all__ = [
     "iter_run",
     "metrics",
     "models",
+    "report",
     "run",
+    "sinks",
+    "stats",
     "strategies",
     "streams",
 ]

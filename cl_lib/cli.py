@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -11,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from cl_lib.job import Job
     from cl_lib.record import Record
 
 GROUPS = ("stream", "strategy", "model", "optim", "logger")
+SMALL = 1_000_000
+"""Parameters of a population below which a second thread costs more than it brings."""
 INTERNAL = ("swept", "resume", "progress", "out")
 """Options that do not decide the result and are left out of the record's config."""
 
@@ -50,6 +53,9 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
         print(done, file=sys.stderr)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has gone (cl-bench | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 2
 
 
@@ -70,7 +76,8 @@ def _bench(argv: list[str]) -> int:
         overrides = _with_out(args.overrides, bool(args.multirun))
         argv = [a for a in argv if a not in args.overrides] + overrides
         jobs = _expand(overrides, args.config_dir, bool(args.multirun))
-        swept = sorted({key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1})
+        keys = {key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1}
+        swept = [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
         argv.append(f"swept=[{','.join(swept)}]")
         for job in jobs:  # every job is built and checked before the first one starts
             config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
@@ -128,9 +135,12 @@ def run_config(
     from cl_lib.harness import run
     from cl_lib.sinks import make_sink
 
-    if config["engine"]["threads"] is not None:
-        torch.set_num_threads(config["engine"]["threads"])
     job = make_job(config)
+    threads = config["engine"]["threads"]
+    if threads is None and job.parameters * len(job.replicas) < SMALL:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
     name = choices.get("strategy", job.name)
     own = {k: v for k, v in config.items() if k not in INTERNAL}
     kept = [o for o in overrides if _split(o)[0] not in INTERNAL]
@@ -179,9 +189,7 @@ def make_job(config: Mapping[str, Any]) -> Job:
     grid = _flat(config["grid"])
     job = Job(**parts, **options, grid=grid, lift=config["engine"]["lift"], compile=config["engine"]["compile"])
     job.check()
-    from cl_lib.engine.net import build as build_modules
-
-    build_modules(job.model, job.spec().shape, job.spec().classes, job.seed_list[:1])
+    assert job.parameters
     return job
 
 
@@ -197,12 +205,12 @@ def _claimable(job: Job, config: Mapping[str, Any], several: bool, overrides: Se
 
 
 def _check_baseline(jobs: Sequence[Sequence[str]], config_dir: str | None, swept: Sequence[str]) -> None:
-    config = _compose(jobs[0], config_dir)
-    labels = {_value(job, "strategy") or "er" for job in jobs} | {_directory("", job, swept).name for job in jobs}
-    if config["baseline"] is not None and config["baseline"] not in labels:
-        raise InputError(
-            f"baseline={config['baseline']}: none of the runs is called so; there are {', '.join(sorted(labels))}"
-        )
+    """The baseline must be one of the directories, or a strategy that runs once."""
+    baseline = _compose(jobs[0], config_dir)["baseline"]
+    directories = [_directory("", job, swept).name for job in jobs]
+    strategies = [_value(job, "strategy") or "er" for job in jobs]
+    if baseline is not None and baseline not in directories and strategies.count(baseline) != 1:
+        raise InputError(f"baseline={baseline}: names none of the runs; there are {'; '.join(directories)}")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -269,8 +277,6 @@ def _expand(overrides: list[str], config_dir: str | None, several: bool) -> list
 
 def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
     """Unknown groups' choices and misspelt options, with the nearest names."""
-    from cl_lib.config import nearest
-
     choices: list[str] = []
     available = _options(config_dir)
     for override in overrides:
@@ -282,7 +288,8 @@ def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
                     kind = f"{key}={one}: there is no {group} of that name"
                     raise InputError(kind + nearest(one, available[group]))
             choices.append(f"{key}={value.split(',')[0]}")
-    known = _flat(_compose(choices, config_dir, resolve=False))
+    known = set(_flat(_compose(choices, config_dir, resolve=False)))
+    known = {name for name in known if not name.rsplit(".", 1)[-1].startswith("_")}
     prefixes = {name.rsplit(".", i)[0] for name in known for i in range(name.count(".") + 1)}
     for override in overrides:
         key, _ = _split(override)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, nearest
 
 _data: dict[str, Any] = {}
 """Data sets already read in this process: the jobs of a sweep share them."""
@@ -63,21 +62,6 @@ def build(node: Any, where: str) -> Any:
             _data[key] = target(**built)
         return _data[key]
     return target(**built)
-
-
-def nearest(name: str, known: Iterable[str], more: bool = True) -> str:
-    """A hint with the closest known names, or all of them where none is close.
-
-    Examples
-    --------
-    >>> nearest("er2", ["er", "ewc", "joint"])
-    '; did you mean er?'
-    """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, 3, 0.5)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(names)}" if more and names else ""
 
 
 def _find(path: Any, where: str) -> Any:

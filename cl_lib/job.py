@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from cl_lib.datasets import check_dataset
-from cl_lib.engine.net import ModelFactory
+from cl_lib.engine.net import ModelFactory, build
 from cl_lib.engine.optim import SGD, Optimiser
 from cl_lib.errors import InputError
 from cl_lib.models import MLP
@@ -85,6 +86,17 @@ class Job:
             return str(getattr(self.strategy, "__name__", getattr(self.strategy, "func", kind)))
         return kind.__name__.lower()
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network of the first seed: a model that does not fit is found here, before work starts."""
+        spec = self.spec()
+        return build(self.model, spec.shape, spec.classes, self.seed_list[:1])[0]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of one replica."""
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
     def spec(self, features: int = 0) -> Spec:
         memory = self.strategy.memory if isinstance(self.strategy, Strategy) else None
         return Spec(
@@ -102,14 +114,10 @@ class Job:
             strategy = {"name": type(strategy).__name__, **dataclasses.asdict(strategy)}
         else:
             strategy = {"name": self.name}
-        model = self.model
-        if not isinstance(model, nn.Module):
-            with torch.random.fork_rng(devices=[]):
-                model = model(tuple(self.stream.data.shape), len(self.stream.classes))
         return {
             "stream": self.stream.describe(),
             "strategy": strategy,
-            "model": str(model),
+            "model": str(self.module),
             "optim": {"name": type(self.optim).__name__, **dataclasses.asdict(self.optim)},  # type: ignore[call-overload]
             "seeds": self.seed_list,
             "epochs": self.epochs if isinstance(self.epochs, int) else list(self.epochs),

@@ -104,10 +104,9 @@ class Session:
             self._load(out / CHECKPOINT)
 
     def _check_model(self) -> None:
-        """Build one model, so that one that does not fit is known before work starts."""
+        """Whether the model can take every batch of the stream."""
         job, spec = self.job, self.job.spec()
-        (module,) = build(job.model, spec.shape, spec.classes, job.seed_list[:1])
-        if not has_batch_statistics(module) or not isinstance(job.strategy, Strategy):
+        if not has_batch_statistics(job.module) or not isinstance(job.strategy, Strategy):
             return
         for number, experience in enumerate(self.groups[0].realisations[0].experiences):
             for phase in job.strategy.phases(number, spec):

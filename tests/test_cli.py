@@ -222,7 +222,7 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["stream=split_fashion_mnist", "stream.data.root=nowhere", "stream.data.download=false"], "nowhere"),
         (
             ["baseline=er", "-m", "strategy=finetune,joint", "epochs=1", "seeds=1", "out=z"],
-            "baseline=er: none of the runs is called so; there are finetune, joint",
+            "baseline=er: names none of the runs; there are finetune; joint",
         ),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",

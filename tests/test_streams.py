@@ -10,10 +10,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
+import cl_lib
 from cl_lib.datasets import Dataset, digits, from_arrays
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.errors import InputError
-from cl_lib.streams import Realisation, Stream, blurry, check_stream, online, permuted, rotated, split
+from cl_lib.streams import Realisation, Stream, blurry, by_column, check_stream, online, permuted, rotated, split
 from cl_lib.types import Experience
 
 DATA = digits()
@@ -397,3 +398,45 @@ def test_check_stream_counts_exact_duplicates() -> None:
     assert (report.train_test_duplicates, report.train_valid_duplicates) == (3, 2)
     assert (report.train, report.valid, report.test) == (30, 10, 10)
     assert "3 test samples equal a train sample" in str(report)
+
+
+# ---------------------------------------------------------------------- one's own data
+def sites() -> Dataset:
+    rng = np.random.default_rng(0)
+    site = np.array(["b", "a", "c"])[np.arange(90) % 3]
+    x = rng.normal(size=(90, 4)) + (site == "a")[:, None]
+    return from_arrays((x, np.arange(90) % 2), 0.4, columns={"site": site})
+
+
+def test_by_column_gives_each_value_an_experience_and_a_test_set() -> None:
+    data = sites()
+    stream = by_column(data, "site", order=["c", "a", "b"], valid=0.2)
+    real = stream.realise(0)
+    for e, value in enumerate("cab"):
+        for part, index in (
+            (data.train, real.experiences[e].train),
+            (data.train, real.valids[e]),
+            (data.test, real.tests[e]),
+        ):
+            own = part.columns["site"]
+            assert {own.labels[i] for i in own.codes[index].tolist()} == {value}
+    assert check_stream(stream).problems == ()
+    record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=2)
+    assert np.array(record.accuracy_matrix).shape == (4, 3)
+    assert record.slices["site"]["labels"] == list(data.test.columns["site"].labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: by_column(sites(), "sight"), r"stream\.column='sight': arrays has no such column; did you mean site"),
+        (
+            lambda: by_column(sites(), "site", order=["a", "d"]),
+            r"stream\.order: site has no value 'd'",
+        ),
+        (lambda: by_column(sites(), "site", order=["a", "a"]), r"holds a value twice"),
+    ],
+)
+def test_by_column_names_what_is_not_there(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()

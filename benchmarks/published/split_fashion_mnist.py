@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 
 from cl_lib import Record
-from cl_lib.report.entries import entries
-from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagrams
+from cl_lib.report import accuracy_matrices, entries, over_time, reliability_diagrams
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records" / "split_fashion_mnist"
@@ -146,7 +145,11 @@ def main() -> None:
     PAGE.write_text(page(records, search))
     FIGURES.mkdir(parents=True, exist_ok=True)
     lines = entries([record for record, _ in records.values()])
-    for name, draw in (("over_time", over_time), ("matrices", accuracy_matrices), ("reliability", reliability_diagrams)):
+    for name, draw in (
+        ("over_time", over_time),
+        ("matrices", accuracy_matrices),
+        ("reliability", reliability_diagrams),
+    ):
         (FIGURES / f"split_fashion_mnist_{name}.svg").write_text(draw(lines) + "\n")
     print(f"wrote {PAGE} and its figures")
 

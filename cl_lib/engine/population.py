@@ -94,7 +94,7 @@ class Population:
         }
         self.status = {
             "diverged": torch.full((self.replicas,), -1, dtype=torch.long, device=device),
-            "loss": torch.zeros(self.replicas, dtype=dtype, device=device),
+            "loss": torch.full((self.replicas,), torch.nan, dtype=dtype, device=device),
         }
         self.state = self._initial(modules)
         step = Step(strategy, self.module, optimiser, spec, dtype, lifted)

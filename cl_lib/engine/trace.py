@@ -129,6 +129,6 @@ def _explained(error: RuntimeError) -> Exception:
     if any(sign in text for sign in frozen):
         return TraceError(
             "the step branches on, indexes by or reads out a tensor's value (if tensor, .item(), .tolist(), .numpy(), "
-            f"boolean indexing, masked_select); use torch.where, masks or topk ({text.splitlines()[0]})"
+            f"boolean indexing, masked_select, one_hot); use torch.where, masks or topk ({text.splitlines()[0]})"
         )
     return error

@@ -1,6 +1,20 @@
 """Reports: text for the terminal, frames, figures, one self-contained page."""
 
+from cl_lib.report.bars import slice_bars
+from cl_lib.report.entries import entries
 from cl_lib.report.html import write_report
+from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagrams
 from cl_lib.report.table import as_text, comparison, notes, summary
 
-__all__ = ["as_text", "comparison", "notes", "summary", "write_report"]
+__all__ = [
+    "accuracy_matrices",
+    "as_text",
+    "comparison",
+    "entries",
+    "notes",
+    "over_time",
+    "reliability_diagrams",
+    "slice_bars",
+    "summary",
+    "write_report",
+]

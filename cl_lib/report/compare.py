@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cl_lib.errors import InputError
@@ -15,7 +16,7 @@ FEW = 6  # below so many seeds a bootstrap interval is much too narrow
 
 
 def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
-    """The entry of that label; by default the first.
+    """The entry of that label, directory, or, where there is only one of it, strategy; by default the first.
 
     Raises
     ------
@@ -24,9 +25,14 @@ def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
     """
     if baseline is None:
         return lines[0]
-    for entry in lines:
-        if entry.label == baseline:
-            return entry
+    for name in (
+        lambda e: e.label,
+        lambda e: Path(e.record.directory).name,
+        lambda e: e.record.strategy,
+    ):
+        found = [entry for entry in lines if name(entry) == baseline]
+        if len(found) == 1:
+            return found[0]
     raise InputError(f"baseline={baseline!r}: no such line; the report has {', '.join(e.label for e in lines)}")
 
 

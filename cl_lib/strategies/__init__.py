@@ -18,6 +18,7 @@ from cl_lib.strategies.strategy import (
     gradient_of,
     weighted_mean,
 )
+from cl_lib.types import join
 
 __all__ = [
     "AGEM",
@@ -35,5 +36,6 @@ __all__ = [
     "Strategy",
     "cross_entropy",
     "gradient_of",
+    "join",
     "weighted_mean",
 ]

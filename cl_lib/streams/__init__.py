@@ -1,6 +1,7 @@
 """Streams of experiences: class-, task- and domain-incremental, online, blurry."""
 
 from cl_lib.streams.blurry import blurry
+from cl_lib.streams.by_column import by_column
 from cl_lib.streams.online import online
 from cl_lib.streams.permuted import permuted
 from cl_lib.streams.rotated import rotated
@@ -12,6 +13,7 @@ __all__ = [
     "Stream",
     "StreamReport",
     "blurry",
+    "by_column",
     "check_stream",
     "online",
     "permuted",

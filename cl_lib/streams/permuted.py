@@ -64,6 +64,7 @@ def permuted(
         partial(_realise, data, experiences, by_seed, valid, targets, table),
         *answerable(scenario),
         {"kind": "permuted", "by_seed": by_seed, "valid": valid},
+        True,
     )
     return restricted(stream, train_classes, eval_classes)
 

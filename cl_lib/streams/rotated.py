@@ -77,6 +77,7 @@ def rotated(
         partial(_realise, data, experiences, given, by_seed, valid, targets, table),
         *answerable(scenario),
         {"kind": "rotated", "angles": list(given) if given else None, "by_seed": by_seed, "valid": valid},
+        True,
     )
     return restricted(stream, train_classes, eval_classes)
 

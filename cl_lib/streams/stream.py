@@ -71,6 +71,8 @@ class Stream:
         Which classes compete in the training loss and at test time.
     options : dict
         What it was made with, for the record.
+    repeated : bool
+        Whether each sample belongs to every column that has its class (permuted, rotated), or to one of them.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Stream:
     train_classes: Classes = "all"
     eval_classes: Classes = "all"
     options: dict[str, Any] = field(default_factory=dict)
+    repeated: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train_classes", "eval_classes"):
@@ -240,8 +243,9 @@ class StreamReport(NamedTuple):
 def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     """Verify that a stream loses, doubles and leaks nothing.
 
-    Each sample belongs to the test columns whose classes include its label. For each of them it must be trained on, or
-    held out, exactly once; every test sample must be asked exactly once; nothing else may be there. Exact duplicates
+    A sample may lie in the test columns whose classes include its label: in each (permuted, rotated), or in one.
+    It must be trained on, or held out, exactly once there; test samples must be asked exactly once; nothing else may
+    be there. Exact duplicates
     across parts are a property of the data: counted, reported, no error.
 
     Returns
@@ -270,8 +274,12 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
         for own in (real.valids, real.tests)
     )
     problems = [
-        *_differences("training", _table(torch.cat([trained, held], 1), len(data.train), columns), real, data.train.y),
-        *_differences("test", _table(asked, len(data.test), columns), real, data.test.y),
+        problem
+        for part, pairs, samples in (
+            ("training", torch.cat([trained, held], 1), data.train),
+            ("test", asked, data.test),
+        )
+        for problem in _differences(part, _table(pairs, len(samples), columns), real, samples.y, stream.repeated)
     ]
     leaked = int(torch.isin(index.unique(), valid).sum())
     if leaked:
@@ -294,15 +302,19 @@ def _table(pairs: Tensor, samples: int, columns: int) -> Tensor:
     return torch.bincount(pairs[0] * columns + pairs[1], minlength=samples * columns).reshape(samples, columns)
 
 
-def _differences(part: str, found: Tensor, real: Realisation, y: Tensor) -> list[str]:
+def _differences(part: str, found: Tensor, real: Realisation, y: Tensor, repeated: bool) -> list[str]:
     """Where what a stream holds differs from what belongs to each of its columns."""
     columns = torch.arange(found.shape[1])
     labels = real.labels(y[:, None].expand_as(found), columns.expand_as(found))
     belongs = (labels >= 0) & real.classes[columns, labels.clamp_min(0)]
-    problems = []
+    there, problems = found * belongs, []
+    if not repeated:
+        there, wanted = there.sum(1, keepdim=True), belongs.any(1, keepdim=True)
+    else:
+        wanted = belongs
     for verdict, wrong in (
-        ("lost", belongs & (found == 0)),
-        ("doubled", belongs & (found > 1)),
+        ("lost", wanted & (there == 0)),
+        ("doubled", there > 1),
         ("where they do not belong", ~belongs & (found > 0)),
     ):
         if wrong.any():

@@ -1,0 +1,91 @@
+"""Streams of one's own data: an experience for each value of a metadata column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from cl_lib.datasets import Dataset
+from cl_lib.errors import InputError, nearest
+from cl_lib.streams.stream import Classes, Realisation, Stream, check_split, hold_out, restricted
+from cl_lib.types import Experience
+
+
+def by_column(
+    data: Dataset,
+    column: str,
+    *,
+    order: Sequence[str] | None = None,
+    valid: float = 0.0,
+    train_classes: Classes | None = None,
+    eval_classes: Classes | None = None,
+    name: str | None = None,
+) -> Stream:
+    """Domain-incremental: the data of each site, month, instrument … in turn, all with the same labels.
+
+    Parameters
+    ----------
+    data : Dataset
+        With a metadata column in train and test part, as `from_frame` and `from_arrays` make them.
+    column : str
+        Name of the column.
+    order : sequence of str, optional
+        Its values in the order of training; default: the order of its labels. Those left out are not trained on.
+    valid : float, default 0
+        Share of each class of each experience held out of training, see `hold_out`.
+
+    Raises
+    ------
+    InputError
+        For a column or value that is not there, or a value without training or test samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cl_lib import datasets
+    >>> x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    >>> site = np.array(["Oslo", "Rome"]).repeat(30)
+    >>> data = datasets.from_arrays((x, y), 0.5, columns={"site": site})
+    >>> by_column(data, "site").columns
+    ('Oslo', 'Rome')
+    """
+    check_split(1, valid)
+    if column not in data.train.columns:
+        raise InputError(
+            f"stream.column={column!r}: {data.name} has no such column{nearest(column, data.train.columns)}"
+        )
+    labels = data.train.columns[column].labels
+    values = tuple(labels) if order is None else tuple(order)
+    for value in values:
+        if value not in labels:
+            raise InputError(f"stream.order: {column} has no value {value!r}{nearest(value, labels)}")
+    if len(set(values)) != len(values):
+        raise InputError(f"stream.order={list(values)}: holds a value twice")
+    stream = Stream(
+        name=name or f"{data.name}_by_{column}",
+        data=data,
+        scenario="domain",
+        classes=data.classes,
+        columns=values,
+        length=len(values),
+        make=partial(_realise, data, column, values, valid),
+        options={"kind": "by_column", "column": column, "order": list(values), "valid": valid},
+    )
+    return restricted(stream, train_classes, eval_classes)
+
+
+def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> Realisation:
+    parts, tests, valids = [], [], []
+    for e, value in enumerate(values):
+        own, asked = (
+            torch.nonzero(part.columns[column].codes == part.columns[column].labels.index(value))[:, 0]
+            for part in (data.train, data.test)
+        )
+        train, held = hold_out(own, data.train.y[own], valid)
+        parts.append(Experience(train, torch.full_like(train, e), e))
+        tests.append(asked)
+        valids.append(held)
+    every = torch.ones(len(values), len(data.classes), dtype=torch.bool)
+    return Realisation(tuple(parts), tuple(tests), tuple(valids), every)

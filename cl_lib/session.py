@@ -121,6 +121,8 @@ class Session:
         plans = [self._plan(group) for group in self.groups]
         total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
+        for finished in self.groups[: self.start["group"]]:  # of a resumed run: this reader has not seen them
+            yield from finished.rows
         with tqdm(
             total=total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
         ) as bar:
@@ -191,7 +193,7 @@ class Session:
         job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         self.learner = learner = self._learner(group, plan)
         evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, job.torch_device)
-        if group.rows:  # resumed: these rows were yielded before, but this iterator's reader has not seen them
+        if group.rows:  # resumed
             learner.restore(self.saved.pop("learner"))
             yield from group.rows
         else:

@@ -160,7 +160,7 @@ def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Examples
     --------
     >>> herd(torch.tensor([[0.0], [1.0], [5.0], [2.0]]), torch.tensor([True, True, True, True]), 3)
-    (tensor([3, 2, 0]), tensor([True, True, True]))
+    (tensor([3, 1, 2]), tensor([True, True, True]))
     """
     weight = member.to(features.dtype)
     mean = weight @ features / weight.sum().clamp_min(1)

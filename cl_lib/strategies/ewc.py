@@ -30,9 +30,10 @@ class EWC(Strategy):
 
     Parameters
     ----------
-    lam : float, default 100
+    lam : float, default 10
         λ, 0 or more; 0 is fine-tuning. May differ by replica. Its best value depends on ``fisher``: for ``batched`` it
-        is orders of magnitude above that for ``exact``.
+        is orders of magnitude above that for ``exact``. Plain gradient descent needs ``lr * lam * F_k < 2`` for every
+        parameter, or the penalty makes it diverge; ``optim.clip_norm`` helps.
     mode : {"separate", "online"}, default "separate"
     gamma : float, default 1
         γ of the online mode, in [0, 1]. May differ by replica.
@@ -60,12 +61,12 @@ class EWC(Strategy):
     --------
     >>> import cl_lib
     >>> stream = cl_lib.streams.split(cl_lib.datasets.digits(), scenario="task")
-    >>> record = cl_lib.run(stream, EWC(lam=100.0), seeds=2, epochs=3)
+    >>> record = cl_lib.run(stream, EWC(lam=10.0), seeds=2, epochs=3)
     >>> record.metrics["accuracy"].mean > 0.8
     True
     """
 
-    lam: float = 100.0
+    lam: float = 10.0
     mode: Literal["separate", "online"] = "separate"
     gamma: float = 1.0
     fisher: Variant = "exact"

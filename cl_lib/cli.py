@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 GROUPS = ("stream", "strategy", "model", "optim", "logger")
 SMALL = 1_000_000
 """Parameters of a population below which a second thread costs more than it brings."""
+REQUIRED = {
+    *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
+    *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
+}
 INTERNAL = ("swept", "resume", "progress", "out")
 """Options that do not decide the result and are left out of the record's config."""
 
@@ -72,6 +76,8 @@ def _bench(argv: list[str]) -> int:
     parser.prog = "cl-bench"
     args = parser.parse_args(argv)
     asked = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if args.config_name or args.config_path:
+        raise InputError("--config-name, --config-path: cl-bench has one configuration; add groups with --config-dir")
     if not asked:
         overrides = _with_out(args.overrides, bool(args.multirun))
         argv = [a for a in argv if a not in args.overrides] + overrides
@@ -79,10 +85,17 @@ def _bench(argv: list[str]) -> int:
         keys = {key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1}
         swept = [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
         argv.append(f"swept=[{','.join(swept)}]")
-        for job in jobs:  # every job is built and checked before the first one starts
-            config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
-            _claimable(make_job(config), config, bool(args.multirun), job)
-        _check_baseline(jobs, args.config_dir, swept)
+        if "out" in swept:
+            raise InputError("out: one directory for the whole sweep; each of its runs gets a folder there")
+        try:
+            for job in jobs:  # every job is built and checked before the first one starts
+                config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
+                _claimable(make_job(config), config, bool(args.multirun), job)
+            _check_baseline(jobs, args.config_dir, swept)
+        except InputError:
+            raise
+        except Exception as error:  # no work has started: whatever a configuration's own objects raise is its mistake
+            raise InputError(f"cannot build the run: {type(error).__name__}: {_first_line(error)}") from error
 
     application = hydra.main(config_path="pkg://cl_lib.conf", config_name="config", version_base="1.3")(_task)
     before, sys.argv = sys.argv, [sys.argv[0], *argv]
@@ -178,12 +191,24 @@ def make_job(config: Mapping[str, Any]) -> Job:
     from cl_lib.config import build
     from cl_lib.job import Job
 
+    missing = sorted(REQUIRED - set(config))
+    if missing:
+        raise InputError(f"{missing[0]}: is missing from the configuration; every option has a default, leave it there")
+    if not isinstance(config["engine"], Mapping) or not {"lift", "compile", "threads"} <= set(config["engine"]):
+        raise InputError(
+            f"engine={config['engine']!r}: must hold lift, compile and threads; set engine.lift=… and the like"
+        )
+    for name in ("out", "baseline"):
+        if config[name] is not None and not isinstance(config[name], str):
+            raise InputError(f"{name}={config[name]!r}: must be a text")
     for name in ("resume", "progress"):
         if not isinstance(config[name], bool):
             raise InputError(f"{name}={config[name]!r}: must be true or false")
     threads = config["engine"]["threads"]
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"engine.threads={threads!r}: must be a whole number, 1 or more, or null")
+    if threads is not None and threads > 4 * (os.cpu_count() or 1):
+        raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
     options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
     grid = _flat(config["grid"])
@@ -284,7 +309,7 @@ def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
         group = key.split("@")[0]
         if group in available:
             for one in value.split(","):
-                if one not in available[group] and one != "null":
+                if one not in available[group]:
                     kind = f"{key}={one}: there is no {group} of that name"
                     raise InputError(kind + nearest(one, available[group]))
             choices.append(f"{key}={value.split(',')[0]}")
@@ -295,6 +320,8 @@ def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
         key, _ = _split(override)
         if override.startswith(("+", "~")) or key.split("@")[0] in available or key.startswith("hydra"):
             continue
+        if value in ("null", "") and any(name.startswith(f"{key}.") for name in known):
+            raise InputError(f"{override}: {key} is a group of options and cannot be empty")
         if key not in prefixes:
             raise InputError(f"{key}: unknown option{nearest(key, prefixes, more=False)} (cl-bench --help lists them)")
 
@@ -332,13 +359,14 @@ def _compose(overrides: Sequence[str], config_dir: str | None, resolve: bool = T
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     with _hydra(config_dir) as own:
         try:
             config = compose("config", [*overrides, *own])
             plain: Any = OmegaConf.to_container(config, resolve=resolve)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(_first_line(error)) from error
+        except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, AttributeError, TypeError) as error:
+            raise InputError(f"the configuration cannot be composed: {_first_line(error)}") from error
     return plain
 
 

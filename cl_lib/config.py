@@ -103,7 +103,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         values = [_typed(v, inner, f"{where}[{i}]") for i, v in enumerate(value)]
         return tuple(values) if origin is tuple else values
     else:
-        fits = not isinstance(value, (str, int, float, bool)) or not inspect.isclass(hint) or isinstance(value, hint)
+        try:
+            fits = isinstance(value, hint)
+        except TypeError:  # a hint that cannot be asked, such as a Protocol
+            fits = True
     if not fits:
         raise InputError(f"{where}={value!r}: must be {_words(hint)}")
     return value

@@ -21,6 +21,8 @@ from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner, Spec
 
+MOST = 10_000
+"""Seeds of one run, at most."""
 LearnerFactory = Callable[[int], Learner]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -217,12 +219,18 @@ def _positive(name: str, value: Any) -> None:
 def _seeds(seeds: Any) -> None:
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         _positive("seeds", seeds)
+        if seeds > MOST:
+            raise InputError(
+                f"seeds={seeds}: at most {MOST:,} at once; a count of seeds, or a list such as seeds=[{seeds}]"
+            )
         return
     if isinstance(seeds, (str, bytes, bool)) or not isinstance(seeds, Sequence) or not seeds:
         raise InputError(f"seeds={seeds!r}: must be a count, 1 or more, or a list of seeds")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InputError(f"seeds: {seed!r} is no seed; seeds are whole numbers, 0 or more")
+        if seed >= 2**63:
+            raise InputError(f"seeds: {seed} is too large; seeds are below 2**63")
     twice = sorted({s for s in seeds if list(seeds).count(s) > 1})
     if twice:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -121,8 +122,11 @@ class Record:
         check_record(data, str(path))
         arrays = {}
         if (path.parent / ARRAYS).exists():
-            with np.load(path.parent / ARRAYS, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in file.files}
+            try:
+                with np.load(path.parent / ARRAYS, allow_pickle=False) as file:
+                    arrays = {k: file[k] for k in file.files}
+            except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+                raise InputError(f"{path.parent / ARRAYS}: not readable ({error})") from error
         data["metrics"] = {k: Metric(**v) for k, v in data["metrics"].items()}
         return cls(**data, arrays=arrays, directory=str(path.parent))
 
@@ -141,7 +145,7 @@ def check_record(data: Any, where: str = RECORD) -> None:
     """Raise `InputError` where ``data`` does not follow the schema, naming the place.
 
     Understands the part of JSON Schema that ``record.schema.json`` uses: type, const, required, properties,
-    additionalProperties, items.
+    additionalProperties, items, minItems.
     """
     if isinstance(data, Mapping) and data.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema is {data.get('schema')!r}, this version reads {SCHEMA!r}")
@@ -181,6 +185,8 @@ def _check(data: Any, rule: Mapping[str, Any], where: str) -> None:
                 raise InputError(f"{where}: unknown key {name}")
             if isinstance(inner, Mapping):
                 _check(value, inner, f"{where}: {name}")
+    if isinstance(data, list) and len(data) < rule.get("minItems", 0):
+        raise InputError(f"{where}: is empty")
     if isinstance(data, list) and "items" in rule:
         for i, value in enumerate(data):
             _check(value, rule["items"], f"{where}[{i}]")
@@ -194,7 +200,11 @@ def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     InputError
         When the directory holds another run: nothing is ever overwritten.
     """
-    if directory.exists() and not directory.is_dir():
+    try:
+        there = directory.exists()
+    except OSError as error:
+        raise InputError(f"out={directory}: cannot be a directory ({error.strerror})") from error
+    if there and not directory.is_dir():
         raise InputError(f"out={directory}: is a file; name a directory")
     if (directory / RECORD).exists():
         if not resume:

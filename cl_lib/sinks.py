@@ -105,6 +105,8 @@ def make_sink(options: Mapping[str, Any], directory: Path, name: str, config: Ma
         case "none":
             return []
         case "csv":
+            if not isinstance(options.get("file"), str) or not Path(options["file"]).name:
+                raise InputError(f"logger.file={options.get('file')!r}: must be the name of a file")
             return [csv_sink(directory / str(options["file"]))]
         case "wandb":
             own = {k: options[k] for k in ("project", "entity", "mode")}

@@ -101,7 +101,13 @@ def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Se
                     if callable(reset):
                         reset()
             else:
-                module = model(shape, classes)
+                try:
+                    module = model(shape, classes)
+                except (RuntimeError, MemoryError, TypeError) as error:
+                    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                    raise InputError(
+                        f"model: cannot be built for shape {shape} and {classes} classes: {reason}"
+                    ) from error
         modules.append(module)
     _check(modules[0], shape, classes)
     return modules

@@ -132,7 +132,7 @@ class Plan:
         """Steps of one experience."""
         return sum(
             (phase.epochs or self.epochs[experience])
-            * -(-len(self._items(0, experience, phase)[0]) // (phase.batch_size or self.batch_size))
+            * -(-len(self._items(0, experience, phase)[0]) // self._size(experience, phase))
             for phase in self.phases[experience]
         )
 
@@ -165,7 +165,7 @@ class Plan:
         sources = [phase.source for phase in self.phases[number]]
         first = sources.index("experience") if "experience" in sources else -1
         for p, phase in enumerate(self.phases[number]):
-            size = phase.batch_size or self.batch_size
+            size = self._size(number, phase)
             rngs = [Generators(self, r, number, p) for r in range(len(self.seeds))]
             items = [self._items(r, number, phase) for r in range(len(self.seeds))]
             for epoch in range(phase.epochs or self.epochs[number]):
@@ -179,6 +179,10 @@ class Plan:
     def rng(self, replica: int, *purpose: int) -> np.random.Generator:
         """The generator of one purpose (experience, phase, what for, which) of a replica."""
         return np.random.default_rng([self.seeds[replica], *purpose])
+
+    def _size(self, number: int, phase: Stretch) -> int:
+        """Samples in a batch: no more than there are."""
+        return min(phase.batch_size or self.batch_size, len(self._items(0, number, phase)[0]))
 
     def _items(self, replica: int, number: int, phase: Stretch) -> tuple[Ints, Ints]:
         stream = self.streams[replica]

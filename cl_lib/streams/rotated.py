@@ -64,6 +64,8 @@ def rotated(
     if angles is not None and len(angles) != experiences:
         raise InputError(f"stream.angles: {len(angles)} given for {experiences} experiences; give one for each")
     check_split(experiences, valid)
+    if angles is not None and not all(isinstance(a, (int, float)) and math.isfinite(a) for a in angles):
+        raise InputError(f"stream.angles={list(angles)}: must be finite numbers, degrees")
     names, targets, table = spread_classes(data, experiences, scenario)
     given = None if angles is None else tuple(float(a) for a in angles)
     columns = tuple(f"rotation {e + 1}" + (f" ({given[e]:g}°)" if given else "") for e in range(experiences))

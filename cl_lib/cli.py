@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,27 +41,28 @@ def report() -> None:
 
 
 def _guarded(program: str, main: Any, argv: list[str]) -> int:
-    from cl_lib.session import Interrupted
-
     try:
         return int(main(argv))
     except (InputError, _Carrier) as error:
         print(f"{program}: {error}", file=sys.stderr)
-    except Interrupted as stop:
-        done = f"{program}: {stop}"
-        if stop.out is not None:
-            again = " ".join(a for a in argv if not a.startswith(("resume=", "out=")))
-            base = next((a for a in argv if a.startswith("out=")), f"out={stop.out}")
-            done += f"; what is done lies in {stop.out}. Go on with: {program} {again} {base} resume=true".replace(
-                "  ", " "
-            )
-        print(done, file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"{program}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{program}: {_how_to_go_on(program, argv, stop)}", file=sys.stderr)
     except BrokenPipeError:  # whoever read the output has gone (cl-bench | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 2
+
+
+def _how_to_go_on(program: str, argv: Sequence[str], stop: KeyboardInterrupt) -> str:
+    """After Ctrl-C: where what is done lies, and the command that goes on, ready to be pasted."""
+    out: Path | None = getattr(stop, "out", None)
+    if out is None or not (out / "checkpoint.npz").exists():
+        return str(stop) or "stopped"
+    several = "-m" in argv or "--multirun" in argv
+    base = _value(argv, "out") or str(out.parent if several else out)
+    kept = [a for a in argv if _split(a)[0] not in ("resume", "out")]
+    again = shlex.join([program, *kept, f"out={base}", "resume=true"])
+    return f"{stop}; what is done lies in {out}. Go on with: {again}"
 
 
 # ---------------------------------------------------------------------- cl-bench
@@ -85,6 +87,10 @@ def _bench(argv: list[str]) -> int:
         keys = {key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1}
         swept = [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
         argv.append(f"swept=[{','.join(swept)}]")
+        places = [_directory("", job, swept).name for job in jobs]
+        twice = sorted({name for name in places if places.count(name) > 1})
+        if twice:
+            raise InputError(f"{twice[0]}: the sweep holds this run twice")
         if "out" in swept:
             raise InputError("out: one directory for the whole sweep; each of its runs gets a folder there")
         try:
@@ -194,6 +200,11 @@ def make_job(config: Mapping[str, Any]) -> Job:
     missing = sorted(REQUIRED - set(config))
     if missing:
         raise InputError(f"{missing[0]}: is missing from the configuration; every option has a default, leave it there")
+    unknown = sorted(set(config) - REQUIRED)
+    if unknown:
+        raise InputError(f"{unknown[0]}: unknown option{nearest(unknown[0], REQUIRED, more=False)}")
+    if not isinstance(config["grid"], Mapping):
+        raise InputError(f"grid={config['grid']!r}: name what varies, as in grid.optim.lr=[0.03,0.1]")
     if not isinstance(config["engine"], Mapping) or not {"lift", "compile", "threads"} <= set(config["engine"]):
         raise InputError(
             f"engine={config['engine']!r}: must hold lift, compile and threads; set engine.lift=… and the like"

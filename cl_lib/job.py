@@ -16,6 +16,7 @@ from cl_lib.datasets import check_dataset
 from cl_lib.engine.net import ModelFactory, build
 from cl_lib.engine.optim import SGD, Optimiser
 from cl_lib.errors import InputError
+from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
@@ -165,6 +166,10 @@ class Job:
         self._check_device()
         check_dataset(self.stream.data)
         self.optim.check()
+        if isinstance(self.strategy, type) and issubclass(self.strategy, Strategy):
+            raise InputError(
+                f"strategy: {self.strategy.__name__} is a class; give an object, {self.strategy.__name__}()"
+            )
         if isinstance(self.strategy, Strategy):
             self._check_strategy(self.strategy)
         elif not callable(self.strategy) and not isinstance(self.strategy, Learner):
@@ -187,7 +192,14 @@ class Job:
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy.memory is not None:
+            if not isinstance(strategy.memory, Memory):
+                raise InputError(f"strategy.memory={strategy.memory!r}: must be a cl_lib.Memory")
             strategy.memory.check(classes=self.spec().classes)
+            if not strategy.memory.planned and not strategy.fills_memory:
+                raise InputError(
+                    f"strategy.memory.admission='strategy': {type(strategy).__name__} does not fill its memory itself; "
+                    "choose reservoir, class_balanced or ring"
+                )
         strategy.check(self.spec())
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]

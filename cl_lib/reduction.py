@@ -123,6 +123,10 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
     if matrix.shape[2] == 1:
         for name in ("forgetting", "bwt", "fwt"):
             reasons[name] = "needs more than one experience"
+    elif matrix.shape[1] == 2 and session.job.stream.length > 1:
+        values["learning_accuracy"] = np.full(count, np.nan)
+        for name in ("forgetting", "bwt", "fwt", "learning_accuracy"):
+            reasons.setdefault(name, "evaluated only after the last experience (eval_every)")
     elif (before == 0).all():
         for name in ("forgetting", "bwt"):
             reasons[name] = "all experiences were trained on at once"

@@ -105,8 +105,11 @@ def make_sink(options: Mapping[str, Any], directory: Path, name: str, config: Ma
         case "none":
             return []
         case "csv":
-            if not isinstance(options.get("file"), str) or not Path(options["file"]).name:
-                raise InputError(f"logger.file={options.get('file')!r}: must be the name of a file")
+            file = options.get("file")
+            if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != ".csv":
+                raise InputError(
+                    f"logger.file={file!r}: must be the name of a .csv file; it goes into the run's directory"
+                )
             return [csv_sink(directory / str(options["file"]))]
         case "wandb":
             own = {k: options[k] for k in ("project", "entity", "mode")}

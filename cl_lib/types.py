@@ -162,7 +162,8 @@ class Experienced:
 class Learner(Protocol):
     """All the harness knows of a learner; anyone may write one with an ordinary module and ``torch.optim``.
 
-    Two optional methods make its runs resumable: ``state_dict()`` and ``load_state_dict(tree)``, trees of tensors.
+    Two optional methods make its runs resumable: ``save_state()`` and ``load_state(tree)``, with nested
+    dicts of tensors that hold all of it, the optimiser's state included.
     """
 
     def observe(self, batch: Batch) -> None:

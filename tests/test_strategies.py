@@ -506,3 +506,58 @@ def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
 def test_bad_hyper_parameters_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message.replace("(", r"\(")):
         Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- found by trying to break it
+def test_icarl_learns_and_shares_its_exemplars_where_classes_come_back():
+    stream = cl_lib.streams.permuted(cl_lib.datasets.digits(), 3)
+    record = cl_lib.run(stream, ICaRL(cl_lib.Memory(300, 32, "strategy")), seeds=2, epochs=3)
+    assert record.metrics["learning_accuracy"].mean > 0.8
+    session = Session(
+        job(ICaRL(cl_lib.Memory(30, 8, "strategy")), stream=cl_lib.streams.permuted(toy_data(), 3), epochs=1)
+    )
+    for _ in session:
+        pass
+    memory = session.learner.state.memory
+    count = int(memory["count"][0])
+    assert count == 28  # seven of each of four classes
+    assert np.bincount(memory["task"][0, :count]).min() >= 8
+
+
+@pytest.mark.parametrize("size", [2, 4, 5, 8])
+@pytest.mark.parametrize("name", ["er", "derpp", "agem", "lwf", "ewc", "icarl", "slda"])
+def test_replicas_are_bit_for_bit_the_same_for_any_number_of_them(name, size):
+    optim = cl_lib.SGD(lr=0.05, clip_norm=0.5) if size % 4 else cl_lib.Adam(clip_norm=0.5)
+    options = {"optim": optim, "epochs": 2}
+    stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), 2)
+    both = [cl_lib.run(stream, EVERY[name], seeds=s, lift="always", **options) for s in (size, [size - 1])]
+    for key, values in both[0].arrays.items():
+        if key.startswith(("matrix.", "pooled.", "loss", "class.")):
+            assert values[-1].tobytes() == both[1].arrays[key][0].tobytes(), key
+
+
+def test_a_model_that_changes_its_input_is_refused():
+    class Changing(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.add_(1))
+
+    with pytest.raises(cl_lib.InputError, match="changes its input in place"):
+        cl_lib.run(cl_lib.streams.split(toy_data(), 2), Finetune(), model=Changing(6, 4))
+
+
+def test_a_learner_whose_state_cannot_be_saved_is_refused_before_work_starts():
+    class Lists:
+        def observe(self, batch):
+            raise AssertionError("work has started")
+
+        end_experience = predict = observe
+
+        def save_state(self):
+            return {"optimiser": [1, 2]}
+
+        load_state = save_state
+
+    with pytest.raises(
+        cl_lib.InputError, match=r"\['optimiser'\] is a list; its state must be nested dicts of tensors"
+    ):
+        cl_lib.run(cl_lib.streams.split(toy_data(), 2), lambda seed: Lists())

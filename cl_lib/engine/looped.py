@@ -37,6 +37,7 @@ class Looped:
         self.found = np.full(len(learners), -1)
         self.parameters = self.memory_bytes = None
         self.width = plan.classes
+        _check_tree(self.tree)
 
     def _gather(self, r: int, index: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         own = {k: v[r] for k, v in self.table.items()}
@@ -101,18 +102,27 @@ class Looped:
     @property
     def tree(self) -> dict[str, Any]:
         """All that must be saved, where every learner can say it."""
-        if not all(hasattr(learner, "state_dict") and hasattr(learner, "load_state_dict") for learner in self.learners):
+        if not all(hasattr(learner, "save_state") and hasattr(learner, "load_state") for learner in self.learners):
             return {}
         found = torch.from_numpy(self.found)
-        return {"found": found, **{str(r): x.state_dict() for r, x in enumerate(self.learners)}}  # type: ignore[attr-defined]
+        return {"found": found, **{str(r): x.save_state() for r, x in enumerate(self.learners)}}  # type: ignore[attr-defined]
 
     def restore(self, tree: dict[str, Any]) -> None:
         """Go on from a saved tree."""
         own = self.tree
         if not own:
-            raise InputError("resume: this learner has no state_dict and load_state_dict; it can only start anew")
+            raise InputError("resume: this learner has no save_state and load_state; it can only start anew")
         self.found = tree["found"].numpy()
         for r, learner in enumerate(self.learners):
             mine = own[str(r)]
             checkpoint.restore(mine, tree[str(r)])
-            learner.load_state_dict(mine)  # type: ignore[attr-defined]
+            learner.load_state(mine)  # type: ignore[attr-defined]
+
+
+def _check_tree(tree: Any, where: str = "save_state") -> None:
+    """Raise before work starts for a state that no checkpoint could hold."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            _check_tree(value, f"{where}[{key!r}]")
+    elif not isinstance(tree, Tensor):
+        raise InputError(f"learner: {where} is a {type(tree).__name__}; its state must be nested dicts of tensors")

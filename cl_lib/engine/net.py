@@ -121,12 +121,15 @@ def _check(module: nn.Module, shape: Shape, classes: int) -> None:
     first = next(module.parameters())
     with torch.no_grad():
         try:
-            answer = copy.deepcopy(module).eval()(torch.zeros(2, *shape, dtype=first.dtype, device=first.device))
-        except (RuntimeError, ValueError, IndexError) as error:
+            x = torch.full((2, *shape), 0.5, dtype=first.dtype, device=first.device)
+            answer = copy.deepcopy(module).eval()(x)
+        except Exception as error:  # whatever a user's module raises
             raise InputError(
                 f"model: {type(module).__name__} does not take inputs of shape (N, {', '.join(map(str, shape))}): "
-                f"{str(error).splitlines()[0]}"
+                f"{(str(error).splitlines() or [type(error).__name__])[0]}"
             ) from error
+    if not bool((x == 0.5).all()):
+        raise InputError(f"model: {type(module).__name__} changes its input in place; let it work on a copy")
     if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise InputError(

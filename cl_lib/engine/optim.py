@@ -107,7 +107,10 @@ def _clip(grads: Tensors, hyper: Tensors) -> Tensors:
         return grads
     limit = hyper["clip_norm"]
     squares = [g.square().reshape(*limit.shape, -1).sum(-1) for g in grads.values()]
-    norm = torch.stack(squares).sum(0).sqrt()
+    total = squares[0]
+    for square in squares[1:]:  # one after the other: a sum over a stack would depend on the number of replicas
+        total = total + square
+    norm = total.sqrt()
     scale = (limit / (norm + 1e-6)).clamp_max(1.0)
     return {k: g * _as(scale, g) for k, g in grads.items()}
 
@@ -193,16 +196,18 @@ class Adam:
         _check(self, {"lr": infinite, "beta1": unit, "beta2": unit, "eps": infinite, "weight_decay": infinite})
 
     def init(self, params: Tensors, hyper: Tensors) -> dict[str, Any]:
-        """Optimiser state: step count and moments."""
+        """Optimiser state: the powers of the two betas, and the moments."""
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}
-        first = torch.zeros_like(hyper["lr"])
-        return {"step": first, "mean": zeros, "square": {k: z.clone() for k, z in zeros.items()}}
+        ones = torch.ones_like(hyper["lr"])
+        powers = {"power1": ones, "power2": ones.clone()}
+        return powers | {"mean": zeros, "square": {k: z.clone() for k, z in zeros.items()}}
 
     def update_(self, params: Tensors, grads: Tensors, state: dict[str, Any], hyper: Tensors, lr: Tensor) -> None:
         """One step in place."""
-        step = state["step"].add_(1)
         beta1, beta2 = hyper["beta1"], hyper["beta2"]
-        rate, root = lr / (1 - beta1**step), (1 - beta2**step).sqrt()
+        # products, not pow: its last bit depends on how many replicas there are
+        power1, power2 = state["power1"].mul_(beta1), state["power2"].mul_(beta2)
+        rate, root = lr / (1 - power1), (1 - power2).sqrt()
         for k, g in _clip(grads, hyper).items():
             p, mean, square = params[k], state["mean"][k], state["square"][k]
             if "weight_decay" in hyper:

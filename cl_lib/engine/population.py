@@ -80,6 +80,9 @@ class Population:
         elif is_convolutional(self.module) and device.type == "cpu":
             # a lifted convolution is a grouped one, whose sums depend on the number of groups, and no faster
             self.parts = [slice(r, r + 1) for r in each]
+        # outside the step calls are few and large: on a CPU each replica on its own, so that no sum can depend on how
+        # many there are
+        self.alone = [slice(r, r + 1) for r in each] if lifted and device.type == "cpu" else self.parts
         self.shared = upload(data, data.train, dtype, device)
         self.table = tables(realisations, dtype, device)
         if train_classes != "all":
@@ -146,7 +149,7 @@ class Population:
     def _each(self, one: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
         run = torch.func.vmap(one) if self.lifted else one
-        own = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.parts]
+        own = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.alone]
         join = torch.cat if self.lifted else torch.stack
         return own[0] if len(own) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *own)
 
@@ -323,4 +326,4 @@ class Population:
         if batched or not self.lifted:
             return self._each(one, *trees, x if batched else x.expand(self.replicas, *x.shape))
         run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, None))
-        return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.parts])
+        return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.alone])

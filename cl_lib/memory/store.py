@@ -54,6 +54,8 @@ class Memory:
                 raise InputError(f"strategy.memory.{name}={number!r}: must be a whole number")
         if self.capacity < 0:
             raise InputError(f"strategy.memory.capacity={self.capacity}: must be 0 or more")
+        if self.capacity > 10**8:
+            raise InputError(f"strategy.memory.capacity={self.capacity}: must be at most {10**8:,}")
         if self.admission == "ring" and 0 < self.capacity < classes:
             raise InputError(
                 f"strategy.memory.capacity={self.capacity}: a ring keeps as many samples of each class, so it needs at "

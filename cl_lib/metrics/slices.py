@@ -79,7 +79,7 @@ def worst(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Fl
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN where no slice is eligible, or an eligible one is NaN.
+        In [0, 1]. NaN where fewer than two slices are eligible, or an eligible one is NaN.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def gap(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Floa
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN where no slice is eligible, or an eligible one is NaN.
+        In [0, 1]. NaN where fewer than two slices are eligible, or an eligible one is NaN.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def gap(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Floa
     0.3
     """
     values, eligible = _eligible(accuracy, support, minimum)
-    best = np.where(eligible.any(-1), np.where(eligible, values, -np.inf).max(-1), np.nan)
+    best = np.where(eligible.sum(-1) > 1, np.where(eligible, values, -np.inf).max(-1), np.nan)
     return best - worst(accuracy, support, minimum)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,9 @@ class ICaRL(Strategy):
 
     Differences from the paper: exemplars are recalled a batch a step instead of trained on as a union (each step then
     sees both); the first experience has no distillation; features are normalised, means too, as in the paper. Which
-    unseen classes the cross-entropy covers is the stream's ``train_classes`` (``seen`` is the paper's).
+    unseen classes the cross-entropy covers is the stream's ``train_classes`` (``seen`` is the paper's). In streams
+    whose classes come back, which the paper does not have, new samples are trained on their labels, and a class's
+    exemplars are shared among its experiences.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class ICaRL(Strategy):
     True
     """
 
+    fills_memory: ClassVar[bool] = True
     memory: Memory = field(default_factory=lambda: Memory(batch=32, admission="strategy"))
 
     def check(self, spec: Spec) -> None:
@@ -78,41 +81,66 @@ class ICaRL(Strategy):
             "buffers": net.buffers,
             "old": torch.zeros(spec.classes, dtype=torch.bool, device=device),
             "rank": torch.zeros(spec.capacity, dtype=torch.long, device=device),
+            "times": torch.zeros(spec.classes, dtype=torch.long, device=device),
         }
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         both, extra = join(batch, recalled[0]), state.extra
         logits = net(state.params, both.x, both.task).logits
-        taught = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw.sigmoid()
+        taught = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw
         classes = torch.arange(logits.shape[-1], device=logits.device)
-        target = torch.where(extra["old"], taught, (both.y[:, None] == classes).to(logits.dtype))
+        own = both.y[:, None] == classes
+        # a new sample of a class that comes back is answered by its label, an exemplar as the teacher would
+        fresh = torch.arange(both.y.shape[0], device=own.device)[:, None] < batch.y.shape[0]
+        target = torch.where(extra["old"] & ~(own & fresh), _log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
         # a masked class has a target of 0 and a logit far below it: no loss, no gradient
-        errors = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        yes, no = _log_sigmoid(logits)
+        errors = -(target * yes + (1 - target) * no)
         return weighted_mean(errors.sum(-1), both.weight), {}
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
-        memory, capacity = state.memory, state.extra["rank"].shape[0]
+        memory, capacity, classes = state.memory, state.extra["rank"].shape[0], data.seen.shape[0]
         quota = capacity // data.seen_count
         parts = [data.read(p) for p in data.batches(CHUNK)]
         features = torch.cat([_features(net, state.params, part) for part in parts])
         labels = torch.cat([part.y for part in parts])
-        # the classes of this experience first, in their order
-        present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
+        # a class that comes back shares its quota among all its experiences
+        times = state.extra["times"]
+        past = torch.where(data.classes, quota * times // (times + 1), quota)
+        held = [
+            data.gather(memory["index"][i : i + CHUNK], memory["task"][i : i + CHUNK])[1]
+            for i in range(0, capacity, CHUNK)
+        ]
+        label = [torch.cat(held)[:capacity]]
         index, task, rank = [memory["index"][:-1]], [memory["task"][:-1]], [state.extra["rank"]]
         slots = torch.arange(capacity, device=features.device)
-        valid = [(slots < memory["count"]) & (state.extra["rank"] < quota)]
-        for label in present.unbind(0):
-            chosen, real = herd(features, labels == label, quota)
+        valid = [(slots < memory["count"]) & (rank[0] < past[label[0]])]
+        present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
+        places = torch.arange(quota, device=features.device)
+        for own in present.unbind(0):
+            chosen, real = herd(features, labels == own, quota)
             index.append(data.index[chosen])
             task.append(data.task[chosen])
-            rank.append(torch.arange(quota, device=chosen.device))
-            valid.append(real)
+            rank.append(places)
+            label.append(own.expand(quota))
+            valid.append(real & (places < quota - torch.where(times[own] > 0, past[own], 0)))
         keep = torch.cat(valid)
-        # whoever stays lies in front; together they fit, since every class holds at most its quota
-        order = torch.sort((~keep).long(), stable=True).indices[:capacity]
+        # sorted by class, within it by rank (old and new in turn); whoever goes lies behind
+        by_rank = torch.sort(torch.cat(rank), stable=True).indices
+        kind = torch.where(keep, torch.cat(label), classes)[by_rank]
+        by_class = torch.sort(kind, stable=True)
+        order = by_rank[by_class.indices][:capacity]
+        sizes = (by_class.values[:, None] == torch.arange(classes + 1, device=kind.device)).sum(0)
+        first = (sizes.cumsum(0) - sizes)[by_class.values][:capacity]
         new = {"index": torch.cat(index)[order], "task": torch.cat(task)[order]}
         memory = {k: torch.cat([v, memory[k][-1:]]) for k, v in new.items()} | {"count": keep.sum()}
-        extra = {"teacher": state.params, "buffers": net.buffers, "old": data.seen, "rank": torch.cat(rank)[order]}
+        extra = {
+            "teacher": state.params,
+            "buffers": net.buffers,
+            "old": data.seen,
+            "rank": slots - first,
+            "times": times + data.classes.long(),
+        }
         return state._replace(memory=memory, extra=extra)
 
     def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
@@ -133,6 +161,13 @@ class ICaRL(Strategy):
         nearest = torch.where(readout["known"], -distance, FAR)
         # without a single exemplar there is no mean to be near to: the untrained network answers itself
         return torch.where(readout["known"].any(), nearest, out.raw)
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log σ(x) and log σ(-x), by a softmax over two: an elementwise sigmoid rounds the last few elements of a tensor
+    in another way than the rest, so that a replica's last bits would depend on how many run beside it."""
+    yes, no = torch.log_softmax(torch.stack([x, torch.zeros_like(x)], -1), -1).unbind(-1)
+    return yes, no
 
 
 def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:

@@ -74,7 +74,7 @@ class LwF(Strategy):
             for logits in (taught, out.raw)
         )
         # before the first experience has ended no class is old: then both are uniform and the divergence is 0
-        divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
+        divergence = (torch.softmax(log_q, -1) * (log_q - log_p)).sum(-1)
         loss = cross_entropy(out.logits, batch.y, batch.weight)
         return loss + self.alpha * self.temperature**2 * weighted_mean(divergence, batch.weight), {}
 

@@ -95,6 +95,8 @@ class Strategy:
     """False: the engine loops over the replicas instead of running them as one."""
     traceable: ClassVar[bool] = True
     """False: the engine runs the step eagerly."""
+    fills_memory: ClassVar[bool] = False
+    """True: `consolidate` writes the memory itself, whose ``admission`` is then ``"strategy"``."""
     skips: ClassVar[dict[str, str]] = {}
     """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
 

@@ -19,10 +19,10 @@ from cl_lib.curvature import diagonal_fisher
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.resident import gather
 from cl_lib.job import Job
+from cl_lib.memory.herding import herd
 from cl_lib.session import Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
 from cl_lib.strategies.agem import sum_of
-from cl_lib.strategies.icarl import herd
 from cl_lib.types import Batch, Experienced, State
 
 SMALL = cl_lib.Memory(capacity=20, batch=8)
@@ -522,6 +522,14 @@ def test_icarl_learns_and_shares_its_exemplars_where_classes_come_back():
     count = int(memory["count"][0])
     assert count == 28  # seven of each of four classes
     assert np.bincount(memory["task"][0, :count]).min() >= 8
+
+
+def test_icarl_has_a_loss_of_ordinary_size_where_classes_are_masked():
+    record = cl_lib.run(
+        cl_lib.streams.split(toy_data(), 2, scenario="task"), ICaRL(cl_lib.Memory(20, 8, "strategy")), epochs=3
+    )
+    assert np.nanmax(record.arrays["loss"]) < 10
+    assert record.metrics["accuracy"].mean > 0.9
 
 
 @pytest.mark.parametrize("size", [2, 4, 5, 8])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_lib.errors import InputError
+from cl_lib.memory.herding import herd
 from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.strategy import Net, Strategy, weighted_mean
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
@@ -93,9 +94,8 @@ class ICaRL(Strategy):
         # a new sample of a class that comes back is answered by its label, an exemplar as the teacher would
         fresh = torch.arange(both.y.shape[0], device=own.device)[:, None] < batch.y.shape[0]
         target = torch.where(extra["old"] & ~(own & fresh), _log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
-        # a masked class has a target of 0 and a logit far below it: no loss, no gradient
         yes, no = _log_sigmoid(logits)
-        errors = -(target * yes + (1 - target) * no)
+        errors = torch.where(logits > FAR / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
         return weighted_mean(errors.sum(-1), both.weight), {}
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
@@ -172,41 +172,3 @@ def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:
     return normalize(net(params, batch.x, batch.task, train=False).features, dim=-1)
-
-
-def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of the chosen nearest to the mean of all.
-
-    Parameters
-    ----------
-    features : Tensor
-        ``(n, F)``.
-    member : Tensor
-        ``(n,)`` bool, the samples to choose from.
-    count : int
-
-    Returns
-    -------
-    chosen : Tensor
-        ``(count,)`` rows in the order chosen.
-    real : Tensor
-        ``(count,)`` bool, False once there were no members left.
-
-    Examples
-    --------
-    >>> herd(torch.tensor([[0.0], [1.0], [5.0], [2.0]]), torch.tensor([True, True, True, True]), 3)
-    (tensor([3, 1, 2]), tensor([True, True, True]))
-    """
-    weight = member.to(features.dtype)
-    mean = weight @ features / weight.sum().clamp_min(1)
-    length, total, free = features.square().sum(-1), torch.zeros_like(mean), member
-    rows, chosen, real = torch.arange(features.shape[0], device=features.device), [], []
-    for k in range(1, count + 1):
-        # |k mean - total - z|^2, without what is the same for all
-        gain = 2 * (features @ (k * mean - total)) - length
-        best = torch.where(free, gain, -torch.inf).argmax()
-        real.append(free.any())
-        total = total + features[best]
-        free = free & (rows != best)
-        chosen.append(best)
-    return torch.stack(chosen), torch.stack(real)

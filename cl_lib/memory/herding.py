@@ -1,0 +1,44 @@
+"""Which samples stand for a class: chosen by their features, so by a strategy and not by the plan."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of the chosen nearest to the mean of all.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``(n, F)``.
+    member : Tensor
+        ``(n,)`` bool, the samples to choose from.
+    count : int
+
+    Returns
+    -------
+    chosen : Tensor
+        ``(count,)`` rows in the order chosen.
+    real : Tensor
+        ``(count,)`` bool, False once there were no members left.
+
+    Examples
+    --------
+    >>> herd(torch.tensor([[0.0], [1.0], [5.0], [2.0]]), torch.tensor([True, True, True, True]), 3)
+    (tensor([3, 1, 2]), tensor([True, True, True]))
+    """
+    weight = member.to(features.dtype)
+    mean = weight @ features / weight.sum().clamp_min(1)
+    length, total, free = features.square().sum(-1), torch.zeros_like(mean), member
+    rows, chosen, real = torch.arange(features.shape[0], device=features.device), [], []
+    for k in range(1, count + 1):
+        # |k mean - total - z|^2, without what is the same for all
+        gain = 2 * (features @ (k * mean - total)) - length
+        best = torch.where(free, gain, -torch.inf).argmax()
+        real.append(free.any())
+        total = total + features[best]
+        free = free & (rows != best)
+        chosen.append(best)
+    return torch.stack(chosen), torch.stack(real)

@@ -7,19 +7,28 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_lib.errors import InputError, nearest
+from cl_lib.overrides import (
+    GROUPS,
+    compose_config,
+    directory_of,
+    expand,
+    first_line,
+    flat,
+    split_override,
+    value_of,
+    with_out,
+)
 
 if TYPE_CHECKING:
     from cl_lib.job import Job
     from cl_lib.record import Record
 
-GROUPS = ("stream", "strategy", "model", "optim", "logger")
 SMALL = 1_000_000
 """Parameters of a population below which a second thread costs more than it brings."""
 REQUIRED = {
@@ -59,8 +68,8 @@ def _how_to_go_on(program: str, argv: Sequence[str], stop: KeyboardInterrupt) ->
     if out is None or not (out / "checkpoint.npz").exists():
         return str(stop) or "stopped"
     several = "-m" in argv or "--multirun" in argv
-    base = _value(argv, "out") or str(out.parent if several else out)
-    kept = [a for a in argv if _split(a)[0] not in ("resume", "out")]
+    base = value_of(argv, "out") or str(out.parent if several else out)
+    kept = [a for a in argv if split_override(a)[0] not in ("resume", "out")]
     again = shlex.join([program, *kept, f"out={base}", "resume=true"])
     return f"{stop}; what is done lies in {out}. Go on with: {again}"
 
@@ -81,13 +90,13 @@ def _bench(argv: list[str]) -> int:
     if args.config_name or args.config_path:
         raise InputError("--config-name, --config-path: cl-bench has one configuration; add groups with --config-dir")
     if not asked:
-        overrides = _with_out(args.overrides, bool(args.multirun))
+        overrides = with_out(args.overrides, bool(args.multirun))
         argv = [a for a in argv if a not in args.overrides] + overrides
-        jobs = _expand(overrides, args.config_dir, bool(args.multirun))
-        keys = {key for job in jobs for key, _ in map(_split, job) if len({_value(j, key) for j in jobs}) > 1}
+        jobs = expand(overrides, args.config_dir, bool(args.multirun))
+        keys = {key for job in jobs for key, _ in map(split_override, job) if len({value_of(j, key) for j in jobs}) > 1}
         swept = [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
         argv.append(f"swept=[{','.join(swept)}]")
-        places = [_directory("", job, swept).name for job in jobs]
+        places = [directory_of("", job, swept).name for job in jobs]
         twice = sorted({name for name in places if places.count(name) > 1})
         if twice:
             raise InputError(f"{twice[0]}: the sweep holds this run twice")
@@ -95,13 +104,13 @@ def _bench(argv: list[str]) -> int:
             raise InputError("out: one directory for the whole sweep; each of its runs gets a folder there")
         try:
             for job in jobs:  # every job is built and checked before the first one starts
-                config = _compose([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
+                config = compose_config([*job, f"swept=[{','.join(swept)}]"], args.config_dir)
                 _claimable(make_job(config), config, bool(args.multirun), job)
             _check_baseline(jobs, args.config_dir, swept)
         except InputError:
             raise
         except Exception as error:  # no work has started: whatever a configuration's own objects raise is its mistake
-            raise InputError(f"cannot build the run: {type(error).__name__}: {_first_line(error)}") from error
+            raise InputError(f"cannot build the run: {type(error).__name__}: {first_line(error)}") from error
 
     application = hydra.main(config_path="pkg://cl_lib.conf", config_name="config", version_base="1.3")(_task)
     before, sys.argv = sys.argv, [sys.argv[0], *argv]
@@ -110,8 +119,8 @@ def _bench(argv: list[str]) -> int:
     finally:
         sys.argv = before
     if not asked and args.multirun:
-        config = _compose([o for o in jobs[0] if _split(o)[0] not in swept], args.config_dir)
-        directories = [_directory(config["out"], job, swept) for job in jobs]
+        config = compose_config([o for o in jobs[0] if split_override(o)[0] not in swept], args.config_dir)
+        directories = [directory_of(config["out"], job, swept) for job in jobs]
         _compare(directories, Path(config["out"]) / "report.html", config["baseline"])
     return 0
 
@@ -124,7 +133,9 @@ def _task(config: Any) -> None:
     hydra = HydraConfig.get()
     plain: Any = OmegaConf.to_container(config, resolve=True)
     several = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
-    directory = _directory(plain["out"], list(hydra.overrides.task), plain["swept"]) if several else Path(plain["out"])
+    directory = (
+        directory_of(plain["out"], list(hydra.overrides.task), plain["swept"]) if several else Path(plain["out"])
+    )
     # Hydra would print a traceback and exit with 1: errors leave it untouched, as what is no Exception
     with _unhandled():
         record = run_config(plain, directory, list(hydra.overrides.task), hydra.runtime.choices)
@@ -162,7 +173,7 @@ def run_config(
         torch.set_num_threads(threads)
     name = choices.get("strategy", job.name)
     own = {k: v for k, v in config.items() if k not in INTERNAL}
-    kept = [o for o in overrides if _split(o)[0] not in INTERNAL]
+    kept = [o for o in overrides if split_override(o)[0] not in INTERNAL]
     sinks = make_sink(config["logger"], directory, name, own) if not (directory / "record.json").exists() else []
     record = run(
         job.stream,
@@ -222,7 +233,7 @@ def make_job(config: Mapping[str, Any]) -> Job:
         raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
     options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
-    grid = _flat(config["grid"])
+    grid = flat(config["grid"])
     job = Job(**parts, **options, grid=grid, lift=config["engine"]["lift"], compile=config["engine"]["compile"])
     job.check()
     assert job.parameters
@@ -233,7 +244,7 @@ def _claimable(job: Job, config: Mapping[str, Any], several: bool, overrides: Se
     """Refuse a directory that holds another run before any job starts."""
     from cl_lib.record import CHECKPOINT, RECORD, claim
 
-    directory = _directory(config["out"], overrides, config["swept"]) if several else Path(config["out"])
+    directory = directory_of(config["out"], overrides, config["swept"]) if several else Path(config["out"])
     if several and not config["resume"] and any((Path(config["out"]) / n).exists() for n in (RECORD, CHECKPOINT)):
         raise InputError(f"out={config['out']}: already holds a run; choose another directory")
     if directory.exists():
@@ -242,147 +253,11 @@ def _claimable(job: Job, config: Mapping[str, Any], several: bool, overrides: Se
 
 def _check_baseline(jobs: Sequence[Sequence[str]], config_dir: str | None, swept: Sequence[str]) -> None:
     """The baseline must be one of the directories, or a strategy that runs once."""
-    baseline = _compose(jobs[0], config_dir)["baseline"]
-    directories = [_directory("", job, swept).name for job in jobs]
-    strategies = [_value(job, "strategy") or "er" for job in jobs]
+    baseline = compose_config(jobs[0], config_dir)["baseline"]
+    directories = [directory_of("", job, swept).name for job in jobs]
+    strategies = [value_of(job, "strategy") or "er" for job in jobs]
     if baseline is not None and baseline not in directories and strategies.count(baseline) != 1:
         raise InputError(f"baseline={baseline}: names none of the runs; there are {'; '.join(directories)}")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
-
-
-# ---------------------------------------------------------------------- overrides
-def _split(override: str) -> tuple[str, str]:
-    key, _, value = override.lstrip("+~").partition("=")
-    return key, value
-
-
-def _value(overrides: Sequence[str], key: str) -> str | None:
-    return next((v for k, v in map(_split, overrides) if k == key), None)
-
-
-def _with_out(overrides: list[str], several: bool) -> list[str]:
-    """A directory named by strategy and time where none is given, the same for all jobs."""
-    given = _value(overrides, "out")
-    if given not in (None, "", "null"):
-        return overrides
-    name = (
-        "sweep"
-        if several
-        else f"{_value(overrides, 'stream') or 'split_digits'}-{_value(overrides, 'strategy') or 'er'}"
-    )
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return [o for o in overrides if _split(o)[0] != "out"] + [f"out=runs/{name}-{stamp}"]
-
-
-def _directory(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Path:
-    """``out/er,optim.lr=0.1``: where one job of a sweep leaves its record."""
-    parts = []
-    for key in swept:
-        value = _value(overrides, key)
-        if value is not None:
-            parts.append(value if key in GROUPS else f"{key}={value}")
-    return Path(out) / re.sub(r"[^\w.,=+\-\[\]]+", "_", ",".join(parts) or "run")
-
-
-def _expand(overrides: list[str], config_dir: str | None, several: bool) -> list[list[str]]:
-    """The overrides of every job, their names checked."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise InputError(f"cannot read the options: {_first_line(error)}") from error
-    _check_names(overrides, config_dir)
-    if not several:
-        for own, text in zip(parsed, overrides, strict=True):
-            if own.is_sweep_override():
-                raise InputError(f"{text}: several values need -m (cl-bench -m {text} …)")
-        return [overrides]
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(job) for job in jobs]
-
-
-def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
-    """Unknown groups' choices and misspelt options, with the nearest names."""
-    choices: list[str] = []
-    available = _options(config_dir)
-    for override in overrides:
-        key, value = _split(override)
-        group = key.split("@")[0]
-        if group in available:
-            for one in value.split(","):
-                if one not in available[group]:
-                    kind = f"{key}={one}: there is no {group} of that name"
-                    raise InputError(kind + nearest(one, available[group]))
-            choices.append(f"{key}={value.split(',')[0]}")
-    known = set(_flat(_compose(choices, config_dir, resolve=False)))
-    known = {name for name in known if not name.rsplit(".", 1)[-1].startswith("_")}
-    prefixes = {name.rsplit(".", i)[0] for name in known for i in range(name.count(".") + 1)}
-    for override in overrides:
-        key, _ = _split(override)
-        if override.startswith(("+", "~")) or key.split("@")[0] in available or key.startswith("hydra"):
-            continue
-        if value in ("null", "") and any(name.startswith(f"{key}.") for name in known):
-            raise InputError(f"{override}: {key} is a group of options and cannot be empty")
-        if key not in prefixes:
-            raise InputError(f"{key}: unknown option{nearest(key, prefixes, more=False)} (cl-bench --help lists them)")
-
-
-@contextmanager
-def _hydra(config_dir: str | None) -> Iterator[list[str]]:
-    """Hydra's compose API over our configuration; yields the overrides that add the user's directory."""
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise InputError(f"--config-dir {config_dir}: there is no such directory")
-    GlobalHydra.instance().clear()
-    with initialize_config_module("cl_lib.conf", version_base="1.3"):
-        yield [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-
-
-def _options(config_dir: str | None) -> dict[str, list[str]]:
-    """Every group's choices, the user's included."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    out = {}
-    with _hydra(config_dir):
-        loader = GlobalHydra.instance().config_loader()
-        for group in (*GROUPS, "data"):
-            out[group] = loader.get_group_options(group)
-            own = Path(config_dir) / group if config_dir is not None else None
-            if own is not None and own.is_dir():
-                out[group] = sorted({*out[group], *(p.stem for p in own.glob("*.y*ml"))})
-    return out
-
-
-def _compose(overrides: Sequence[str], config_dir: str | None, resolve: bool = True) -> dict[str, Any]:
-    from hydra import compose
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    with _hydra(config_dir) as own:
-        try:
-            config = compose("config", [*overrides, *own])
-            plain: Any = OmegaConf.to_container(config, resolve=resolve)
-        except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, AttributeError, TypeError) as error:
-            raise InputError(f"the configuration cannot be composed: {_first_line(error)}") from error
-    return plain
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 # ---------------------------------------------------------------------- comparison

@@ -17,6 +17,7 @@ import torch
 import cl_lib
 from cl_lib import cli
 from cl_lib.datasets import write_idx
+from cl_lib.overrides import compose_config
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 QUICK = ["epochs=1", "seeds=2", "progress=false", "device=cpu"]
@@ -118,7 +119,7 @@ STRATEGIES = sorted(p.stem for p in (Path(cli.__file__).parent / "conf" / "strat
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_configuration_instantiates(strategy):
-    config = cli._compose([f"strategy={strategy}"], None)
+    config = compose_config([f"strategy={strategy}"], None)
     job = cli.make_job(config)
     assert isinstance(job.strategy, cl_lib.strategies.Strategy)
 
@@ -127,7 +128,7 @@ def test_every_strategy_configuration_instantiates(strategy):
 @pytest.mark.parametrize("optim", ["sgd", "adam", "adamw"])
 def test_every_model_and_optimiser_configuration_instantiates(model, optim):
     extra = ["stream.data.test=0.3"] if model != "slim_resnet18" else []
-    cli.make_job(cli._compose([f"model={model}", f"optim={optim}", *extra], None))
+    cli.make_job(compose_config([f"model={model}", f"optim={optim}", *extra], None))
 
 
 def test_configurations_of_ones_own(tmp_path):
@@ -284,7 +285,7 @@ def test_a_spoilt_idx_file_is_named(spoil, message, tmp_path, capsys):
         write_idx(folder / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (n, 28, 28), dtype=np.uint8))
         write_idx(folder / f"{part}-labels-idx1-ubyte", np.arange(n).astype(np.uint8) % 10)
     good = ["stream=split_mnist", f"stream.data.root={folder}", "stream.data.download=false"]
-    cli.make_job(cli._compose(good, None))
+    cli.make_job(compose_config(good, None))
     from cl_lib import config
 
     config._data.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cl_lib
-from cl_lib import cli
+from cl_lib import cli, overrides
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -107,9 +107,10 @@ def test_the_record_page_names_every_key():
 
 def test_the_command_line_page_names_every_option():
     page = (DOCS / "cli.md").read_text()
-    config = cli._compose([], None, resolve=False)
-    for name in cli._flat({k: v for k, v in config.items() if k not in (*cli.GROUPS, "grid", "swept", "hydra")}):
+    config = overrides.compose_config([], None, resolve=False)
+    left_out = (*overrides.GROUPS, "grid", "swept", "hydra")
+    for name in overrides.flat({k: v for k, v in config.items() if k not in left_out}):
         assert f"`{name}`" in page, name
     for group in ("strategy", "model", "optim", "logger"):
-        for choice in cli._options(None)[group]:
+        for choice in overrides._options(None)[group]:
             assert f"`{choice}`" in page, choice

@@ -172,7 +172,8 @@ class Session:
         modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
         # on a CPU grouped convolutions, which lifting makes, are slower than one replica after the other
         worth = len(members) > 1 and not (job.torch_device.type == "cpu" and is_convolutional(modules[0]))
-        lifted = job.strategy.liftable and (job.lift == "always" or (job.lift == "auto" and worth))
+        always = job.lift == "always"
+        lifted = job.strategy.liftable and (always or (job.lift == "auto" and worth))
         return Population(
             job.strategy,
             modules,
@@ -186,6 +187,7 @@ class Session:
             dtype=job.torch_dtype,
             device=job.torch_device,
             lifted=lifted,
+            together=not (always and job.torch_device.type == "cpu"),
             compiled=job.compile,
         )
 
@@ -262,7 +264,7 @@ class Session:
         arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
         arrays["diverged"] = diverged
         if isinstance(learner, Population):
-            arrays["loss"] = learner.status["loss"].double().cpu().numpy().copy()
+            arrays["loss"] = learner.loss
         row = Row(number, plan.step, group.members, arrays)
         group.rows.append(row)
         self.seconds["evaluation"] += self._now() - began

@@ -1,5 +1,6 @@
 """What a trace may see, and what a population must give: the numbers of replicas on their own and of plain loops."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ def inputs(
 
 
 def call(run: Any, fixed: dict[str, Tensor], varying: dict[str, Tensor]) -> Tensor:
-    run(list(fixed.values()), list(varying.values()))
+    run(*fixed.values(), *varying.values())
     return fixed["y"]
 
 
@@ -93,7 +94,7 @@ def test_keys_that_differ_only_by_case_are_not_mixed_up() -> None:
 
     fixed = {"W": torch.zeros(2), "w": torch.zeros(2)}
     varying = {"x": torch.tensor([1.0, 2.0]), "X": torch.tensor([3.0, 4.0])}
-    Program(step).prepare(fixed, varying)(list(fixed.values()), list(varying.values()))
+    Program(step).prepare(fixed, varying)(*fixed.values(), *varying.values())
     assert fixed["W"].tolist() == [1.0, 2.0]
     assert fixed["w"].tolist() == [-30.0, -40.0]
 
@@ -205,6 +206,19 @@ def test_each_structure_shape_and_type_has_a_program_of_its_own() -> None:
 
 
 # ---------------------------------------------------------------------- compiling
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler here")
+@pytest.mark.parametrize("lift", ["never", "auto"])
+def test_a_compiled_run_learns_what_the_traced_one_does(lift: Any) -> None:
+    options = {"model": SMALL, "seeds": 2, "lift": lift, "dtype": "float64", "batch_size": 13}
+    stream, strategy = split(DIGITS), ER(Memory(capacity=20, batch=6))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="engine.compile")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        compiled = leaves(trained(stream, strategy, compile=True, **options))
+    for key, value in leaves(trained(stream, strategy, **options)).items():
+        torch.testing.assert_close(compiled[key], value, rtol=1e-9, atol=1e-9)
+
+
 def test_without_a_compiler_the_traced_program_runs_after_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> Any:
         raise RuntimeError("no C++ compiler\nlong explanation")
@@ -301,7 +315,7 @@ def plain(stream: Any, model: Any, options: dict[str, Any], **own: Any) -> nn.Mo
     return learner.module
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 @pytest.mark.parametrize("model", [SMALL, ConvNet.factory(channels=(3,), hidden=8)])
 def test_padding_an_uneven_batch_changes_nothing(lift: Any, model: Any) -> None:
     stream, options = split(PICTURES, 2), {"batch_size": 5, "epochs": 3}
@@ -317,7 +331,7 @@ def normalised(shape: Any, classes: int) -> nn.Module:
     return nn.Sequential(body, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, classes))
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 def test_batch_statistics_are_those_of_the_real_samples(lift: Any) -> None:
     stream, options = split(PICTURES, 2), {"batch_size": 4, "epochs": 3}
     got = trained(stream, Finetune(), model=normalised, dtype="float64", lift=lift, **options)
@@ -330,7 +344,7 @@ def test_batch_statistics_are_those_of_the_real_samples(lift: Any) -> None:
 
 
 # ---------------------------------------------------------------------- whatever changes is an input
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 def test_the_learning_rate_is_followed(lift: Any) -> None:
     stream, options = split(PICTURES, 2), {"batch_size": 5, "epochs": 4}
     optim = SGD(0.2, schedule=Schedule("exponential", decay=0.8))
@@ -340,7 +354,7 @@ def test_the_learning_rate_is_followed(lift: Any) -> None:
         assert_close(got.state.params[name][0], p.detach())
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 @pytest.mark.parametrize("classes", ["seen", "experience"])
 def test_the_class_mask_is_followed(lift: Any, classes: Any) -> None:
     stream = split(PICTURES, 4, class_order=[2, 0, 3, 1], train_classes=classes)
@@ -379,7 +393,7 @@ class Teacher(Strategy):
         return state._replace(extra={**state.extra, "teacher": dict(state.params)})
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 def test_a_teacher_and_counters_are_followed(lift: Any) -> None:
     stream, options = split(PICTURES, 2), {"batch_size": 5, "epochs": 2, "seeds": 2, "model": SMALL, "dtype": "float64"}
     got = trained(stream, Teacher(), grid={"strategy.pull": [0.0, 2.0]}, lift=lift, **options)
@@ -411,7 +425,7 @@ class Keeper(Strategy):
         return (wrong * old.weight).sum() + 0 * net(state.params, batch.x, batch.task).logits.sum(), kept
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 @pytest.mark.parametrize("admission", ["reservoir", "class_balanced", "ring"])
 def test_what_is_kept_belongs_to_its_sample(lift: Any, admission: Any) -> None:
     strategy = Keeper(Memory(capacity=20 if admission == "ring" else 9, batch=4, admission=admission))
@@ -422,7 +436,7 @@ def test_what_is_kept_belongs_to_its_sample(lift: Any, admission: Any) -> None:
     for block in plan.experience(0):
         for s in range(len(block)):
             learner.observe(block, s)
-            assert (learner.status["loss"] == 0).all()
+            assert (learner.loss == 0).all()
             slots = block.batch["slot"][s]
             for own in slots:
                 assert len(own[own < 9].unique()) == (own < 9).sum()
@@ -531,14 +545,15 @@ NETWORKS = {
 def test_three_replicas_of_an_mlp_equal_three_lifted_runs_bit_for_bit(optim: Any) -> None:
     stream, strategy = split(DIGITS), ER(Memory(capacity=20, batch=6))
     options = {"model": SMALL, "optim": optim, "batch_size": 13}
+    options["lift"] = "always"
     together = trained(stream, strategy, seeds=[3, 0, 5], **options)
     for r, seed in enumerate((3, 0, 5)):
-        alone = trained(stream, strategy, seeds=[seed], lift="always", **options)
+        alone = trained(stream, strategy, seeds=[seed], **options)
         for key, value in leaves(alone).items():
             assert torch.equal(value[0], leaves(together)[key][r]), key
 
 
-@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("lift", ["never", "auto", "always"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_replica_among_three_equals_a_single_run(name: str, lift: str) -> None:
     """Convolutions of several replicas are grouped ones, that add up in another order: close, not bit for bit."""

@@ -98,7 +98,7 @@ def _check(optimiser: Any, ranges: dict[str, tuple[float, float]]) -> None:
 
 def _as(h: Tensor, like: Tensor) -> Tensor:
     """A per-replica number, shaped to multiply a stacked tensor (a 0-d one for a single replica)."""
-    return h.reshape(h.shape + (1,) * (like.ndim - h.ndim))
+    return h.reshape(h.shape + (1,) * (like.ndim - h.ndim)) if h.ndim else h
 
 
 def _clip(grads: Tensors, hyper: Tensors) -> Tensors:

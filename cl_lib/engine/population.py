@@ -16,12 +16,12 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
-from cl_lib.engine.net import FunctionalNet, has_batch_statistics, is_convolutional
+from cl_lib.engine.net import FunctionalNet, has_batch_statistics
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
-from cl_lib.memory.plan import Block, Plan
+from cl_lib.memory.plan import STEPS, Block, Plan
 from cl_lib.memory.store import Contents
 from cl_lib.strategies.strategy import Phase, Strategy, hyper_parameters
 from cl_lib.streams.stream import Classes, Realisation
@@ -47,7 +47,9 @@ class Population:
     hyper : dict
         ``{"strategy.lam": [R values], "optim.lr": ...}``: those that differ from the fields.
     train_classes : {"all", "seen", "experience"}
-    lifted, compiled : bool
+    lifted, together, compiled : bool
+        Whether the step is lifted; for all replicas at once, or for each on its own, so that no sum can depend on how
+        many there are; whether it is compiled.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Population:
         dtype: torch.dtype = torch.float32,
         device: torch.device,
         lifted: bool = True,
+        together: bool = True,
         compiled: bool = False,
     ) -> None:
         self.strategy, self.optimiser, self.plan, self.spec = strategy, optimiser, plan, spec
@@ -74,23 +77,19 @@ class Population:
         self.sized = has_batch_statistics(self.module)
         # what runs as one program: all replicas; or each on its own, lifted (a slice keeps the axis) or not (an index)
         each = range(self.replicas)
-        self.parts: list[slice | int] = [slice(0, self.replicas)]
-        if not lifted:
-            self.parts = list(each)
-        elif is_convolutional(self.module) and device.type == "cpu":
-            # a lifted convolution is a grouped one, whose sums depend on the number of groups, and no faster
-            self.parts = [slice(r, r + 1) for r in each]
-        # outside the step calls are few and large: on a CPU each replica on its own, so that no sum can depend on how
-        # many there are
-        self.alone = [slice(r, r + 1) for r in each] if lifted and device.type == "cpu" else self.parts
+        one_by_one: list[slice | int] = [slice(r, r + 1) for r in each] if lifted else list(each)
+        self.together = lifted and together
+        self.parts = [slice(0, self.replicas)] if self.together else one_by_one
+        # outside the step calls are few and large: on a CPU one after the other is faster
+        self.alone = one_by_one if device.type == "cpu" else self.parts
         self.shared = upload(data, data.train, dtype, device)
         self.table = tables(realisations, dtype, device)
         if train_classes != "all":
             mask = torch.stack([r.classes for r in realisations]).to(device)
             self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
         if strategy.keeps(spec):
-            beside = self.replicas // len(self.parts) if lifted else 1
-            self.table["row"] = torch.arange(self.replicas, device=device) % beside * (spec.capacity + 1)
+            beside = torch.arange(self.replicas, device=device)
+            self.table["row"] = (beside if self.together else torch.zeros_like(beside)) * (spec.capacity + 1)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -104,10 +103,10 @@ class Population:
         probe = None if lifted or not strategy.liftable else step.probe
         self._program = Program(step, strategy.traceable, compiled, probe)
         self._block: Block | None = None
+        self._from = self._until = 0
+        self._losses = torch.zeros(STEPS, self.replicas, dtype=dtype, device=device)
+        self._calls: list[list[tuple[Callable[..., Any], list[Tensor], tuple[Tensor, ...]]]] = []
         self._readout: Tensors = {}
-        self._fixed: list[list[Tensor]] = []
-        self._varying: list[list[tuple[Tensor, ...]]] = []
-        self._ready: list[list[Callable[..., None]]] = []
 
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
@@ -144,11 +143,22 @@ class Population:
             made = bound(self.strategy, hyper).init(net, state.params, self.spec)
             return pytree.tree_map(torch.clone, made)
 
-        return state._replace(extra=pytree.tree_map(torch.clone, self._each(extra, state, self.hyper["strategy"])))
+        state = self._placed(state)
+        made = self._each(extra, state, self.hyper["strategy"])
+        return state._replace(extra=self._placed(pytree.tree_map(torch.clone, made)))
+
+    def _placed(self, tree: Any) -> Any:
+        """Where each replica is lifted on its own: its tensors at addresses as even as a single run's.
+
+        The last bits of a matrix product may depend on the address of what is multiplied.
+        """
+        exact = self.lifted and not self.together
+        return pytree.tree_map(aligned, tree) if exact else tree
 
     def _each(self, one: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
         run = torch.func.vmap(one) if self.lifted else one
+        trees = self._placed(trees)
         own = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.alone]
         join = torch.cat if self.lifted else torch.stack
         return own[0] if len(own) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *own)
@@ -156,6 +166,7 @@ class Population:
     @property
     def tree(self) -> dict[str, Any]:
         """All that must be saved to go on from here."""
+        self._settle()
         return {"state": self.state._asdict(), "status": self.status}
 
     def restore(self, tree: dict[str, Any]) -> None:
@@ -165,12 +176,19 @@ class Population:
     @property
     def diverged(self) -> np.ndarray:
         """``(R,)`` step at which a replica was found non-finite, -1 for healthy ones."""
+        self._settle()
         finite = torch.ones(self.replicas, dtype=torch.bool, device=self.device)
         for p in self.state.params.values():
             finite &= torch.isfinite(p.reshape(self.replicas, -1)).all(1)
         found = self.status["diverged"]
         found.copy_(torch.where((found < 0) & ~finite, self.plan.step, found))
         return found.cpu().numpy().copy()
+
+    @property
+    def loss(self) -> np.ndarray:
+        """``(R,)`` loss of the last step, NaN before the first."""
+        self._settle()
+        return self.status["loss"].double().cpu().numpy().copy()
 
     @property
     def parameters(self) -> int:
@@ -199,56 +217,59 @@ class Population:
     def observe(self, block: Block, s: int) -> None:
         """Step ``s`` of a block."""
         if block is not self._block:
-            self._load(block)
-        for ready, fixed, varying in zip(self._ready, self._fixed, self._varying, strict=True):
-            ready[s](fixed, varying[s])
+            self._load(block, s)
+        for run, fixed, varying in self._calls[s]:
+            run(*fixed, *varying)
+        self._until = s + 1
 
-    def _load(self, block: Block) -> None:
-        """Upload a block and have its program ready."""
-        self._block = block
-        phase = cast(Phase, block.phase)
-        fixed = {
-            "state": self.state._asdict(),
-            "hyper": self.hyper,
-            "table": self.table,
-            "status": self.status,
-        }
-        shared = {"shared": self.shared}
-        start, total = (block.first_step, self.plan.total) if self.optimiser.schedule.span == "run" else block.within
-        factors = self.optimiser.schedule.factors(start, len(block), total)
-        moved = pytree.tree_map(
+    def _load(self, block: Block, start: int) -> None:
+        """Upload a block and have its programs ready."""
+        self._settle()
+        self._block, self._from, self._until = block, start, start
+        own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
+        sizes = {n: self._inputs(block, n) for n in (set(block.size) if self.sized else block.size[:1])}
+        self._calls = [[] for _ in block.size]
+        for part in self.parts:
+            fixed = {**pytree.tree_map(lambda t, p=part: t[p], own), "shared": self.shared}
+            leaves, programs, steps = pytree.tree_leaves(fixed), {}, {}
+            for n, inputs in sizes.items():
+                plan, spec = pytree.tree_flatten(pytree.tree_map(lambda t, p=part: t[:, p], inputs))
+                steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
+                first = pytree.tree_unflatten(list(steps[n][0]), spec)
+                programs[n] = self._program.prepare(fixed, first, cast(Phase, block.phase))
+            for s, calls in enumerate(self._calls):
+                n = block.size[s] if self.sized else block.size[0]
+                calls.append((programs[n], leaves, steps[n][s]))
+
+    def _inputs(self, block: Block, size: int) -> dict[str, Any]:
+        """A block's integers on the device, its batches cut to ``size``: batch statistics must see no padding."""
+        plan = pytree.tree_map(
             lambda t: t.to(self.device), {"batch": block.batch, "draws": block.draws, "noise": block.noise}
         )
-        clock = {
-            "factor": torch.tensor(factors, dtype=self.dtype, device=self.device),
-            "step": torch.arange(block.first_step, block.first_step + len(block), device=self.device),
+        batch = {k: v.narrow(2, 0, size) for k, v in plan["batch"].items()}
+        planned = [draw for draw in plan["draws"] if "index" in draw]
+        within, total = (block.first_step, self.plan.total) if self.optimiser.schedule.span == "run" else block.within
+        factors = self.optimiser.schedule.factors(within, len(block), total)
+        return {
+            "items": {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")},
+            "slot": batch["slot"],
+            "draws": tuple({k: draw[k] for k in ("slot", "uniform") if k in draw} for draw in plan["draws"]),
+            "noise": {k: v.narrow(2, 0, size) for k, v in plan["noise"].items()},
+            "lr": torch.tensor(factors, dtype=self.dtype, device=self.device)[:, None] * self.hyper["optim"]["lr"],
+            "loss": self._losses[: len(block)],
         }
-        self._fixed, self._varying, self._ready = [], [], []
-        for part in self.parts:
-            own = pytree.tree_map(lambda t, p=part: t[p], fixed)
-            plan = pytree.tree_map(lambda t, p=part: t[:, p], moved)
-            leaves, spec = pytree.tree_flatten({**plan, **clock})
-            steps = list(zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
-            if self.sized:
-                steps = [
-                    self._cut(pytree.tree_unflatten(list(f), spec), n) for f, n in zip(steps, block.size, strict=True)
-                ]
-            programs = {}
-            for n, leaves_of_step in zip(block.size, steps, strict=True):
-                key = n if self.sized else 0
-                if key not in programs:
-                    varying = pytree.tree_unflatten(list(leaves_of_step), spec)
-                    programs[key] = self._program.prepare({**own, **shared}, varying, phase)
-            self._fixed.append(pytree.tree_leaves({**own, **shared}))
-            self._varying.append(steps)
-            self._ready.append([programs[n if self.sized else 0] for n in block.size])
 
-    def _cut(self, plan: dict[str, Any], size: int) -> tuple[Tensor, ...]:
-        """Without padding: batch statistics must be those of the real samples."""
-        axis = 1 if self.lifted else 0
-        batch = {k: v.narrow(axis, 0, size) for k, v in plan["batch"].items()}
-        noise = {k: v.narrow(axis, 0, size) for k, v in plan["noise"].items()}
-        return tuple(pytree.tree_leaves({**plan, "batch": batch, "noise": noise}))
+    def _settle(self) -> None:
+        """Note which replicas' losses have become non-finite; once in a block, so that no step waits for it."""
+        if self._block is None or self._until == self._from:
+            return
+        losses = self._losses[self._from : self._until]
+        bad = ~torch.isfinite(losses)
+        first = bad.long().argmax(0) + self._block.first_step + self._from
+        found = self.status["diverged"]
+        found.copy_(torch.where(bad.any(0) & (found < 0), first, found))
+        self.status["loss"].copy_(losses[-1])
+        self._from = self._until
 
     def end_experience(self, number: int) -> None:
         """Let the strategy consolidate."""
@@ -322,8 +343,23 @@ class Population:
             net = FunctionalNet(self.module, state.buffers)
             return torch.log_softmax(bound(self.strategy, hyper).logits(net, state, readout, x, task), -1)
 
-        trees = (self.state, self.hyper["strategy"], self._readout, task)
+        trees = self._placed((self.state, self.hyper["strategy"], self._readout, task))
         if batched or not self.lifted:
             return self._each(one, *trees, x if batched else x.expand(self.replicas, *x.shape))
         run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, None))
         return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.alone])
+
+
+def aligned(stacked: Tensor) -> Tensor:
+    """The same values, each replica's at a multiple of 64 bytes.
+
+    Examples
+    --------
+    >>> aligned(torch.ones(3, 10)).stride()
+    (16, 1)
+    """
+    each, row = stacked[0].numel(), 64 // stacked.element_size()
+    if stacked.ndim < 2 or each * stacked.element_size() % 64 == 0:
+        return stacked
+    room = stacked.new_zeros(stacked.shape[0], -(-each // row) * row)
+    return room[:, :each].unflatten(1, stacked.shape[1:]).copy_(stacked)

@@ -37,15 +37,32 @@ def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torc
 
 def gather(shared: Tensors, table: Tensors, index: Tensor, task: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """One replica's normalised, transformed inputs ``(B, *shape)`` and labels ``(B,)``."""
-    x, y = shared["x"][index].to(dtype), shared["y"][index]
+    return prepare(shared, table, shared["x"][index], shared["y"][index], task, dtype)
+
+
+def rows(shared: Tensors, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs ``(..., *shape)`` and labels ``(...)`` as they are kept, for an index of any shape.
+
+    Whole rows at once: torch's general indexing of bytes takes fifteen times as long.
+    """
+    flat = index.reshape(-1)
+    x, y = shared["x"], shared["y"]
+    return x.index_select(0, flat).view(*index.shape, *x.shape[1:]), y.index_select(0, flat).view(index.shape)
+
+
+def prepare(
+    shared: Tensors, table: Tensors, x: Tensor, y: Tensor, task: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Rows as one replica's network sees them: transformed and normalised, in place if ``x`` has ``dtype``."""
+    x = x.to(dtype)
     # an image is transformed as it is, a black border stays black; features move with their own mean and deviation
     image = x.ndim == 4
     if "pixel" in table and image:
         x = _transform(table, x, task)
     if "mean" in shared:
-        x = x - shared["mean"]
+        x.sub_(shared["mean"])
     if "std" in shared:
-        x = x / shared["std"]
+        x.div_(shared["std"])
     if "pixel" in table and not image:
         x = _transform(table, x, task)
     if "targets" in table:

@@ -11,19 +11,23 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.optim import Optimiser
-from cl_lib.engine.resident import gather
+from cl_lib.engine.resident import prepare, rows
 from cl_lib.errors import InputError
 from cl_lib.strategies.strategy import Gradient, Phase, Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 
 class Step:
-    """``step(phase, fixed, plan)``: ``fixed`` holds state, hyper-parameters, tables and status, updated in place.
+    """``step(phase, fixed, plan)``: ``fixed`` holds state, hyper-parameters and tables; all results are in place.
+
+    ``plan`` holds ``items`` (index, task and weight of the batch's samples and of the recalled ones, one after the
+    other), the batch's ``slot`` and ``noise``, what is needed of the ``draws``, the learning rate ``lr``, and a place
+    for the ``loss``.
 
     Parameters
     ----------
@@ -53,31 +57,35 @@ class Step:
         """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
         shared = fixed.pop("shared")
         one = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
-        clock = {k: plan.pop(k) for k in ("factor", "step")}
-        self(phase, one, pytree.tree_map(lambda t: t[None], plan) | clock, lifted=True)
+        self(phase, one, pytree.tree_map(lambda t: t[None], plan), lifted=True)
 
     def __call__(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
         """One step in place: recall, update, then write what the batch answered *before* the update."""
         lifted = self.lifted if lifted is None else lifted
-        shared, state, hyper = fixed["shared"], State(**fixed["state"]), fixed["hyper"]
-        table, status = fixed["table"], fixed["status"]
+        shared, state, hyper, table = fixed["shared"], State(**fixed["state"]), fixed["hyper"], fixed["table"]
         follows = type(self.strategy).after_step is not Strategy.after_step
+        each: Any = torch.func.vmap if lifted else (lambda f: f)
 
-        def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors]:
+        items, draws = plan["items"], plan["draws"]
+        if self.strategy.fills_memory:  # which sample lies in a slot is known only now
+            draws = tuple(each(self._find)(state.memory, draw["uniform"]) for draw in draws)
+            items = {k: torch.cat((v, *(draw[k] for draw in draws)), -1) for k, v in items.items()}
+        # outside the lift: one call brings the rows of all replicas, new and recalled
+        x, y = rows(shared, items["index"])
+
+        def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors, Batch]:
             net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True)
-            batch = self._batch(shared, table, plan, phase.name)
-            recalled = tuple(self._recall(shared, table, state.memory, draw) for draw in plan["draws"])
-            gradient = bound(self.strategy, hyper).gradient(net, state, batch, recalled)
-            return gradient, net.buffers
+            own = plan["items"]
+            x, y = prepare(shared, table, own["x"], own["y"], own["task"], self.dtype)
+            batch, recalled = self._parts(x, y, plan, state.memory, phase)
+            return bound(self.strategy, hyper).gradient(net, state, batch, recalled), net.buffers, batch
 
-        def after(old: State, new: State, hyper: Tensors, table: Tensors, plan: Any, gradient: Gradient) -> Any:
+        def after(old: State, new: State, hyper: Tensors, table: Tensors, batch: Batch, gradient: Gradient) -> Any:
             net = FunctionalNet(self.module, new.buffers, table.get("mask"))
-            batch = self._batch(shared, table, plan, phase.name)
             return bound(self.strategy, hyper).after_step(net, old, new, batch, gradient)
 
-        each: Any = torch.func.vmap if lifted else (lambda f: f)
-        inputs = {k: plan[k] for k in ("batch", "draws", "noise")}
-        gradient, buffers = each(one)(state, hyper["strategy"], table, inputs)
+        inputs = {**plan, "items": {**items, "x": x, "y": y}, "draws": draws}
+        gradient, buffers, batch = each(one)(state, hyper["strategy"], table, inputs)
         old = state
         if follows:
             old = state._replace(params={k: p.clone() for k, p in state.params.items()})
@@ -85,39 +93,39 @@ class Step:
         if phase.trainable is not None:
             grads = {k: g for k, g in grads.items() if k.startswith(phase.trainable)} if phase.trainable else {}
         if grads:
-            lr = hyper["optim"]["lr"] * plan["factor"]
-            self.optimiser.update_(state.params, grads, state.optimiser, hyper["optim"], lr)
+            self.optimiser.update_(state.params, grads, state.optimiser, hyper["optim"], plan["lr"])
             for name, value in buffers.items():
                 state.buffers[name].copy_(value)
         if follows:
-            extra = each(after)(old, state, hyper["strategy"], table, inputs, gradient)
-            write(state.extra, extra)
+            write(state.extra, each(after)(old, state, hyper["strategy"], table, batch, gradient))
         for name, value in gradient.kept.items():
-            slot, rows = plan["batch"]["slot"], state.memory[name]
-            # one flat row index for all replicas: a plain index_copy, whatever the shape of what is kept
+            slot, kept = plan["slot"], state.memory[name]
+            # one flat row index for all replicas: a plain index_put, whatever the shape of what is kept
             if lifted:
                 slot = slot + table["row"][:, None]
-                rows, value = rows.flatten(0, 1), value.flatten(0, 1)
-            rows.index_put_((slot.reshape(-1),), value)
-        bad = ~torch.isfinite(gradient.loss) & (status["diverged"] < 0)
-        status["diverged"].copy_(torch.where(bad, plan["step"], status["diverged"]))
-        status["loss"].copy_(gradient.loss)
+                kept, value = kept.flatten(0, 1), value.flatten(0, 1)
+            kept.index_put_((slot.reshape(-1),), value)
+        plan["loss"].copy_(gradient.loss)
 
-    def _batch(self, shared: Tensors, table: Tensors, plan: dict[str, Any], phase: str) -> Batch:
-        own = plan["batch"]
-        x, y = gather(shared, table, own["index"], own["task"], self.dtype)
-        return Batch(x, y, own["weight"], own["task"], plan["noise"], phase)
+    def _parts(
+        self, x: Tensor, y: Tensor, plan: dict[str, Any], memory: Tensors, phase: Phase
+    ) -> tuple[Batch, tuple[Recalled, ...]]:
+        """The samples of one replica's step, cut into the batch and what was recalled in each draw."""
+        items, start = plan["items"], plan["slot"].shape[-1]
+        batch = Batch(x[:start], y[:start], items["weight"][:start], items["task"][:start], plan["noise"], phase.name)
+        recalled = []
+        for draw in plan["draws"]:
+            own, slot = slice(start, start + draw["slot"].shape[-1]), draw["slot"]
+            kept = {k: memory[k][slot] for k in self.strategy.keeps(self.spec)}
+            recalled.append(Recalled(x[own], y[own], items["weight"][own], items["task"][own], slot, kept))
+            start = own.stop
+        return batch, tuple(recalled)
 
-    def _recall(self, shared: Tensors, table: Tensors, memory: Tensors, draw: Tensors) -> Recalled:
-        keeps = self.strategy.keeps(self.spec)
-        if "uniform" in draw:  # the strategy fills the memory: which sample lies in a slot is known only now
-            slot = (draw["uniform"] * memory["count"]).long().clamp_max(self.spec.capacity)
-            index, task = memory["index"][slot], memory["task"][slot]
-            weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
-        else:
-            slot, index, task, weight = (draw[k] for k in ("slot", "index", "task", "weight"))
-        x, y = gather(shared, table, index, task, self.dtype)
-        return Recalled(x, y, weight, task, slot, {k: memory[k][slot] for k in keeps})
+    def _find(self, memory: Tensors, uniform: Tensor) -> Tensors:
+        """What uniform numbers recall from a memory that the strategy filled."""
+        slot = (uniform * memory["count"]).long().clamp_max(self.spec.capacity)
+        weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
+        return {"slot": slot, "index": memory["index"][slot], "task": memory["task"][slot], "weight": weight}
 
 
 def bound(strategy: Strategy, hyper: Tensors) -> Strategy:

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from cl_lib.engine.lower import lower
 from cl_lib.errors import InputError
 
 
@@ -46,16 +47,15 @@ class Program:
         self.step, self.traced, self.compiled, self.probe = step, traced, compiled, probe
         self._programs: dict[Any, Callable[..., Any]] = {}
 
-    def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[[list[Tensor], list[Tensor]], None]:
-        """The program for inputs like these, traced now if it is new; nothing is changed by preparing."""
+    def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[..., Any]:
+        """The program ``run(*leaves of fixed, *leaves of varying)``, traced now if it is new; nothing is changed."""
         flat, spec = pytree.tree_flatten((fixed, varying))
         key = (static, spec, tuple((t.shape, t.dtype, t.device) for t in flat))
         if key not in self._programs:
-            self._programs[key] = self._make(flat, spec, static)
-        run = self._programs[key]
-        return lambda fixed, varying: run(*fixed, *varying)
+            self._programs[key] = self._make(flat, spec, static, len(pytree.tree_leaves(fixed)))
+        return self._programs[key]
 
-    def _make(self, flat: list[Tensor], spec: Any, static: Any) -> Callable[..., Any]:
+    def _make(self, flat: list[Tensor], spec: Any, static: Any, fixed: int) -> Callable[..., Any]:
         def program(*leaves: Tensor) -> list[Tensor]:
             self.step(static, *pytree.tree_unflatten(list(leaves), spec))
             return []
@@ -71,9 +71,10 @@ class Program:
         except RuntimeError as error:
             raise _explained(error) from error
         check_graph(graph)
-        return self._compile(graph, flat) if self.compiled else graph
+        compiled = self._compile(graph, flat) if self.compiled else None
+        return lower(graph, fixed) if compiled is None else compiled
 
-    def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any]:
+    def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any] | None:
         try:
             run = torch.compile(graph, fullgraph=True, dynamic=False)
             run(*(t.clone() for t in flat))
@@ -84,7 +85,7 @@ class Program:
                 stacklevel=2,
             )
             self.compiled = False
-            return graph
+            return None
         return run
 
 

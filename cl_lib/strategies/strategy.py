@@ -185,7 +185,7 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     y, weight : Tensor
         ``(B,)``.
     """
-    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None])[:, 0]
+    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None]).squeeze(-1)
     return weighted_mean(nll, weight)
 
 

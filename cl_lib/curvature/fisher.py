@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -68,15 +68,20 @@ def diagonal_fisher(
     """
     if variant == "batched":
         parts = data.batches(batch, samples)
-        return _total([_batch_gradient(net, params, data.read(p)) for p in parts], len(parts))
-    squares = _by_layer if _structured(net, params, data) else _by_sample
+        return _mean((_batch_gradient(net, params, data.read(p)) for p in parts), len(parts))
+    shapes = _structure(net, params, data)
+    squares = _by_sample if shapes is None else partial(_by_layer, shapes)
     parts = data.batches(CHUNK, samples)
     count = sum(p.stop - p.start for p in parts)
-    return _total([squares(net, params, data.read(p), data.uniform[p], variant) for p in parts], count)
+    return _mean((squares(net, params, data.read(p), data.uniform[p], variant) for p in parts), count)
 
 
-def _total(parts: list[Tensors], count: int) -> Tensors:
-    return {k: torch.stack([p[k] for p in parts]).sum(0) / count for k in parts[0]}
+def _mean(parts: Iterable[Tensors], count: int) -> Tensors:
+    """One part after the other, so that no more than one is held beside the total."""
+    total: Tensors = {}
+    for part in parts:
+        total = {k: total[k] + v for k, v in part.items()} if total else part
+    return {k: v / count for k, v in total.items()}
 
 
 def _log_probs(net: Any, params: Tensors, batch: Batch) -> Tensor:
@@ -105,18 +110,20 @@ def _targets(log_probs: Tensor, y: Tensor, uniform: Tensor, variant: Variant) ->
 
 
 # ---------------------------------------------------------------------- by the structure of the layers
-def _structured(net: Any, params: Tensors, data: Experienced) -> bool:
-    """Whether every parameter belongs to a linear (2-d input) or convolutional layer that is used once."""
-    owned = {f"{name}.{own}" for name, layer in _layers(net.module) for own in ("weight", "bias")}
+def _structure(net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size] | None:
+    """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
+    layer that is used once."""
+    layers = _layers(net.module)
+    owned = {f"{name}.{own}" for name, _ in layers for own in ("weight", "bias")}
     if not set(params) <= owned:
-        return False
+        return None
     entered: dict[str, list[Tensor]] = {}
-    read = data.read(slice(0, 1))
-    _listen(net, params, read, {}, entered)
-    return all(
+    _, left = _listen(net, params, data.read(slice(0, 1)), {}, entered)
+    once = all(
         len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
-        for name, layer in _layers(net.module)
+        for name, layer in layers
     )
+    return {name: out.shape[1:] for name, out in left.items()} if once else None
 
 
 def _layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -152,10 +159,11 @@ def _listen(
             handle.remove()
 
 
-def _by_layer(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant: Variant) -> Tensors:
+def _by_layer(
+    shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant: Variant
+) -> Tensors:
     """Sums over a chunk of squared per-sample gradients, from the layers' inputs and back-propagated errors."""
-    _, left = _listen(net, params, batch, {}, {})
-    added = {name: torch.zeros_like(out) for name, out in left.items()}
+    added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
 
     def forward(added: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         entered: dict[str, list[Tensor]] = {}
@@ -164,16 +172,14 @@ def _by_layer(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant:
 
     pulled: Any = torch.func.vjp(forward, added, has_aux=True)
     log_probs, pull, entered = pulled
-    layers = dict(_layers(net.module))
-    columns = {name: _columns(layer, entered[name]) for name, layer in layers.items()}
+    columns = {name: _columns(layer, entered[name]) for name, layer in _layers(net.module)}
     total = {k: torch.zeros_like(p) for k, p in params.items()}
     for cotangent, weight in _targets(log_probs, batch.y, uniform, variant):
         (errors,) = pull(cotangent)
         for name, error in errors.items():
             if columns[name].ndim == 2:  # linear: the gradient is an outer product, so is its square
                 square = error.square() * weight[:, None]
-                weights = square.mT @ columns[name].square()
-                biases = square.sum(0)
+                weights, biases = square.mT @ columns[name], square.sum(0)
             else:  # convolution: a sample's gradient sums over positions before it is squared
                 flat = error.flatten(2)  # (n, out, L)
                 gradient = flat @ columns[name].mT  # (n, out, in * k * k)
@@ -187,9 +193,9 @@ def _by_layer(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant:
 
 
 def _columns(layer: nn.Module, x: Tensor) -> Tensor:
-    """What multiplies the weights: ``(n, in)`` for a linear layer, ``(n, in * k * k, L)`` for a convolution."""
+    """What multiplies the weights: ``(n, in)`` squared for a linear layer, ``(n, in * k * k, L)`` for a convolution."""
     if not isinstance(layer, nn.Conv2d):
-        return x
+        return x.square()
     assert not isinstance(layer.padding, str)
     return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 

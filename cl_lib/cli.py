@@ -35,6 +35,7 @@ REQUIRED = {
     *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
     *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
 }
+ENGINE = ("lift", "compile", "matmul")
 INTERNAL = ("swept", "resume", "progress", "out")
 """Options that do not decide the result and are left out of the record's config."""
 
@@ -190,6 +191,7 @@ def run_config(
         dtype=job.dtype,
         lift=job.lift,
         compile=job.compile,
+        matmul=job.matmul,
         out=directory,
         resume=config["resume"],
         progress=config["progress"],
@@ -216,9 +218,10 @@ def make_job(config: Mapping[str, Any]) -> Job:
         raise InputError(f"{unknown[0]}: unknown option{nearest(unknown[0], REQUIRED, more=False)}")
     if not isinstance(config["grid"], Mapping):
         raise InputError(f"grid={config['grid']!r}: name what varies, as in grid.optim.lr=[0.03,0.1]")
-    if not isinstance(config["engine"], Mapping) or not {"lift", "compile", "threads"} <= set(config["engine"]):
+    engine = config["engine"]
+    if not isinstance(engine, Mapping) or set(engine) != {*ENGINE, "threads"}:
         raise InputError(
-            f"engine={config['engine']!r}: must hold lift, compile and threads; set engine.lift=… and the like"
+            f"engine={engine!r}: must hold {', '.join(ENGINE)} and threads; set engine.{ENGINE[0]}=… and the like"
         )
     for name in ("out", "baseline"):
         if config[name] is not None and not isinstance(config[name], str):
@@ -226,15 +229,14 @@ def make_job(config: Mapping[str, Any]) -> Job:
     for name in ("resume", "progress"):
         if not isinstance(config[name], bool):
             raise InputError(f"{name}={config[name]!r}: must be true or false")
-    threads = config["engine"]["threads"]
+    threads = engine["threads"]
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"engine.threads={threads!r}: must be a whole number, 1 or more, or null")
     if threads is not None and threads > 4 * (os.cpu_count() or 1):
         raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
     options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
-    grid = flat(config["grid"])
-    job = Job(**parts, **options, grid=grid, lift=config["engine"]["lift"], compile=config["engine"]["compile"])
+    job = Job(**parts, **options, grid=flat(config["grid"]), **{k: engine[k] for k in ENGINE})
     job.check()
     assert job.parameters
     return job

@@ -64,6 +64,7 @@ def run(
     dtype: Literal["float32", "float64"] = "float32",
     lift: Literal["auto", "always", "never"] = "auto",
     compile: bool = False,
+    matmul: Literal["float32", "tf32", "bf16"] = "float32",
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -99,6 +100,10 @@ def run(
         Whether replicas run as one program; ``auto``: from two on, but for convolutional networks on a CPU.
     compile : bool, default False
         Compile the traced step (seconds of compilation, a faster step).
+    matmul : {"float32", "tf32", "bf16"}
+        How a training step multiplies matrices: in full, with inputs rounded to ten bits of mantissa (CUDA only), or
+        with the network's forward and backward pass in bfloat16. Parameters, losses, updates and evaluations stay
+        float32.
     out : path, optional
         Directory for the record; must not hold another run.
     resume : bool, default False
@@ -140,6 +145,7 @@ def run(
         "dtype": dtype,
         "lift": lift,
         "compile": compile,
+        "matmul": matmul,
         **({"model": model} if model is not None else {}),
         **({"optim": optim} if optim is not None else {}),
     }

@@ -54,6 +54,7 @@ class Job:
     dtype: Literal["float32", "float64"] = "float32"
     lift: Literal["auto", "always", "never"] = "auto"
     compile: bool = False
+    matmul: Literal["float32", "tf32", "bf16"] = "float32"
 
     # ------------------------------------------------------------------ what follows from the fields
     @property
@@ -132,6 +133,7 @@ class Job:
             "dtype": self.dtype,
             "lift": self.lift,
             "compile": self.compile,
+            "matmul": self.matmul,
         }
 
     # ------------------------------------------------------------------ before any work starts
@@ -158,6 +160,7 @@ class Job:
             ("eval_on", self.eval_on, ("test", "valid")),
             ("dtype", self.dtype, tuple(DTYPES)),
             ("engine.lift", self.lift, ("auto", "always", "never")),
+            ("engine.matmul", self.matmul, ("float32", "tf32", "bf16")),
         ):
             if chosen not in known:
                 raise InputError(f"{name}={chosen!r}: must be one of {', '.join(known)}")
@@ -189,6 +192,12 @@ class Job:
             raise InputError(f"device={self.device!r}: must be one of auto, cpu, cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
+        if self.matmul != "float32" and self.dtype != "float32":
+            raise InputError(f"engine.matmul={self.matmul}: is for dtype=float32, not {self.dtype}")
+        if self.matmul == "tf32" and self.torch_device.type != "cuda":
+            raise InputError("engine.matmul=tf32: only CUDA devices have it; use engine.matmul=float32")
+        if self.matmul == "bf16" and not isinstance(self.strategy, Strategy):
+            raise InputError("engine.matmul=bf16: a plain Learner computes as it was written; only a Strategy is cast")
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy.memory is not None:

@@ -245,13 +245,14 @@ def _cost(session: Session) -> dict[str, Any]:
     seconds, job = session.seconds, session.job
     steps = sum(group.steps * len(group.members) for group in session.groups) / len(session.replicas)
     cuda = job.torch_device.type == "cuda"
+    training = seconds["training"] + seconds["consolidation"]
     return {
-        "training_seconds": seconds["training"],
+        "training_seconds": training,
         "evaluation_seconds": seconds["evaluation"],
         "planning_seconds": seconds["planning"],
         "replicas": len(session.replicas),
         "steps": steps,
-        "samples_per_second": steps * job.batch_size * len(session.replicas) / max(seconds["training"], 1e-9),
+        "samples_per_second": steps * job.batch_size * len(session.replicas) / max(training, 1e-9),
         "parameters": session.groups[0].parameters,
         "memory_bytes": session.groups[0].memory_bytes,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,

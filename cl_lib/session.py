@@ -92,7 +92,7 @@ class Session:
         self.job, self.out, self.progress = job, out, progress
         self.replicas: list[Replica] = job.replicas
         self.groups = _groups(job, self.replicas)
-        self.seconds = {"training": 0.0, "evaluation": 0.0, "planning": 0.0}
+        self.seconds = {"training": 0.0, "consolidation": 0.0, "evaluation": 0.0, "planning": 0.0}
         self.stop = False
         self.learner: Population | Looped | None = None
         """The replicas being trained (of the last group, once the run is over)."""
@@ -189,6 +189,7 @@ class Session:
             lifted=lifted,
             together=not (always and job.torch_device.type == "cpu"),
             compiled=job.compile,
+            half=job.matmul == "bf16",
         )
 
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
@@ -203,7 +204,7 @@ class Session:
         done, last_saved = int(bar.n), time.perf_counter()
         for e in range(job.stream.length):
             row: Row | None = None
-            with self._guard():
+            with self._guard(), _tf32(job.matmul == "tf32"):
                 blocks = self._blocks(plan, e)
                 if e < start["experience"]:
                     for _ in blocks:
@@ -228,7 +229,7 @@ class Session:
                     self.seconds["training"] += self._now() - began
                 began = self._now()
                 learner.end_experience(e)
-                self.seconds["training"] += self._now() - began
+                self.seconds["consolidation"] += self._now() - began
                 if self._evaluates(e):
                     row = self._row(e + 1, group, plan, learner, evaluator)
                     self._show(bar, row)
@@ -327,12 +328,24 @@ class Session:
                 f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
             )
         self.start = {k: meta[k] for k in ("group", "experience", "step")}
-        self.seconds = meta["seconds"]
+        self.seconds |= meta["seconds"]
         for g, (own, heads, sizes) in enumerate(zip(self.groups, meta["rows"], meta["sizes"], strict=True)):
             own.parameters, own.memory_bytes = sizes
             for i, (experience, step) in enumerate(heads):
                 arrays = {name: tensor.numpy() for name, tensor in self.saved["rows"][f"{g}.{i}"].items()}
                 own.rows.append(Row(experience, step, own.members, arrays))
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA rounds the inputs of float32 products; torch alone would for convolutions, and not for matrices."""
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32, convolutions.allow_tf32
+    matrices.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:

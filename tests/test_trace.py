@@ -1,5 +1,6 @@
 """What a trace may see, and what a population must give: the numbers of replicas on their own and of plain loops."""
 
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from cl_lib.engine.trace import Program, TraceError
 from cl_lib.job import Job
 from cl_lib.models import MLP, ConvNet, SlimResNet18
 from cl_lib.session import Session
-from cl_lib.strategies import ER, Finetune, Phase, Strategy, cross_entropy
+from cl_lib.strategies import ER, DERpp, Finetune, Phase, Strategy, cross_entropy
 from cl_lib.streams import permuted, split
 from cl_lib.types import Batch, Experienced, Spec, State
 
@@ -203,6 +204,34 @@ def test_each_structure_shape_and_type_has_a_program_of_its_own() -> None:
     fixed, varying = inputs(False)
     made.prepare({**fixed, "more": torch.zeros(3)}, varying)
     assert len(made._programs) == 4
+
+
+# ---------------------------------------------------------------------- bfloat16
+@pytest.mark.parametrize("lift", ["never", "auto"])
+def test_bf16_multiplies_in_bfloat16_and_keeps_all_state_float32(lift: Any) -> None:
+    stream, strategy = split(DIGITS), DERpp(Memory(capacity=20, batch=6))
+    runs = {
+        kind: leaves(trained(stream, strategy, model=SMALL, seeds=2, lift=lift, matmul=kind))
+        for kind in ("float32", "bf16")
+    }
+    for key, value in runs["float32"].items():
+        half = runs["bf16"][key]
+        assert half.dtype == value.dtype, key
+        assert not torch.equal(half, value), f"{key} was not computed in another way"
+        torch.testing.assert_close(half, value, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"matmul": "fp8"}, "engine.matmul='fp8': must be one of float32, tf32, bf16"),
+        ({"matmul": "tf32", "device": "cpu"}, "engine.matmul=tf32: only CUDA"),
+        ({"matmul": "bf16", "dtype": "float64"}, "engine.matmul=bf16: is for dtype=float32"),
+    ],
+)
+def test_products_that_cannot_be_had_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(cl_lib.InputError, match=re.escape(message)):
+        Job(split(DIGITS), Finetune(), **options).check()
 
 
 # ---------------------------------------------------------------------- compiling

@@ -21,7 +21,7 @@ class Lap:
     planning : float
         Apart from training where a side plans ahead; 0 where it plans in the loop.
     consolidation : float
-        What a strategy does when an experience ends, apart from training where a side tells it apart.
+        What a strategy does when an experience ends.
     evaluation : float
     """
 

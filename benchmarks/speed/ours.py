@@ -48,7 +48,7 @@ class Population:
             self.row.step - step,
             spent["training"],
             spent["planning"],
-            spent.get("consolidation", 0.0),
+            spent["consolidation"],
             spent["evaluation"],
         )
 

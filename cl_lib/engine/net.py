@@ -32,10 +32,20 @@ class FunctionalNet:
         ``(T, C)`` bool, answerable classes by task.
     training : bool
         Default of ``train``.
+    half : bool
+        Whether matrix products are computed in bfloat16; what is answered has the dtype of ``x`` all the same.
     """
 
-    def __init__(self, module: nn.Module, buffers: Tensors, mask: Tensor | None = None, training: bool = False) -> None:
-        self.module, self.buffers, self.mask, self.training = module, buffers, mask, training
+    def __init__(
+        self,
+        module: nn.Module,
+        buffers: Tensors,
+        mask: Tensor | None = None,
+        training: bool = False,
+        half: bool = False,
+    ) -> None:
+        self.module, self.buffers, self.mask = module, buffers, mask
+        self.training, self.half = training, half
 
     def __call__(
         self, params: Tensors, x: Tensor, task: Tensor, *, train: bool | None = None, buffers: Tensors | None = None
@@ -48,13 +58,14 @@ class FunctionalNet:
         own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
         self.module.train(train)
         try:
-            raw = functional_call(self.module, {**params, **own}, (x,))
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
+                raw = functional_call(self.module, {**params, **own}, (x,)).to(x.dtype)
         finally:
             if handle is not None:
                 handle.remove()
         if train and buffers is None:
             self.buffers = own
-        features = entered[-1].flatten(1) if entered else raw
+        features = entered[-1].flatten(1).to(x.dtype) if entered else raw
         logits = raw if self.mask is None else torch.where(self.mask[task], raw, MASKED)
         return Out(logits, raw, features, own)
 

@@ -19,8 +19,10 @@ from cl_lib.engine import checkpoint
 from cl_lib.engine.net import FunctionalNet, has_batch_statistics
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.engine.rows import Store, is_streamed
 from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
+from cl_lib.engine.window import Window
 from cl_lib.memory.plan import STEPS, Block, Plan
 from cl_lib.memory.store import Contents
 from cl_lib.strategies.strategy import Phase, Strategy, hyper_parameters
@@ -47,9 +49,10 @@ class Population:
     hyper : dict
         ``{"strategy.lam": [R values], "optim.lr": ...}``: those that differ from the fields.
     train_classes : {"all", "seen", "experience"}
-    lifted, together, compiled : bool
+    lifted, together, compiled, half : bool
         Whether the step is lifted; for all replicas at once, or for each on its own, so that no sum can depend on how
-        many there are; whether it is compiled.
+        many there are; whether it is compiled; whether networks compute in bfloat16.
+    store : {"auto", "resident", "streamed"}
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Population:
         lifted: bool = True,
         together: bool = True,
         compiled: bool = False,
+        half: bool = False,
+        store: Store = "auto",
     ) -> None:
         self.strategy, self.optimiser, self.plan, self.spec = strategy, optimiser, plan, spec
         self.module, self.dtype, self.device = modules[0], dtype, device
@@ -82,7 +87,8 @@ class Population:
         self.parts = [slice(0, self.replicas)] if self.together else one_by_one
         # outside the step calls are few and large: on a CPU one after the other is faster
         self.alone = one_by_one if device.type == "cpu" else self.parts
-        self.shared = upload(data, data.train, dtype, device)
+        self.shared = upload(data, data.train, dtype, device, store)
+        self.window: Window | None = None
         self.table = tables(realisations, dtype, device)
         if train_classes != "all":
             mask = torch.stack([r.classes for r in realisations]).to(device)
@@ -90,6 +96,10 @@ class Population:
         if strategy.keeps(spec):
             beside = torch.arange(self.replicas, device=device)
             self.table["row"] = (beside if self.together else torch.zeros_like(beside)) * (spec.capacity + 1)
+        if is_streamed(data.train.x, store):
+            self.window = Window(self.shared["x"], plan, strategy.fills_memory, device)
+            if strategy.fills_memory:
+                self.table["memory_row"] = torch.zeros(self.replicas, spec.capacity + 1, dtype=torch.long, device=device)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -99,7 +109,7 @@ class Population:
             "loss": torch.full((self.replicas,), torch.nan, dtype=dtype, device=device),
         }
         self.state = self._initial(modules)
-        step = Step(strategy, self.module, optimiser, spec, dtype, lifted)
+        step = Step(strategy, self.module, optimiser, spec, dtype, lifted, half)
         probe = None if lifted or not strategy.liftable else step.probe
         self._program = Program(step, strategy.traceable, compiled, probe)
         self._block: Block | None = None
@@ -214,23 +224,28 @@ class Population:
     def _seen(self, number: int) -> np.ndarray:
         return np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
 
-    def observe(self, block: Block, s: int) -> None:
-        """Step ``s`` of a block."""
+    def cut(self, block: Block) -> list[Block]:
+        """A block, in parts where its inputs are streamed and would take too much memory at once."""
+        return [block] if self.window is None else self.window.cut(block)
+
+    def observe(self, block: Block, s: int, ahead: Block | None = None) -> None:
+        """Step ``s`` of a block; the inputs of the block ``ahead``, where streamed, are read meanwhile."""
         if block is not self._block:
-            self._load(block, s)
+            self._load(block, s, ahead)
         for run, fixed, varying in self._calls[s]:
             run(*fixed, *varying)
         self._until = s + 1
 
-    def _load(self, block: Block, start: int) -> None:
+    def _load(self, block: Block, start: int, ahead: Block | None) -> None:
         """Upload a block and have its programs ready."""
         self._settle()
         self._block, self._from, self._until = block, start, start
+        shared, needed = self._window(block, ahead)
         own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
-        sizes = {n: self._inputs(block, n) for n in (set(block.size) if self.sized else block.size[:1])}
+        sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
         self._calls = [[] for _ in block.size]
         for part in self.parts:
-            fixed = {**pytree.tree_map(lambda t, p=part: t[p], own), "shared": self.shared}
+            fixed = {**pytree.tree_map(lambda t, p=part: t[p], own), "shared": shared}
             leaves, programs, steps = pytree.tree_leaves(fixed), {}, {}
             for n, inputs in sizes.items():
                 plan, spec = pytree.tree_flatten(pytree.tree_map(lambda t, p=part: t[:, p], inputs))
@@ -241,7 +256,21 @@ class Population:
                 n = block.size[s] if self.sized else block.size[0]
                 calls.append((programs[n], leaves, steps[n][s]))
 
-    def _inputs(self, block: Block, size: int) -> dict[str, Any]:
+    def _window(self, block: Block, ahead: Block | None) -> tuple[Tensors, Tensor | None]:
+        """What the step's rows are taken from; where inputs are streamed, which rows of theirs are there."""
+        if self.window is None:
+            return self.shared, None
+        # a memory that the strategy fills changes between experiences only
+        memory = self.state.memory["index"] if self.strategy.fills_memory else None
+        held = None if memory is None else memory.cpu()
+        needed = self.window.load(block, held)
+        if memory is not None:
+            self.table["memory_row"].copy_(torch.searchsorted(needed, memory))
+        if ahead is not None:
+            self.window.prefetch(ahead, held)
+        return {**self.shared, "x": self.window.x}, needed
+
+    def _inputs(self, block: Block, size: int, needed: Tensor | None) -> dict[str, Any]:
         """A block's integers on the device, its batches cut to ``size``: batch statistics must see no padding."""
         plan = pytree.tree_map(
             lambda t: t.to(self.device), {"batch": block.batch, "draws": block.draws, "noise": block.noise}
@@ -250,8 +279,9 @@ class Population:
         planned = [draw for draw in plan["draws"] if "index" in draw]
         within, total = (block.first_step, self.plan.total) if self.optimiser.schedule.span == "run" else block.within
         factors = self.optimiser.schedule.factors(within, len(block), total)
+        items = {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")}
         return {
-            "items": {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")},
+            "items": items if needed is None else items | {"row": torch.searchsorted(needed, items["index"])},
             "slot": batch["slot"],
             "draws": tuple({k: draw[k] for k in ("slot", "uniform") if k in draw} for draw in plan["draws"]),
             "noise": {k: v.narrow(2, 0, size) for k, v in plan["noise"].items()},

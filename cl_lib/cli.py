@@ -35,7 +35,7 @@ REQUIRED = {
     *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
     *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
 }
-ENGINE = ("lift", "compile", "matmul")
+ENGINE = ("lift", "compile", "matmul", "store")
 INTERNAL = ("swept", "resume", "progress", "out")
 """Options that do not decide the result and are left out of the record's config."""
 
@@ -192,6 +192,7 @@ def run_config(
         lift=job.lift,
         compile=job.compile,
         matmul=job.matmul,
+        store=job.store,
         out=directory,
         resume=config["resume"],
         progress=config["progress"],

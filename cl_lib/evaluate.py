@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,12 +10,24 @@ import torch
 from torch import Tensor
 
 from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.engine.rows import Store
+from cl_lib.errors import InputError
 from cl_lib.metrics import ClasswiseSums, GroupSums, Scores, adaptive_ece, classwise_ece, ece
+from cl_lib.metrics.calibration import grouped_adaptive_ece
 from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.types import Tensors
 
 Arrays = dict[str, np.ndarray]
 CHUNK = 250
 """Samples predicted at once; a constant, so that results do not depend on the number of replicas."""
+SCORED = 2**17
+"""Probabilities (of all replicas) scored at once, if these are more than a chunk's: few calls, whose tensors a CPU's
+cache and allocator take lightly. Results do not depend on it."""
+SORTED = 2**20
+"""Samples (of all replicas) sorted at once for the adaptive ECE, but always whole replicas."""
+CELLS = 2**17
+"""Columns × classes up to which classwise calibration is summed by column, in 50 MB a replica. With more, its matrix is
+NaN and only the pooled value is known."""
 MASKED = -1e9
 
 
@@ -30,12 +42,16 @@ class Predictor(Protocol):
 class Evaluator:
     """The test (or validation) sets of ``R`` replicas, and the sums over them.
 
+    Beside the data it keeps 8 bytes a question on the device, once for all replicas that are asked the same; while it
+    runs, 8 bytes more for each question and replica. All else is sums.
+
     Parameters
     ----------
     stream : Stream
     realisations : sequence of R Realisation
     part : {"test", "valid"}
         Whether columns are the stream's test sets or what it held out of each experience.
+    store : {"auto", "resident", "streamed"}
     """
 
     def __init__(
@@ -45,18 +61,33 @@ class Evaluator:
         part: str,
         dtype: torch.dtype,
         device: torch.device,
+        store: Store = "auto",
     ) -> None:
         self.stream, self.dtype, self.device = stream, dtype, device
         self.replicas, self.columns, self.classes = len(realisations), len(stream.columns), len(stream.classes)
         samples = stream.data.test if part == "test" else stream.data.train
-        self.shared = upload(stream.data, samples, dtype, device)
+        self.shared = upload(stream.data, samples, dtype, device, store)
         self.table = tables(realisations, dtype, device)
         self.answerable = torch.stack([r.classes for r in realisations]).to(device)
         sets = [list(r.tests if part == "test" else r.valids) for r in realisations]
-        self.index, self.task = _items(sets, len(samples), realisations[0].transform is not None)
+        index, task = _items(sets, len(samples), realisations[0].transform is not None)
+        self.index, self.task = index.int().to(device), task.int().to(device)
         self.slices = {
             name: (column.codes.to(device), column.labels) for name, column in samples.columns.items() if column.labels
         }
+        self.present = self._present().cpu().numpy()
+
+    def _present(self) -> Tensor:
+        """``(R, E, C)`` bool: the labels in each column; checks them, so that no evaluation has to."""
+        present = torch.zeros(self.replicas, self.columns * self.classes, dtype=torch.bool, device=self.device)
+        legal = torch.ones((), dtype=torch.bool, device=self.device)
+        for piece in self._pieces():
+            _, task, label = self._questions(piece)
+            legal &= ((label >= 0) & (label < self.classes)).all()
+            present.scatter_(1, task * self.classes + label.clamp(0, self.classes - 1), True)
+        if not legal:
+            raise InputError(f"labels must lie between 0 and {self.classes - 1}")
+        return present.view(self.replicas, self.columns, self.classes)
 
     @torch.no_grad()
     def run(self, learner: Predictor, seen: np.ndarray) -> Arrays:
@@ -69,100 +100,124 @@ class Evaluator:
             ``class.count/correct`` ``(R, C)`` and ``class.bins``; the same for each metadata column.
         """
         learner.begin_evaluation()
-        cells = GroupSums.zeros(self.replicas, self.columns * self.classes, device=self.device)
-        classwise = ClasswiseSums.zeros(self.replicas, self.columns, self.classes, device=self.device)
-        slices = {k: GroupSums.zeros(self.replicas, len(v[1]), device=self.device) for k, v in self.slices.items()}
+        replicas, by_column = self.replicas, self.columns * self.classes <= CELLS
+        columns = GroupSums.zeros(replicas, self.columns, device=self.device)
+        classes = GroupSums.zeros(replicas, self.classes, device=self.device)
+        slices = {k: GroupSums.zeros(replicas, len(v[1]), device=self.device) for k, v in self.slices.items()}
+        classwise = ClasswiseSums.zeros(replicas, self.columns if by_column else 1, self.classes, device=self.device)
         confidences, corrects = [], []
         mask = self._mask(seen)
-        for start in range(0, self.task.shape[1], CHUNK):
-            index = self.index[:, start : start + CHUNK].to(self.device)
-            task = self.task[:, start : start + CHUNK].to(self.device)
-            x, y = self._read(index, task)
-            log_probs = learner.predict(x, task)
-            if mask is not None:
-                allowed = torch.gather(mask, 1, task[..., None].expand(-1, -1, self.classes))
-                log_probs = torch.log_softmax(torch.where(allowed, log_probs.clamp_min(-1e6), MASKED), -1)
-            scores = Scores.from_log_probs(log_probs, y)
-            cells.add_(scores, task * self.classes + y)
-            classwise.add_(scores, task)
+        for piece in self._pieces():
+            index, task, label = self._questions(piece)
+            chunks = zip(index.split(CHUNK, 1), task.split(CHUNK, 1), strict=True)
+            log_probs = torch.cat([self._answers(learner, mask, i, t) for i, t in chunks], 2).transpose(1, 2)
+            scores = Scores.from_log_probs(log_probs, label, check=False)
+            columns.add_(scores, task, check=False)
+            classes.add_(scores, label, check=False)
             for name, sums in slices.items():
-                sums.add_(scores, self.slices[name][0][index])
+                sums.add_(scores, self.slices[name][0][index], check=False)
+            classwise.add_(scores, task if by_column else torch.zeros_like(task), check=False)
             confidences.append(scores.confidence)
             corrects.append(scores.correct)
-        return self._reduce(cells, classwise, slices, torch.cat(confidences, 1), torch.cat(corrects, 1), seen)
+        samples = torch.cat(confidences, 1), torch.cat(corrects, 1)
+        return self._reduce(columns, classes, classwise, slices, *samples, seen)
+
+    def _pieces(self) -> Iterator[slice]:
+        """What is scored at once: whole chunks."""
+        size = CHUNK * max(1, SCORED // (self.replicas * self.classes * CHUNK))
+        for start in range(0, self.task.shape[1], size):
+            yield slice(start, start + size)
+
+    def _questions(self, piece: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices ``(1|R, N)``, tasks and labels ``(R, N)``."""
+        index, task = self.index[:, piece].long(), self.task[:, piece].long().expand(self.replicas, -1)
+        label = self.shared["y"][index].expand(self.replicas, -1)
+        if "targets" in self.table:
+            targets = self.table["targets"]
+            label = targets.flatten(1).gather(1, task * targets.shape[-1] + label)
+        return index, task, label
+
+    def _answers(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor) -> Tensor:
+        """A chunk's log-probabilities over the answerable classes, ``(R, C, N)``.
+
+        Samples lie beside each other: what runs over the few classes is then many times as fast.
+        """
+        log_probs = learner.predict(self._read(index, task), task).transpose(1, 2)
+        if mask is None:
+            return log_probs
+        if mask.shape[2] > 1:
+            mask = mask.gather(2, task.unsqueeze(1).expand(-1, self.classes, -1))
+        return log_probs.clamp_min(-1e6).masked_fill_(mask, MASKED).log_softmax(1)
 
     def _mask(self, seen: np.ndarray) -> Tensor | None:
-        """``(R, T, C)`` answerable classes, None for all."""
+        """``(R, C, T)`` classes that may not be answered, ``(R, C, 1)`` if they are every column's; None for none."""
         if self.stream.eval_classes == "experience":
-            return self.answerable
+            return ~self.answerable.transpose(1, 2)
         if self.stream.eval_classes == "seen" and seen.any():
-            return torch.from_numpy(seen).to(self.device)[:, None].expand(-1, self.columns, -1)
+            return torch.from_numpy(~seen).to(self.device).unsqueeze(-1)
         return None
 
-    def _read(self, index: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs ``(N, ...)`` where all replicas are asked the same, else ``(R, N, ...)``; labels ``(R, N)``."""
-        if index.shape[0] == 1 and "pixel" not in self.table:
-            x, y = gather(self.shared, {}, index[0], task[0], self.dtype)
-            y = y.expand(self.replicas, -1)
-            if "targets" in self.table:
-                flat = self.table["targets"].flatten(1)
-                y = flat.gather(1, task * self.table["targets"].shape[-1] + y)
-            return x, y
-        return torch.func.vmap(lambda table, i, t: gather(self.shared, table, i, t, self.dtype))(
-            self.table, index.expand(self.replicas, -1), task
-        )
+    def _read(self, index: Tensor, task: Tensor) -> Tensor:
+        """Inputs ``(N, ...)`` where all replicas are asked the same, else ``(R, N, ...)``."""
+        table = {name: values for name, values in self.table.items() if name != "targets"}
+
+        def one(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
+            return gather(self.shared, table, index, task, self.dtype)[0]
+
+        if len(index) > 1:
+            return torch.func.vmap(one)(table, index, task)
+        if table:
+            return torch.func.vmap(one, in_dims=(0, None, 0))(table, index[0], task)
+        return one({}, index[0], task[0])
 
     def _reduce(
         self,
-        cells: GroupSums,
+        columns: GroupSums,
+        classes: GroupSums,
         classwise: ClasswiseSums,
         slices: dict[str, GroupSums],
         confidence: Tensor,
         correct: Tensor,
         seen: np.ndarray,
     ) -> Arrays:
-        shape = (self.replicas, self.columns, self.classes)
-        sums = {
-            name: getattr(cells, name).cpu().numpy().reshape(shape) for name in ("count", "correct", "nll", "brier")
-        }
-        bins = cells.bins.cpu().numpy().reshape(*shape, *cells.bins.shape[2:])
         out: Arrays = {}
-        count = sums["count"].sum(2)
-        for name, source in (("accuracy", "correct"), ("nll", "nll"), ("brier", "brier")):
-            total = sums[source].sum(2)
+        count, bins = columns.count.cpu().numpy(), columns.bins.cpu().numpy()
+        for name, sums in (("accuracy", columns.correct), ("nll", columns.nll), ("brier", columns.brier)):
+            total = sums.cpu().numpy()
             out[name], out[f"pooled.{name}"] = total / count, total.sum(1) / count.sum(1)
-        out["ece"], out["pooled.ece"] = ece(bins.sum(2)), ece(bins.sum((1, 2)))
+        out["ece"], out["pooled.ece"] = ece(bins), ece(bins.sum(1))
         by_class = classwise.bins.cpu().numpy()
-        out["classwise_ece"], out["pooled.classwise_ece"] = classwise_ece(by_class), classwise_ece(by_class.sum(1))
-        out["pooled.adaptive_ece"] = adaptive_ece(confidence, correct).cpu().numpy().astype(float)
-        out["adaptive_ece"] = np.array(
-            [
-                [float(adaptive_ece(c[t == j], k[t == j])) for j in range(self.columns)]
-                for c, k, t in zip(confidence, correct, self.task.to(self.device), strict=True)
-            ]
-        )
+        out["pooled.classwise_ece"] = classwise_ece(by_class.sum(1))
+        known = by_class.shape[1] == self.columns
+        out["classwise_ece"] = classwise_ece(by_class) if known else np.full_like(count, np.nan)
+        out["adaptive_ece"], out["pooled.adaptive_ece"] = self._adaptive(confidence, correct)
         if self.stream.eval_classes == "seen" and seen.any():
             # a class that may not be answered has probability 0: its NLL says nothing
-            unseen = ((sums["count"] > 0) & ~seen[:, None]).any(2)
+            unseen = (self.present & ~seen[:, None]).any(2)
             out["nll"][unseen] = np.nan
             out["pooled.nll"][unseen.any(1)] = np.nan
-        out["pooled.bins"] = bins.sum((1, 2))
         out["support"] = count
-        out["class.count"], out["class.correct"] = sums["count"].sum(1), sums["correct"].sum(1)
-        out["class.bins"] = bins.sum(1)
-        out["experience.bins"] = bins.sum(2)
-        for name, total in slices.items():
-            out[f"column.{name}.count"], out[f"column.{name}.correct"] = (
-                t.cpu().numpy() for t in (total.count, total.correct)
-            )
-            out[f"column.{name}.bins"] = total.bins.cpu().numpy()
+        out["experience.bins"], out["pooled.bins"] = bins, bins.sum(1)
+        for name, own in (("class", classes), *((f"column.{k}", v) for k, v in slices.items())):
+            for part, sums in (("count", own.count), ("correct", own.correct), ("bins", own.bins)):
+                out[f"{name}.{part}"] = sums.cpu().numpy()
         return out
+
+    def _adaptive(self, confidence: Tensor, correct: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Adaptive ECE by column ``(R, E)`` and over all samples ``(R,)``."""
+        at_once = max(1, SORTED // confidence.shape[1])
+        columns, pooled = [], []
+        task = self.task.long().expand_as(confidence)
+        for c, k, t in zip(confidence.split(at_once), correct.split(at_once), task.split(at_once), strict=True):
+            columns.append(grouped_adaptive_ece(c, k, t, self.columns))
+            pooled.append(adaptive_ece(c, k))
+        return torch.cat(columns).cpu().numpy(), torch.cat(pooled).cpu().numpy()
 
 
 def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tensor, Tensor]:
-    """What is asked: ``index (1|R, N)`` and ``task (R, N)``.
+    """What is asked: ``index (1|R, N)`` and ``task (1|R, N)``, one row where it is the same for all replicas.
 
-    Replicas share the inputs where no transform depends on the task and each sample is asked once.
+    Where no transform depends on the task and each sample is asked once, the order of all samples is the same too.
     """
     first = torch.cat(sets[0])
     if not transformed and all(len(torch.cat(own).unique()) == len(torch.cat(own)) == len(first) for own in sets):
@@ -173,6 +228,8 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
                 for column, test in enumerate(own):
                     task[r, test] = column
             return union[None], task[:, union]
+    if all(len(a) == len(b) and torch.equal(a, b) for own in sets[1:] for a, b in zip(sets[0], own, strict=True)):
+        sets = sets[:1]
     index = torch.stack([torch.cat(own) for own in sets])
     columns = [torch.cat([torch.full_like(test, j) for j, test in enumerate(own)]) for own in sets]
     return index, torch.stack(columns)

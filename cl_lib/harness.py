@@ -11,6 +11,7 @@ from torch import nn
 
 from cl_lib.engine.net import ModelFactory
 from cl_lib.engine.optim import Optimiser
+from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.job import Job, LearnerFactory
 from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim
@@ -65,6 +66,7 @@ def run(
     lift: Literal["auto", "always", "never"] = "auto",
     compile: bool = False,
     matmul: Literal["float32", "tf32", "bf16"] = "float32",
+    store: Store = "auto",
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -104,6 +106,9 @@ def run(
         How a training step multiplies matrices: in full, with inputs rounded to ten bits of mantissa (CUDA only), or
         with the network's forward and backward pass in bfloat16. Parameters, losses, updates and evaluations stay
         float32.
+    store : {"auto", "resident", "streamed"}
+        Where inputs are: all on the device, or where they were, read a block of steps ahead; ``auto``: those that are
+        memory-mapped are streamed, others resident. Results are the same.
     out : path, optional
         Directory for the record; must not hold another run.
     resume : bool, default False
@@ -146,6 +151,7 @@ def run(
         "lift": lift,
         "compile": compile,
         "matmul": matmul,
+        "store": store,
         **({"model": model} if model is not None else {}),
         **({"optim": optim} if optim is not None else {}),
     }

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from cl_lib.datasets import check_dataset
 from cl_lib.engine.net import ModelFactory, build
 from cl_lib.engine.optim import SGD, Optimiser
+from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
@@ -55,6 +56,7 @@ class Job:
     lift: Literal["auto", "always", "never"] = "auto"
     compile: bool = False
     matmul: Literal["float32", "tf32", "bf16"] = "float32"
+    store: Store = "auto"
 
     # ------------------------------------------------------------------ what follows from the fields
     @property
@@ -134,6 +136,7 @@ class Job:
             "lift": self.lift,
             "compile": self.compile,
             "matmul": self.matmul,
+            "store": self.store,
         }
 
     # ------------------------------------------------------------------ before any work starts
@@ -161,6 +164,7 @@ class Job:
             ("dtype", self.dtype, tuple(DTYPES)),
             ("engine.lift", self.lift, ("auto", "always", "never")),
             ("engine.matmul", self.matmul, ("float32", "tf32", "bf16")),
+            ("engine.store", self.store, get_args(Store)),
         ):
             if chosen not in known:
                 raise InputError(f"{name}={chosen!r}: must be one of {', '.join(known)}")

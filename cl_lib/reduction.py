@@ -248,6 +248,7 @@ def _cost(session: Session) -> dict[str, Any]:
     training = seconds["training"] + seconds["consolidation"]
     return {
         "training_seconds": training,
+        "preparation_seconds": seconds["preparation"],
         "evaluation_seconds": seconds["evaluation"],
         "planning_seconds": seconds["planning"],
         "replicas": len(session.replicas),

@@ -25,7 +25,7 @@ from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
 from cl_lib.evaluate import Arrays, Evaluator
 from cl_lib.job import Job, Replica
-from cl_lib.memory.plan import Plan
+from cl_lib.memory.plan import Block, Plan
 from cl_lib.record import CHECKPOINT, PARTIAL, null, replace_file
 from cl_lib.strategies.strategy import Phase, Strategy
 from cl_lib.streams.stream import Realisation, Stream
@@ -92,7 +92,7 @@ class Session:
         self.job, self.out, self.progress = job, out, progress
         self.replicas: list[Replica] = job.replicas
         self.groups = _groups(job, self.replicas)
-        self.seconds = {"training": 0.0, "consolidation": 0.0, "evaluation": 0.0, "planning": 0.0}
+        self.seconds = {"training": 0.0, "consolidation": 0.0, "evaluation": 0.0, "planning": 0.0, "preparation": 0.0}
         self.stop = False
         self.learner: Population | Looped | None = None
         """The replicas being trained (of the last group, once the run is over)."""
@@ -167,7 +167,8 @@ class Session:
                         f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
                         "end_experience, predict)"
                     )
-            return Looped(learners, plan, job.stream.data, group.realisations, job.torch_dtype, job.torch_device)
+            data = job.stream.data
+            return Looped(learners, plan, data, group.realisations, job.torch_dtype, job.torch_device, job.store)
         spec = job.spec()
         modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
         # on a CPU grouped convolutions, which lifting makes, are slower than one replica after the other
@@ -190,12 +191,14 @@ class Session:
             together=not (always and job.torch_device.type == "cpu"),
             compiled=job.compile,
             half=job.matmul == "bf16",
+            store=job.store,
         )
 
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
         job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         self.learner = learner = self._learner(group, plan)
-        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, job.torch_device)
+        where = (job.torch_dtype, job.torch_device, job.store)
+        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
         if group.rows:  # resumed
             learner.restore(self.saved.pop("learner"))
             yield from group.rows
@@ -205,24 +208,24 @@ class Session:
         for e in range(job.stream.length):
             row: Row | None = None
             with self._guard(), _tf32(job.matmul == "tf32"):
-                blocks = self._blocks(plan, e)
+                blocks = self._blocks(plan, e, learner)
                 if e < start["experience"]:
                     for _ in blocks:
                         pass
                     continue
                 learner.begin_experience(e)
-                for block in blocks:
+                for block, ahead in blocks:
                     began = self._now()
-                    for s in range(len(block)):
-                        if block.first_step + s < start["step"]:
-                            continue
-                        learner.observe(block, s)
-                        bar.update(1)
-                        done += 1
+                    s = max(0, start["step"] - block.first_step)
+                    while s < len(block):
+                        count = learner.observe(block, s, ahead)
+                        s += count
+                        bar.update(count)
+                        done += count
                         stop = self._stops(done)
                         if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
                             self.seconds["training"] += self._now() - began
-                            self._save(number, e, block.first_step + s + 1, learner)
+                            self._save(number, e, block.first_step + s, learner)
                             if stop:
                                 raise Interrupted(done, total, self.out)
                             began = last_saved = self._now()
@@ -239,16 +242,24 @@ class Session:
             if row is not None:
                 yield row
         group.parameters, group.memory_bytes = learner.parameters, learner.memory_bytes
+        self.seconds["preparation"] += learner.preparation
 
-    def _blocks(self, plan: Plan, experience: int) -> Iterator[Any]:
-        blocks = plan.experience(experience)
-        while True:
-            began = time.perf_counter()
-            block = next(blocks, None)
-            self.seconds["planning"] += time.perf_counter() - began
-            if block is None:
-                return
-            yield block
+    def _blocks(
+        self, plan: Plan, experience: int, learner: Population | Looped
+    ) -> Iterator[tuple[Block, Block | None]]:
+        """Each block with the one after it, which is planned early so that its data can be read early."""
+        blocks = (part for block in plan.experience(experience) for part in learner.cut(block))
+        block = self._planned(blocks)
+        while block is not None:
+            ahead = self._planned(blocks)
+            yield block, ahead
+            block = ahead
+
+    def _planned(self, blocks: Iterator[Block]) -> Block | None:
+        began = time.perf_counter()
+        block = next(blocks, None)
+        self.seconds["planning"] += time.perf_counter() - began
+        return block
 
     def _evaluates(self, experience: int) -> bool:
         number = experience + 1

@@ -1,5 +1,6 @@
 """Evaluations against a slow loop over samples in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 import cl_lib
+from cl_lib import evaluate
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.errors import InputError
 from cl_lib.evaluate import CHUNK, Evaluator
@@ -185,6 +187,58 @@ def test_replicas_are_evaluated_as_each_would_be_alone(name: str) -> None:
         alone = run(stream, one, seen[:1], seeds=(r,))
         for key, value in alone.items():
             np.testing.assert_allclose(value[0], together[key][r], rtol=0, atol=1e-9, err_msg=key)
+
+
+class Answers:
+    """Log-probabilities written down beforehand, (R, N, C)."""
+
+    def __init__(self, log_probs: Tensor) -> None:
+        self.log_probs = log_probs
+        self.asked = 0
+
+    def begin_evaluation(self) -> None:
+        self.asked = 0
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        self.asked += task.shape[1]
+        return self.log_probs[:, self.asked - task.shape[1] : self.asked]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["class", "task", "permuted"])
+def test_neither_the_replicas_beside_one_nor_what_is_scored_at_once_change_a_bit(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, seeds = STREAMS[name], (0, 1, 2)
+    rng = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 3 * len(DATA.test), len(stream.classes), generator=rng, dtype=dtype)
+    log_probs, seen = (8 * logits).log_softmax(-1), np.tile(np.arange(len(stream.classes)) != 1, (3, 1))
+    together = run(stream, Answers(log_probs), seen, seeds=seeds)
+    for scored in (1, 2**30):
+        monkeypatch.setattr(evaluate, "SCORED", scored)
+        monkeypatch.setattr(evaluate, "SORTED", scored)
+        for r in seeds:
+            alone = run(stream, Answers(log_probs[r : r + 1]), seen[:1], seeds=(r,))
+            for key, value in alone.items():
+                np.testing.assert_array_equal(value[0], together[key][r], err_msg=key)
+
+
+def test_with_too_many_columns_and_classes_the_classwise_error_is_known_for_all_samples_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, learner, seen = STREAMS["class"], Linear(2, 6), np.ones((2, 6), bool)
+    expected = run(stream, learner, seen)
+    monkeypatch.setattr(evaluate, "CELLS", 17)
+    got = run(stream, learner, seen)
+    assert np.isnan(got.pop("classwise_ece")).all()
+    for key, value in got.items():
+        np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-12, err_msg=key)
+
+
+def test_labels_without_an_answer_are_refused() -> None:
+    stream = split(DATA, 3)
+    with pytest.raises(InputError, match="labels must lie between 0 and 4"):
+        run(replace(stream, classes=stream.classes[:-1]), Linear(2, 5), np.ones((2, 5), bool))
 
 
 def test_shared_samples_are_predicted_once_and_transformed_ones_for_each_column() -> None:

@@ -17,6 +17,7 @@ from cl_lib.metrics import (
     mce,
     reliability,
 )
+from cl_lib.metrics.calibration import grouped_adaptive_ece
 
 
 def probabilities(kind: str, samples: int, classes: int) -> Tensor:
@@ -123,6 +124,22 @@ def test_adaptive_against_loops(size: int, tied: bool) -> None:
     for at in np.ndindex(2, 3):
         expected = naive_adaptive(confidence[at].tolist(), correct[at].tolist(), 15)
         assert result[at].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_adaptive_by_group_equals_each_group_alone(dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(0)
+    confidence = (torch.rand(3, 200, generator=rng) * 50).round().to(dtype) / 50
+    confidence[2, 7] = torch.nan
+    correct = (torch.rand(3, 200, generator=rng) < confidence).float()
+    group = torch.randint(4, (3, 200), generator=rng) * 2  # odd ones stay empty
+    result = grouped_adaptive_ece(confidence, correct, group, 8)
+    for r in range(3):
+        for g in range(8):
+            own = group[r] == g
+            expected = adaptive_ece(confidence[r, own], correct[r, own])
+            torch.testing.assert_close(result[r, g], expected, rtol=0, atol=0, equal_nan=True)
+    assert result.isnan().sum() == 3 * 4 + 1
 
 
 def test_adaptive_edges() -> None:

@@ -129,6 +129,36 @@ def test_bins_at_the_edges() -> None:
         bin_index(edges, bins=0)
 
 
+@pytest.mark.parametrize("bins", [1, 2, 7, 10, 15, 20, 1000, 100_000])
+def test_bins_equal_a_search_among_the_edges(bins: int) -> None:
+    edges = torch.linspace(0, 1, bins + 1)
+    values = torch.cat(
+        [
+            edges,
+            *(torch.nextafter(edges, torch.tensor(end)) for end in (-1.0, 2.0)),
+            torch.rand(10_000, generator=torch.Generator().manual_seed(0)),
+            torch.tensor([1.1, torch.inf, torch.nan]),
+        ]
+    )
+    expected = (torch.bucketize(values, edges, right=True) - 1).clamp(0, bins)
+    for probabilities in (values, values.double()):
+        assert torch.equal(bin_index(probabilities, bins), expected)
+    with pytest.raises(InputError, match="at most 100000"):
+        bin_index(edges, bins=100_001)
+
+
+@pytest.mark.parametrize("layout", ["samples", "classes"])
+def test_unchecked_sums_and_any_layout_are_the_same(layout: str) -> None:
+    log_probs, target, group = sample()
+    group = group.clamp(min=0)
+    other = log_probs if layout == "classes" else log_probs.transpose(1, 2).contiguous().transpose(1, 2)
+    scores = Scores.from_log_probs(other, target, check=False)
+    unchecked = GroupSums.zeros(R, G).add_(scores, group, check=False)
+    assert_same(unchecked, grouped(log_probs, target, group), atol=0)
+    by_class = ClasswiseSums.zeros(R, G, C).add_(scores, group, check=False)
+    assert_same(by_class, classwise(log_probs, target, group), atol=0)
+
+
 def test_bad_input() -> None:
     log_probs, target, group = sample()
     scores = Scores.from_log_probs(log_probs, target)

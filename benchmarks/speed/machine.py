@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from laps import now
 from peers import version
 
 import cl_lib
@@ -48,6 +52,47 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cl_lib": cl_lib.__version__,
         "avalanche": version(),
     }
+
+
+def circumstances(threads: int, argv: list[str] | None, device: str = "cpu") -> dict[str, Any]:
+    """What every record says of how it came about."""
+    own = [Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]
+    return {
+        "command": shlex.join(["python", f"benchmarks/speed/{own[0]}", *own[1:]]),
+        "date": today(),
+        "device": device,
+        "threads": threads,
+        "load_at_start": load(),
+        "machine": describe(torch.device(device)),
+        "roof": roof(threads, torch.device(device)),
+    }
+
+
+def roof(threads: int, device: torch.device) -> dict[str, float]:
+    """What this machine can do at best: float32 products of 1024 x 1024, and moving 8 MiB."""
+    torch.set_num_threads(threads)
+    a, b = torch.rand(2, 1024, 1024, device=device)
+    x = torch.rand(2**21, device=device)
+    out = torch.empty_like(x)
+    return {
+        "gflops": 2 * 1024**3 / _fastest(lambda: torch.mm(a, b), device) / 1e9,
+        "gbytes_per_second": 2 * x.nbytes / _fastest(lambda: torch.mul(x, 2.0, out=out), device) / 1e9,
+    }
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds, the best of twenty."""
+    times = []
+    for _ in range(20):
+        began = now(device)
+        work()
+        times.append(now(device) - began)
+    return min(times)
+
+
+def resident_mib() -> float:
+    """Memory of this process that lies in RAM, in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal
 
 import torch
 from laps import Lap
@@ -18,7 +19,14 @@ class Population:
     """``seeds`` trained as one; its session tells the seconds, synchronised with the device."""
 
     def __init__(
-        self, work: Work, stream: Stream, seeds: list[int], device: torch.device, compiled: bool = False
+        self,
+        work: Work,
+        stream: Stream,
+        seeds: list[int],
+        device: torch.device,
+        compiled: bool = False,
+        lift: Literal["auto", "never"] = "auto",
+        matmul: Literal["float32", "tf32", "bf16"] = "float32",
     ) -> None:
         job = Job(
             stream,
@@ -29,6 +37,8 @@ class Population:
             batch_size=work.batch,
             device=device.type,
             compile=compiled,
+            lift=lift,
+            matmul=matmul,
         )
         self.session = Session(job)
         self.notes: list[str] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +36,7 @@ from cl_lib.streams.stream import Stream
 
 RECORDS = Path(__file__).parent / "records"
 AVALANCHE = "Avalanche"
+MATMUL = ("float32", "tf32", "bf16")
 Make = Callable[[int], Side]
 
 
@@ -48,6 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is run (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--matmul", help="of float32,tf32,bf16 (default float32; on cuda all three)")
     parser.add_argument("--out", type=Path, help="the record (default under benchmarks/speed/records/)")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled sides")
     parser.add_argument("--no-avalanche", action="store_true", help="leave out Avalanche")
@@ -59,6 +61,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not all(part.isdecimal() and int(part) for part in given.split(",")):
         raise InputError(f"--replicas={given}: give whole numbers, 1 or more, with commas between")
     args.replicas = [int(part) for part in given.split(",")]
+    args.matmul = (args.matmul or ("float32" if args.device == "cpu" else ",".join(MATMUL))).split(",")
+    if odd := [kind for kind in args.matmul if kind not in MATMUL]:
+        raise InputError(f"--matmul: {odd[0]!r} must be one of {', '.join(MATMUL)}")
     for name in ("steps", "test", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name}={getattr(args, name)}: must be 1 or more")
@@ -73,23 +78,21 @@ def sides_of(work: Work, stream: Stream, args: argparse.Namespace) -> dict[str, 
     if not args.no_avalanche and peers.can(work) and peers.version():
         sides[AVALANCHE] = Measured(1), lambda k: peers.Avalanche(work, stream, k, device)
     for replicas in args.replicas:
-        for compiled in (False,) if args.no_compile else (False, True):
+        for compiled, matmul in itertools.product((False,) if args.no_compile else (False, True), args.matmul):
 
-            def ours(k: int, replicas: int = replicas, compiled: bool = compiled) -> Side:
-                return Population(work, stream, list(range(k * replicas, (k + 1) * replicas)), device, compiled)
+            def ours(k: int, replicas: int = replicas, compiled: bool = compiled, matmul: Any = matmul) -> Side:
+                seeds = list(range(k * replicas, (k + 1) * replicas))
+                return Population(work, stream, seeds, device, compiled, matmul=matmul)
 
             name = f"{'compiled' if compiled else 'traced'} R={replicas}"
-            sides[name] = Measured(replicas, compiled), ours
+            sides[name if matmul == "float32" else f"{name} {matmul}"] = Measured(replicas, compiled), ours
     return sides
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """All sides of one work."""
-    work = WORKS[name]
-    stream = make_stream(work, args.steps, args.test)
-    sides = sides_of(work, stream, args)
-    with tqdm(total=args.rounds * EXPERIENCES * len(sides), desc=name, unit="lap", leave=False) as bar:
-        for k in range(args.rounds):
+def interleave(sides: dict[str, tuple[Measured, Make]], rounds: int, title: str) -> dict[str, Measured]:
+    """All sides in turn, one experience each."""
+    with tqdm(total=rounds * EXPERIENCES * len(sides), desc=title, unit="lap", leave=False) as bar:
+        for k in range(rounds):
             running = {side: make(k) for side, (_, make) in sides.items()}
             for measured, _ in sides.values():
                 measured.rounds.append([])
@@ -101,7 +104,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             for side, learner in running.items():
                 sides[side][0].accuracy.append(learner.accuracy())
                 sides[side][0].notes += getattr(learner, "notes", [])
-    return summarise({side: measured for side, (measured, _) in sides.items()})
+    return {side: measured for side, (measured, _) in sides.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,22 +122,18 @@ def main(argv: list[str] | None = None) -> int:
         if not args.no_avalanche and not peers.version():
             print(f"{AVALANCHE} is left out: {peers.INSTALL}")
         for name in args.works:
+            work = WORKS[name]
+            sides = sides_of(work, make_stream(work, args.steps, args.test), args)
             entry = {
-                "work": WORKS[name].title,
-                "bar": WORKS[name].bar,
-                "strategy": dataclasses.asdict(WORKS[name].strategy),
+                "work": work.title,
+                "bar": work.bar,
+                "strategy": dataclasses.asdict(work.strategy),
                 "steps": args.steps,
                 "test_samples": args.test,
                 "seeds": f"round k of {args.rounds}, from 0: replicas kR to kR + R - 1",
-                "command": shlex.join(
-                    ["python", "benchmarks/speed/side_by_side.py", *(sys.argv[1:] if argv is None else argv)]
-                ),
-                "date": machine.today(),
-                "device": args.device,
-                "threads": args.threads,
+                **machine.circumstances(args.threads, argv, args.device),
                 "load_at_start": load,
-                "machine": machine.describe(torch.device(args.device)),
-                "sides": measure(name, args),
+                "sides": summarise(interleave(sides, args.rounds, name)),
             }
             archive.merge(args.out, {name: entry})
             lines = [f"\n{name}: {entry['work']}", table(entry["sides"]), *remarks(entry["sides"])]

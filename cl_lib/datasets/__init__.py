@@ -11,6 +11,7 @@ from cl_lib.datasets.frame import from_frame
 from cl_lib.datasets.idx import fashion_mnist, mnist
 from cl_lib.datasets.idx_files import read_idx, write_idx
 from cl_lib.datasets.items import from_torch
+from cl_lib.datasets.npy import npy
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.torchvision import cifar10, cifar100, svhn
 
@@ -27,6 +28,7 @@ __all__ = [
     "from_frame",
     "from_torch",
     "mnist",
+    "npy",
     "read_idx",
     "svhn",
     "write_idx",

@@ -1,4 +1,4 @@
-"""Data already in memory, as tensors or NumPy arrays."""
+"""Tensors and NumPy arrays, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cl_lib.datasets.check import check_dataset, check_labels, check_samples
 from cl_lib.datasets.columns import Column
+from cl_lib.datasets.mapped import from_memmap, is_mapped
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
@@ -38,9 +39,10 @@ def from_arrays(
     ----------
     train : (x, y)
         `x` of shape (N, *shape), uint8 (images, channels first) or floating, kept in its dtype; `y` of shape (N,),
-        integers in [0, C).
+        integers in [0, C). A memory-mapped `x` (``np.load(file, mmap_mode="r")``) stays in its file, unless it is not
+        contiguous or in another byte order.
     test : (x, y), or float in (0, 1)
-        The test part, or the share of every class of `train` to use as one.
+        The test part, or the share of every class of `train` to use as one, unless that is memory-mapped.
     name : str, default "arrays"
         Name of the data set.
     classes : sequence of str, default None
@@ -73,6 +75,11 @@ def from_arrays(
     """
     first = _pair(f"{name}, train", train)
     if isinstance(test, int | float):
+        if is_mapped(first[0]):
+            raise InputError(
+                f"{name}: test={test} would read the memory-mapped x into memory to cut it; give the test part as a "
+                "pair (x, y), such as slices of the same arrays"
+            )
         whole = Samples(*first, _columns(name, columns or {}, len(first[1])))
         classes = _classes(name, classes, whole.y)
         check_samples(f"{name}, train", whole, len(classes))  # here a message can still name the caller's index
@@ -102,7 +109,8 @@ def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, 
 def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"{where}: give a pair (x, y), not {type(pair).__name__}")
-    x, y = _tensor(where, "x", pair[0]), _tensor(where, "y", pair[1])
+    mapped = from_memmap(pair[0]) if isinstance(pair[0], np.ndarray) else None
+    x, y = _tensor(where, "x", pair[0]) if mapped is None else mapped, _tensor(where, "y", pair[1])
     if not (y.is_floating_point() or y.is_complex()):
         y = y.long()
     check_labels(where, x, y)

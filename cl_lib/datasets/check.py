@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from cl_lib.datasets.mapped import pieces
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.errors import InputError
 
@@ -73,10 +74,14 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
     if len(x) == 0:
         raise InputError(f"{where}: there are no samples: give at least one")
     if x.is_floating_point():
-        bad = ~torch.isfinite(x).flatten(1).all(1)
-        if bad.any():
-            values = int((~torch.isfinite(x)).sum())
-            first = int(bad.nonzero()[0])
+        values, first, start = 0, 0, 0
+        for piece in pieces(x):
+            finite = torch.isfinite(piece)
+            if not finite.all():
+                first = first if values else start + int((~finite).flatten(1).any(1).nonzero()[0])
+                values += int((~finite).sum())
+            start += len(piece)
+        if values:
             raise InputError(
                 f"{where}: x holds {values} non-finite values (NaN or infinity), first in sample {first}: "
                 "fill them in or drop those samples"

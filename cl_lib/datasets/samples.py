@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.datasets.columns import Column
+from cl_lib.datasets.mapped import pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Samples:
     Parameters
     ----------
     x : Tensor of shape (N, *shape), uint8 or floating
-        Inputs as they are kept: images as uint8 in [0, 255], channels first.
+        Inputs as they are kept: images as uint8 in [0, 255], channels first. What is memory-mapped stays in its file.
     y : Tensor of shape (N,), int64
         Class labels in [0, C).
     columns : mapping of str to Column, default {}
@@ -94,7 +95,8 @@ class Dataset:
         for tensor in (self.train.x, self.train.y, self.test.x, self.test.y):
             # dtype and shape go in too: the same bytes cut in another way are other data
             digest.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            for piece in pieces(tensor.detach()):
+                digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
 from cl_lib.engine.resident import gather, tables, upload
+from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.streams.stream import Realisation
@@ -30,12 +31,14 @@ class Looped:
         realisations: Sequence[Realisation],
         dtype: torch.dtype,
         device: torch.device,
+        store: Store = "auto",
     ) -> None:
         self.learners, self.plan, self.dtype, self.device = learners, plan, dtype, device
-        self.shared = upload(data, data.train, dtype, device)
+        self.shared = upload(data, data.train, dtype, device, store)
         self.table = tables(realisations, dtype, device)
         self.found = np.full(len(learners), -1)
         self.parameters = self.memory_bytes = None
+        self.preparation = 0.0
         self.width = plan.classes
         _check_tree(self.tree)
 
@@ -46,13 +49,18 @@ class Looped:
     def begin_experience(self, number: int) -> None:
         """Nothing to prepare."""
 
-    def observe(self, block: Block, s: int) -> None:
+    def cut(self, block: Block) -> list[Block]:
+        """The block: its inputs are read for each step."""
+        return [block]
+
+    def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
         """Step ``s`` of a block; the last batch of an epoch is short, never padded."""
         for r, learner in enumerate(self.learners):
             n = block.size[s]
             index, task, weight = (block.batch[k][s, r, :n] for k in ("index", "task", "weight"))
             x, y = self._gather(r, index, task)
             learner.observe(Batch(x, y, weight.to(self.device), task.to(self.device), phase=block.phase.name))
+        return 1
 
     def end_experience(self, number: int) -> None:
         """Tell each learner, with the experience's data."""

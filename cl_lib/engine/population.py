@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
+from cl_lib.engine.launch import LAUNCH, Launch, recorder, try_to_record
 from cl_lib.engine.net import FunctionalNet, has_batch_statistics
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
@@ -99,7 +100,8 @@ class Population:
         if is_streamed(data.train.x, store):
             self.window = Window(self.shared["x"], plan, strategy.fills_memory, device)
             if strategy.fills_memory:
-                self.table["memory_row"] = torch.zeros(self.replicas, spec.capacity + 1, dtype=torch.long, device=device)
+                slots = (self.replicas, spec.capacity + 1)
+                self.table["memory_row"] = torch.zeros(slots, dtype=torch.long, device=device)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -115,7 +117,11 @@ class Population:
         self._block: Block | None = None
         self._from = self._until = 0
         self._losses = torch.zeros(STEPS, self.replicas, dtype=dtype, device=device)
+        self._fixed: list[dict[str, Any]] = []
         self._calls: list[list[tuple[Callable[..., Any], list[Tensor], tuple[Tensor, ...]]]] = []
+        self._recorded: dict[tuple[str, int], Launch | None] = {}
+        self._launches: list[tuple[Launch, list[Tensor]]] = []
+        self._alike = 0
         self._readout: Tensors = {}
 
     # ------------------------------------------------------------------ state
@@ -201,6 +207,11 @@ class Population:
         return self.status["loss"].double().cpu().numpy().copy()
 
     @property
+    def preparation(self) -> float:
+        """Seconds spent on tracing and compiling."""
+        return self._program.seconds
+
+    @property
     def parameters(self) -> int:
         """Trainable parameters of one replica."""
         return sum(p[0].numel() for p in self.state.params.values())
@@ -228,40 +239,72 @@ class Population:
         """A block, in parts where its inputs are streamed and would take too much memory at once."""
         return [block] if self.window is None else self.window.cut(block)
 
-    def observe(self, block: Block, s: int, ahead: Block | None = None) -> None:
-        """Step ``s`` of a block; the inputs of the block ``ahead``, where streamed, are read meanwhile."""
+    def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
+        """Step ``s`` of a block, or as many from there on as are launched at once; how many it was.
+
+        The inputs of the block ``ahead``, where streamed, are read meanwhile.
+        """
         if block is not self._block:
             self._load(block, s, ahead)
-        for run, fixed, varying in self._calls[s]:
-            run(*fixed, *varying)
-        self._until = s + 1
+        count = LAUNCH if self._launches and s + LAUNCH <= self._alike else 1
+        if count > 1:
+            for launch, plan in self._launches:
+                launch(plan, s)
+        else:
+            for run, fixed, varying in self._calls[s]:
+                run(*fixed, *varying)
+        self._until = s + count
+        return count
 
     def _load(self, block: Block, start: int, ahead: Block | None) -> None:
         """Upload a block and have its programs ready."""
         self._settle()
         self._block, self._from, self._until = block, start, start
         shared, needed = self._window(block, ahead)
-        own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
         sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
-        self._calls = [[] for _ in block.size]
-        for part in self.parts:
-            fixed = {**pytree.tree_map(lambda t, p=part: t[p], own), "shared": shared}
-            leaves, programs, steps = pytree.tree_leaves(fixed), {}, {}
+        if not self._fixed:  # they keep their addresses
+            own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
+            self._fixed = [{**pytree.tree_map(lambda t, p=p: t[p], own), "shared": shared} for p in self.parts]
+        self._calls, self._launches = [[] for _ in block.size], []
+        first = block.size[0]
+        self._alike = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
+        for part, fixed in zip(self.parts, self._fixed, strict=True):
+            leaves, programs = pytree.tree_leaves(fixed), {}
+            steps: dict[int, list[tuple[Tensor, ...]]] = {}
             for n, inputs in sizes.items():
-                plan, spec = pytree.tree_flatten(pytree.tree_map(lambda t, p=part: t[:, p], inputs))
+                own = pytree.tree_map(lambda t, p=part: t[:, p], inputs)
+                plan, spec = pytree.tree_flatten(own)
                 steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
-                first = pytree.tree_unflatten(list(steps[n][0]), spec)
-                programs[n] = self._program.prepare(fixed, first, cast(Phase, block.phase))
+                one = pytree.tree_unflatten(list(steps[n][0]), spec)
+                programs[n] = self._program.prepare(fixed, one, cast(Phase, block.phase))
+                if n == first and len(block) >= LAUNCH:
+                    loss = next(i for i, leaf in enumerate(plan) if leaf is own["loss"])
+                    self._record(part, programs[n], leaves, plan, loss)
             for s, calls in enumerate(self._calls):
-                n = block.size[s] if self.sized else block.size[0]
+                n = block.size[s] if self.sized else first
                 calls.append((programs[n], leaves, steps[n][s]))
+        if len(self._launches) < len(self.parts):
+            self._launches = []
+
+    def _record(self, part: Any, run: Any, fixed: list[Tensor], plan: list[Tensor], loss: int) -> None:
+        """Have the steps of a part recorded, where the device can launch several at once."""
+        record = recorder(self.device)
+        if record is None or not self.strategy.traceable:
+            return
+        key = str(part), id(run)
+        if key not in self._recorded:
+            state = pytree.tree_leaves(self.state._asdict())
+            self._recorded[key] = try_to_record(run, fixed, plan, loss, state, record)
+        launch = self._recorded[key]
+        if launch is not None:
+            self._launches.append((launch, plan))
 
     def _window(self, block: Block, ahead: Block | None) -> tuple[Tensors, Tensor | None]:
         """What the step's rows are taken from; where inputs are streamed, which rows of theirs are there."""
         if self.window is None:
             return self.shared, None
         # a memory that the strategy fills changes between experiences only
-        memory = self.state.memory["index"] if self.strategy.fills_memory else None
+        memory = self.state.memory["index"].contiguous() if self.strategy.fills_memory else None
         held = None if memory is None else memory.cpu()
         needed = self.window.load(block, held)
         if memory is not None:
@@ -374,10 +417,13 @@ class Population:
             return torch.log_softmax(bound(self.strategy, hyper).logits(net, state, readout, x, task), -1)
 
         trees = self._placed((self.state, self.hyper["strategy"], self._readout, task))
-        if batched or not self.lifted:
-            return self._each(one, *trees, x if batched else x.expand(self.replicas, *x.shape))
-        run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, None))
-        return torch.cat([run(*pytree.tree_map(lambda t, p=p: t[p], trees), x) for p in self.alone])
+        if self.lifted and self.device.type != "cpu":
+            run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))
+            return run(*trees, x)
+        # on a CPU one replica after the other, as it is written: a lifted layer would take twice as long
+        x = self._placed(x) if batched else x.expand(self.replicas, *x.shape)
+        each = [pytree.tree_map(lambda t, r=r: t[r], (*trees, x)) for r in range(self.replicas)]
+        return torch.stack([one(*own) for own in each])
 
 
 def aligned(stacked: Tensor) -> Tensor:

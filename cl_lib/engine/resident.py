@@ -1,4 +1,4 @@
-"""Data that stay on the device: one copy in the compact dtype, gathered and normalised in the step."""
+"""The data of a run: one copy in the compact dtype, gathered and normalised in the step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from cl_lib.datasets import Dataset, Samples
+from cl_lib.engine.rows import Store, place, read_rows
 from cl_lib.streams.stream import Realisation
 from cl_lib.types import Tensors
 
 
-def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.device) -> Tensors:
-    """What all replicas share: ``x`` (N, *shape), ``y`` (N,); where needed ``mean`` and ``std``, shaped to a sample."""
+def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.device, store: Store = "auto") -> Tensors:
+    """What all replicas share: ``x`` (N, *shape), ``y`` (N,); where needed ``mean`` and ``std``, shaped to a sample.
+
+    All on the device, but for ``x`` where it is streamed.
+    """
     shape = (-1,) + (1,) * (len(data.shape) - 1)
-    shared = {"x": samples.x.to(device), "y": samples.y.to(device)}
+    shared = {"x": place(samples.x, store, device), "y": samples.y.to(device)}
     for name, values, neutral in (("mean", data.mean, 0.0), ("std", data.std, 1.0)):
         if any(v != neutral for v in values):
             shared[name] = torch.tensor(values, dtype=dtype, device=device).reshape(shape)
@@ -37,17 +41,19 @@ def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torc
 
 def gather(shared: Tensors, table: Tensors, index: Tensor, task: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """One replica's normalised, transformed inputs ``(B, *shape)`` and labels ``(B,)``."""
-    return prepare(shared, table, shared["x"][index], shared["y"][index], task, dtype)
+    return prepare(shared, table, read_rows(shared["x"], index), shared["y"][index], task, dtype)
 
 
-def rows(shared: Tensors, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs ``(..., *shape)`` and labels ``(...)`` as they are kept, for an index of any shape.
+def rows(shared: Tensors, items: Tensors) -> tuple[Tensor, Tensor]:
+    """Inputs ``(..., *shape)`` and labels ``(...)`` as they are kept, for an ``index`` of any shape.
 
-    Whole rows at once: torch's general indexing of bytes takes fifteen times as long.
+    Where inputs are streamed ``x`` is a window, and ``row`` says where in it they are. Whole rows at once: torch's
+    general indexing of bytes takes fifteen times as long.
     """
+    x, y, index = shared["x"], shared["y"], items["index"]
     flat = index.reshape(-1)
-    x, y = shared["x"], shared["y"]
-    return x.index_select(0, flat).view(*index.shape, *x.shape[1:]), y.index_select(0, flat).view(index.shape)
+    row = items["row"].reshape(-1) if "row" in items else flat
+    return x.index_select(0, row).view(*index.shape, *x.shape[1:]), y.index_select(0, flat).view(index.shape)
 
 
 def prepare(

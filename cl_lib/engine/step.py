@@ -26,8 +26,8 @@ class Step:
     """``step(phase, fixed, plan)``: ``fixed`` holds state, hyper-parameters and tables; all results are in place.
 
     ``plan`` holds ``items`` (index, task and weight of the batch's samples and of the recalled ones, one after the
-    other), the batch's ``slot`` and ``noise``, what is needed of the ``draws``, the learning rate ``lr``, and a place
-    for the ``loss``.
+    other; where inputs are streamed also their row in the window), the batch's ``slot`` and ``noise``, what is needed
+    of the ``draws``, the learning rate ``lr``, and a place for the ``loss``.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ class Step:
     dtype : torch.dtype
     lifted : bool
         Whether tensors carry a replica axis.
+    half : bool
+        Whether networks compute in bfloat16.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class Step:
         spec: Spec,
         dtype: torch.dtype,
         lifted: bool,
+        half: bool = False,
     ) -> None:
         self.strategy, self.module, self.optimiser = strategy, module, optimiser
-        self.spec, self.dtype, self.lifted = spec, dtype, lifted
+        self.spec, self.dtype, self.lifted, self.half = spec, dtype, lifted, half
 
     def probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
         """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
@@ -68,13 +71,13 @@ class Step:
 
         items, draws = plan["items"], plan["draws"]
         if self.strategy.fills_memory:  # which sample lies in a slot is known only now
-            draws = tuple(each(self._find)(state.memory, draw["uniform"]) for draw in draws)
+            draws = tuple(each(self._find)(state.memory, table, draw["uniform"]) for draw in draws)
             items = {k: torch.cat((v, *(draw[k] for draw in draws)), -1) for k, v in items.items()}
         # outside the lift: one call brings the rows of all replicas, new and recalled
-        x, y = rows(shared, items["index"])
+        x, y = rows(shared, items)
 
         def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors, Batch]:
-            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True)
+            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True, half=self.half)
             own = plan["items"]
             x, y = prepare(shared, table, own["x"], own["y"], own["task"], self.dtype)
             batch, recalled = self._parts(x, y, plan, state.memory, phase)
@@ -99,12 +102,7 @@ class Step:
         if follows:
             write(state.extra, each(after)(old, state, hyper["strategy"], table, batch, gradient))
         for name, value in gradient.kept.items():
-            slot, kept = plan["slot"], state.memory[name]
-            # one flat row index for all replicas: a plain index_put, whatever the shape of what is kept
-            if lifted:
-                slot = slot + table["row"][:, None]
-                kept, value = kept.flatten(0, 1), value.flatten(0, 1)
-            kept.index_put_((slot.reshape(-1),), value)
+            keep(state.memory[name], plan["slot"], value, table["row"] if lifted else None)
         plan["loss"].copy_(gradient.loss)
 
     def _parts(
@@ -121,16 +119,27 @@ class Step:
             start = own.stop
         return batch, tuple(recalled)
 
-    def _find(self, memory: Tensors, uniform: Tensor) -> Tensors:
+    def _find(self, memory: Tensors, table: Tensors, uniform: Tensor) -> Tensors:
         """What uniform numbers recall from a memory that the strategy filled."""
         slot = (uniform * memory["count"]).long().clamp_max(self.spec.capacity)
         weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
-        return {"slot": slot, "index": memory["index"][slot], "task": memory["task"][slot], "weight": weight}
+        found = {"slot": slot, "index": memory["index"][slot], "task": memory["task"][slot], "weight": weight}
+        return found | ({"row": table["memory_row"][slot]} if "memory_row" in table else {})
 
 
 def bound(strategy: Strategy, hyper: Tensors) -> Strategy:
     """The strategy with its float fields as 0-d tensors of one replica."""
     return dataclasses.replace(strategy, **cast(Any, hyper))
+
+
+def keep(memory: Tensor, slot: Tensor, value: Tensor, row: Tensor | None) -> None:
+    """Write what is kept beside samples ``(R, B, ...)`` into their slots, or ``(B, ...)`` where ``row`` is None.
+
+    ``row`` is each replica's first row: with one flat index this is a single plain write, whatever the shape.
+    """
+    if row is not None:
+        memory, value, slot = memory.flatten(0, 1), value.flatten(0, 1), slot + row[:, None]
+    memory.index_put_((slot.reshape(-1),), value)
 
 
 def write(target: Any, source: Any, where: str = "") -> None:

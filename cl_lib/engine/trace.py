@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,8 @@ class Program:
         probe: Callable[[Any, Any, Any], None] | None = None,
     ) -> None:
         self.step, self.traced, self.compiled, self.probe = step, traced, compiled, probe
+        self.seconds = 0.0
+        """Spent on tracing and compiling."""
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[..., Any]:
@@ -52,7 +55,9 @@ class Program:
         flat, spec = pytree.tree_flatten((fixed, varying))
         key = (static, spec, tuple((t.shape, t.dtype, t.device) for t in flat))
         if key not in self._programs:
+            began = time.perf_counter()
             self._programs[key] = self._make(flat, spec, static, len(pytree.tree_leaves(fixed)))
+            self.seconds += time.perf_counter() - began
         return self._programs[key]
 
     def _make(self, flat: list[Tensor], spec: Any, static: Any, fixed: int) -> Callable[..., Any]:

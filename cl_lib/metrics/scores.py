@@ -31,7 +31,7 @@ def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
     Raises
     ------
     InputError
-        If ``bins`` is not positive.
+        If ``bins`` is not positive, or above 100,000.
 
     References
     ----------
@@ -42,10 +42,16 @@ def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
     >>> bin_index(torch.tensor([0.0, 0.49, 0.5, 0.99, 1.0]), bins=2)
     tensor([0, 0, 1, 1, 2])
     """
-    if bins < 1:
-        raise InputError(f"`bins` must be at least 1; got {bins}")
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=probabilities.device)
-    return torch.bucketize(probabilities.float(), edges, right=True).sub_(1).clamp_(0, bins)
+    if not 1 <= bins <= 100_000:
+        raise InputError(f"`bins` must be at least 1 and at most 100000; got {bins}")
+    above = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=probabilities.device).roll(-1)
+    above[-1] = torch.inf
+    value = probabilities.float().nan_to_num(nan=1.0).clamp_(0, 1)
+    # A product just too small finds the bin or the one below it, and one comparison with the edge tells which: exact,
+    # and five times as fast as a binary search. 32 bits: an index of 64 would cost that again.
+    bin = (value * (bins * (1 - 1e-6))).int()
+    edge = above.index_select(0, bin.reshape(-1)).view(bin.shape)
+    return bin.add_(value >= edge).long()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ class Scores:
     bins: int = BINS
 
     @classmethod
-    def from_log_probs(cls, log_probs: Tensor, target: Tensor, bins: int = BINS) -> "Scores":
+    def from_log_probs(cls, log_probs: Tensor, target: Tensor, bins: int = BINS, *, check: bool = True) -> "Scores":
         """Score the log-probabilities of one forward pass.
 
         Parameters
@@ -103,6 +109,8 @@ class Scores:
             Labels from 0 to C - 1; one row is shared by all replicas.
         bins : int, default 15
             Number of equal-width confidence bins.
+        check : bool, default True
+            Look at the labels, for which the host waits for a CUDA device. False where they are known to be right.
 
         Returns
         -------
@@ -128,20 +136,22 @@ class Scores:
             )
         replicas, samples, classes = log_probs.shape
         label = shared(target, replicas, samples, "target")
-        if label.numel() and (label.min() < 0 or label.max() >= classes):
+        if check and label.numel() and (label.min() < 0 or label.max() >= classes):
             raise InputError(f"labels must lie between 0 and {classes - 1}")
-        chosen = label.unsqueeze(-1)
+        chosen = label.unsqueeze(1)
+        # samples beside each other in memory: what runs over the few classes is then several times as fast
+        log_probs = log_probs.transpose(1, 2).contiguous()
         probabilities = log_probs.exp()
-        confidence, predicted = probabilities.max(-1)
+        confidence, predicted = probabilities.max(1)
         correct = (predicted == label).to(confidence.dtype)
-        error = probabilities.scatter_add(-1, chosen, -torch.ones_like(probabilities[..., :1]))
+        error = probabilities.scatter_add(1, chosen, -torch.ones_like(probabilities[:, :1]))
         return cls(
             correct=torch.where(confidence.isnan(), confidence, correct),
-            nll=-log_probs.gather(-1, chosen).squeeze(-1),
-            brier=error.square_().sum(-1),
+            nll=-log_probs.gather(1, chosen).squeeze(1),
+            brier=error.square_().transpose(1, 2).contiguous().sum(-1),  # a sum whose order no other sample changes
             confidence=confidence,
             bin=bin_index(confidence, bins),
-            probabilities=probabilities,
+            probabilities=probabilities.transpose(1, 2),
             target=label,
             bins=bins,
         )

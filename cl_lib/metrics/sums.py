@@ -1,7 +1,8 @@
 """Additive sufficient statistics: sums over samples, by group or by class, kept in float64 on the device.
 
 Sums of two chunks of samples add up to the sums of both, so an evaluation needs the memory of one batch. Replicas
-come first on every axis. A diverged replica's NaN stays in its own sums.
+come first on every axis. A diverged replica's NaN stays in its own sums. On a CPU each sum is taken sample by sample,
+in order: it depends neither on the chunks nor on the number of replicas.
 """
 
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class GroupSums:
         binned = torch.zeros(replicas, groups, bins + 1, 3, dtype=torch.float64, device=device)
         return cls(flat[0], flat[1], flat[2], flat[3], binned)
 
-    def add_(self, scores: Scores, group: Tensor) -> "GroupSums":
+    def add_(self, scores: Scores, group: Tensor, *, check: bool = True) -> "GroupSums":
         """Add samples, in place.
 
         Parameters
@@ -81,6 +82,9 @@ class GroupSums:
             Of R replicas and N samples.
         group : Tensor of int64, shape (R, N) or (1, N)
             Group of each sample, below G; samples with a negative group are ignored.
+        check : bool, default True
+            Look at the groups, for which the host waits for a CUDA device. False where all are known to lie between 0
+            and G - 1.
 
         Returns
         -------
@@ -96,15 +100,18 @@ class GroupSums:
         bins = self.bins.shape[2]
         _check_same("bins", scores.bins + 1, bins)
         _check_same("replicas", scores.confidence.shape[0], replicas)
-        slot = _slots(shared(group, replicas, scores.nll.shape[1], "group"), groups, "group")
-        one = torch.ones_like(scores.nll)
-        _add_(self.count, slot, one)
-        _add_(self.correct, slot, scores.correct)
-        _add_(self.nll, slot, scores.nll)
-        _add_(self.brier, slot, scores.brier)
+        group = shared(group, replicas, scores.nll.shape[1], "group")
+        keep = _kept(group, groups, "group") if check else None
+        slot = _slots(group, groups)
         place = slot * bins + scores.bin
-        for number, values in enumerate((one, scores.confidence, scores.correct)):
-            _add_(self.bins[..., number], place, values)
+        one = torch.ones_like(scores.nll, dtype=torch.float64)
+        correct = scores.correct.double()
+        _add_(self.count, slot, one, keep)
+        _add_(self.correct, slot, correct, keep)
+        _add_(self.nll, slot, scores.nll, keep)
+        _add_(self.brier, slot, scores.brier, keep)
+        for number, values in enumerate((one, scores.confidence, correct)):
+            _add_(self.bins[..., number], place, values, keep)
         return self
 
     def __add__(self, other: "GroupSums") -> "GroupSums":
@@ -170,7 +177,7 @@ class ClasswiseSums:
         shape = (replicas, experiences, classes, bins + 1, 3)
         return cls(torch.zeros(shape, dtype=torch.float64, device=device))
 
-    def add_(self, scores: Scores, experience: Tensor) -> "ClasswiseSums":
+    def add_(self, scores: Scores, experience: Tensor, *, check: bool = True) -> "ClasswiseSums":
         """Add samples, in place.
 
         Parameters
@@ -179,6 +186,9 @@ class ClasswiseSums:
             Of R replicas, N samples and C classes.
         experience : Tensor of int64, shape (R, N) or (1, N)
             Experience of each sample, below E; samples with a negative one are ignored.
+        check : bool, default True
+            Look at the experiences, for which the host waits for a CUDA device. False where all are known to lie
+            between 0 and E - 1.
 
         Returns
         -------
@@ -193,15 +203,20 @@ class ClasswiseSums:
         replicas, experiences, classes, bins, _ = self.bins.shape
         _check_same("bins", scores.bins + 1, bins)
         _check_same("replicas and classes", tuple(scores.probabilities.shape[::2]), (replicas, classes))
-        slot = _slots(shared(experience, replicas, scores.nll.shape[1], "experience"), experiences, "experience")
-        column = torch.arange(classes, device=slot.device) * bins
-        place = (slot * classes * bins).unsqueeze(-1) + column + bin_index(scores.probabilities, scores.bins)
-        # Only the label's own class is a hit: (R, N) values, not (R, N, C).
-        own = place.gather(-1, scores.target.unsqueeze(-1)).squeeze(-1)
+        experience = shared(experience, replicas, scores.nll.shape[1], "experience")
+        keep = _kept(experience, experiences, "experience") if check else None
+        probabilities = scores.probabilities.transpose(1, 2)  # (R, C, N), as they lie in memory
+        column = torch.arange(classes, device=experience.device).unsqueeze(-1)
+        place = (_slots(experience, experiences) * classes).unsqueeze(1).add(column).mul_(bins)
+        place += bin_index(probabilities, scores.bins)
+        # Only the label's own class is a hit: (R, N) values, not (R, C, N).
+        own = place.gather(1, scores.target.unsqueeze(1)).squeeze(1)
         hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)
-        _add_(self.bins[..., 0], place, torch.ones_like(scores.probabilities))
-        _add_(self.bins[..., 1], place, scores.probabilities)
-        _add_(self.bins[..., 2], own, hit)
+        everywhere = None if keep is None else keep.unsqueeze(1).expand_as(place)
+        one = probabilities.new_ones(1, dtype=torch.float64)
+        _add_(self.bins[..., 0], place, one.expand_as(place), everywhere)
+        _add_(self.bins[..., 1], place, probabilities, everywhere)
+        _add_(self.bins[..., 2], own, hit, keep)
         return self
 
     def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":
@@ -210,20 +225,27 @@ class ClasswiseSums:
         return ClasswiseSums(self.bins + other.bins)
 
 
-def _slots(group: Tensor, groups: int, name: str) -> Tensor:
-    """Flat index of (replica, group); one slot past the end for what is ignored."""
-    if group.numel() and group.max() >= groups:
-        raise InputError(f"`{name}` must lie below {groups}; the largest is {int(group.max())}")
+def _slots(group: Tensor, groups: int) -> Tensor:
+    """Flat index of (replica, group)."""
     first = torch.arange(len(group), device=group.device).unsqueeze(-1) * groups
-    return torch.where(group < 0, len(group) * groups, group + first)
+    return group + first
 
 
-def _add_(total: Tensor, place: Tensor, values: Tensor) -> None:
-    """Add each value to its place in the flattened total (R, G, ...); places in slot R * G are dropped."""
-    width = total.shape[2:].numel()
-    part = torch.zeros(total.numel() + width, dtype=torch.float64, device=values.device)
-    part.index_add_(0, place.reshape(-1), values.reshape(-1).double())
-    total += part[: total.numel()].view(total.shape)
+def _kept(group: Tensor, groups: int, name: str) -> Tensor | None:
+    """Which samples have a group, None for all."""
+    if not group.numel():
+        return None
+    lowest, highest = torch.stack(group.aminmax()).tolist()
+    if highest >= groups:
+        raise InputError(f"`{name}` must lie below {groups}; the largest is {highest}")
+    return group >= 0 if lowest < 0 else None
+
+
+def _add_(total: Tensor, place: Tensor, values: Tensor, keep: Tensor | None) -> None:
+    """Add each value that is kept to its place in the flattened total (R, G, ...)."""
+    if keep is not None:
+        place, values = place[keep], values[keep]
+    total.view(-1).index_add_(0, place.reshape(-1), values.double().reshape(-1))
 
 
 def _check_same(name: str, left: object, right: object) -> None:

@@ -166,9 +166,10 @@ NULL = table.NULL
 
 def _cost(entry: Entry) -> dict[str, str]:
     cost, share = entry.record.cost, entry.share
-    rate = cost.get("samples_per_second")
+    rate, made = cost.get("samples_per_second"), cost.get("preparation_seconds")
     return {
         "training": f"{table.seconds(cost['training_seconds'] * share)} s",
+        "of which tracing, compiling": f"{table.seconds(made * share)} s" if made is not None else NULL,
         "evaluation": f"{table.seconds(cost['evaluation_seconds'] * share)} s",
         "planning": f"{table.seconds(cost['planning_seconds'] * share)} s",
         "replicas": str(len(entry.members)),

@@ -51,7 +51,9 @@ def summary(record: Record) -> str:
             out.append(f"{len(lost)} of {len(record.replicas)} replicas diverged: {_named(lost)}")
     cost, many = record.cost, "s" if record.cost["replicas"] != 1 else ""
     out.append(
-        f"{seconds(cost['training_seconds'])} s of training, {seconds(cost['evaluation_seconds'])} s of evaluation, "
+        f"{seconds(cost['training_seconds'])} s of training"
+        + (f" ({seconds(made)} s of them tracing and compiling)" if (made := cost.get("preparation_seconds")) else "")
+        + f", {seconds(cost['evaluation_seconds'])} s of evaluation, "
         f"{seconds(cost['planning_seconds'])} s of planning for {cost['replicas']} replica{many} "
         f"on {record.environment['device']}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.datasets import Dataset
+from cl_lib.datasets.mapped import PIECE, take
 from cl_lib.errors import InputError
 from cl_lib.types import Experience
 
@@ -286,14 +287,14 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
         problems.append(f"{leaked} samples leaked between train and validation")
     if problems:
         raise InputError(f"stream {stream.name} (seed {seed}): {'; '.join(problems)}")
-    known = set(_hashes(data.train.x[index.unique()]))
+    known = set(_hashes(data.train.x, index.unique()))
     return StreamReport(
         tuple(problems),
         len(index.unique()),
         len(valid),
         len(asked[0].unique()),
-        sum(h in known for h in _hashes(data.test.x)),
-        sum(h in known for h in _hashes(data.train.x[valid])),
+        sum(h in known for h in _hashes(data.test.x, torch.arange(len(data.test)))),
+        sum(h in known for h in _hashes(data.train.x, valid)),
     )
 
 
@@ -322,5 +323,7 @@ def _differences(part: str, found: Tensor, real: Realisation, y: Tensor, repeate
     return problems
 
 
-def _hashes(x: Tensor) -> list[bytes]:
-    return [hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in x.numpy()]
+def _hashes(x: Tensor, index: Tensor) -> Iterator[bytes]:
+    """Of the samples at ``index``; a few of them in memory at once."""
+    for part in index.split(max(1, PIECE // x[:1].nbytes)):
+        yield from (hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in take(x, part).numpy())

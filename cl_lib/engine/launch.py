@@ -1,0 +1,89 @@
+"""Several steps launched as one: on CUDA a recorded graph costs a single launch instead of some sixty a step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAUNCH = 16
+"""Steps of a launch; a divisor of a block's 128."""
+
+Record = Callable[[Callable[[], None], Sequence[Tensor]], Callable[[], None]]
+
+
+def recorder(device: torch.device) -> Record | None:
+    """How steps are recorded on a device; None where they are run one by one."""
+    return cuda_graph if device.type == "cuda" else None
+
+
+def cuda_graph(body: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
+    """``body`` as a CUDA graph; ``state`` is as it was before, though warming up ran the body once."""
+    before = [t.clone() for t in state]
+    # libraries take their workspaces on a first run, which no graph may record
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        body()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        body()
+    for tensor, value in zip(state, before, strict=True):
+        tensor.copy_(value)
+    return graph.replay
+
+
+class Launch:
+    """``launch(varying, s)``: steps ``s`` to ``s + LAUNCH - 1`` of a block at once.
+
+    Parameters
+    ----------
+    run : callable
+        The program, ``run(*fixed, *varying of a step)``.
+    fixed : list of Tensor
+        Same addresses for the whole run.
+    varying : list of Tensor
+        A block's, ``(S, ...)`` each; their places are taken by tensors that keep their addresses.
+    loss : int
+        Which of ``varying`` is written by a step.
+    state : list of Tensor
+        Whatever the program changes.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        fixed: list[Tensor],
+        varying: list[Tensor],
+        loss: int,
+        state: list[Tensor],
+        record: Record,
+    ) -> None:
+        self.loss, self.own = loss, [leaf[:LAUNCH].clone() for leaf in varying]
+        steps = list(zip(*(leaf.unbind(0) for leaf in self.own), strict=True))
+
+        def body() -> None:
+            for step in steps:
+                run(*fixed, *step)
+
+        self.replay = record(body, state)
+
+    def __call__(self, varying: list[Tensor], s: int) -> None:
+        for own, leaf in zip(self.own, varying, strict=True):
+            own.copy_(leaf[s : s + LAUNCH])
+        self.replay()
+        varying[self.loss][s : s + LAUNCH].copy_(self.own[self.loss])
+
+
+def try_to_record(*arguments: Any) -> Launch | None:
+    """A launch, or None after a warning where the steps cannot be recorded (they wait for the device, say)."""
+    try:
+        return Launch(*arguments)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(f"engine: no CUDA graph can be recorded, steps are launched one by one ({reason})", stacklevel=2)
+        return None

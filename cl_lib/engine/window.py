@@ -1,0 +1,106 @@
+"""Data that do not fit: only the rows that a block of steps needs, read while the block before it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from cl_lib.datasets.mapped import copy_rows
+from cl_lib.memory.plan import STEPS, Block, Plan
+
+BYTES = {"cpu": 2**25, "cuda": 2**27}
+"""Bytes of a window, if two steps can do with them; as many again are read ahead."""
+
+
+class Window:
+    """The rows of one block, in a buffer of fixed size and address on the device.
+
+    A block is planned with all that it recalls, so its rows are known before it begins. They are read in the file's
+    order, by a thread of its own; a block whose rows would not fit is cut into parts.
+
+    Parameters
+    ----------
+    source : Tensor
+        All inputs ``(N, *shape)``, in memory or mapped.
+    plan : Plan
+    held : bool
+        Whether anything in memory may be recalled at any step: the strategy fills it, so the plan cannot know.
+    device : torch.device
+
+    Attributes
+    ----------
+    x : Tensor
+        ``(rows, *shape)``; how many of them are used differs by block.
+    steps : int
+        Steps that a part of a block has at most.
+    """
+
+    def __init__(self, source: Tensor, plan: Plan, held: bool, device: torch.device) -> None:
+        self.source = source
+        batch = max((phase.batch_size or plan.batch_size for own in plan.phases for phase in own), default=1)
+
+        def rows(steps: int) -> int:
+            recalled = plan.capacity + 1 if held else min(plan.capacity, steps * sum(plan.draws))
+            return min(len(source), len(plan.seeds) * (steps * batch + recalled))
+
+        most = BYTES[device.type] // source[0].nbytes
+        self.steps = next((s for s in range(STEPS, 2, -1) if rows(s) <= most), 2)
+        shape = (rows(self.steps), *source.shape[1:])
+        self.x = torch.empty(shape, dtype=source.dtype, device=device)
+        self._ahead = torch.empty(shape, dtype=source.dtype, pin_memory=device.type == "cuda")
+        self._reader = ThreadPoolExecutor(1, "cl_lib-reader")
+        self._reading: tuple[Block, Future[Tensor]] | None = None
+
+    def cut(self, block: Block) -> list[Block]:
+        """The block in parts whose rows fit.
+
+        A short last batch, which is padded to the size of the others, is never a part alone.
+        """
+        steps, parts = len(block), -(-len(block) // self.steps)
+        return [_part(block, steps * i // parts, steps * (i + 1) // parts) for i in range(parts)]
+
+    def prefetch(self, block: Block, held: Tensor | None = None) -> None:
+        """Begin to read the rows of ``block`` and of the indices that are ``held`` in memory."""
+        self._reading = block, self._reader.submit(self._read, block, held)
+
+    def load(self, block: Block, held: Tensor | None = None) -> Tensor:
+        """Have the rows in ``x``, where they were read ahead at once; which these are, in rising order."""
+        if self._reading is None or self._reading[0] is not block:
+            self.prefetch(block, held)
+        assert self._reading is not None
+        needed = self._reading[1].result()
+        self.x[: len(needed)].copy_(self._ahead[: len(needed)])
+        self._reading = None
+        return needed.to(self.x.device)
+
+    def _read(self, block: Block, held: Tensor | None) -> Tensor:
+        planned = [block.batch, *(draw for draw in block.draws if "index" in draw)]
+        indices = [items["index"].numpy().ravel() for items in planned]
+        if held is not None:
+            indices.append(held.numpy().ravel())
+        needed = np.unique(np.concatenate(indices))
+        copy_rows(self.source, needed, self._ahead)
+        return torch.from_numpy(needed)
+
+
+def _part(block: Block, start: int, stop: int) -> Block:
+    """Steps ``start`` to ``stop - 1`` of a block."""
+
+    def own(tree: Any) -> Any:
+        return pytree.tree_map(lambda t: t[start:stop], tree)
+
+    return dataclasses.replace(
+        block,
+        first_step=block.first_step + start,
+        within=(block.within[0] + start, block.within[1]),
+        size=block.size[start:stop],
+        batch=own(block.batch),
+        draws=own(block.draws),
+        noise=own(block.noise),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -290,10 +291,10 @@ def test_a_file_that_was_removed_is_read_to_the_end(tmp_path: Path, mapped: Data
 PROGRAM = """
 import sys
 import torch, cl_lib
-from cl_lib.strategies import ER, ICaRL
+from cl_lib.strategies import ER, EWC
 torch.set_num_threads(1)
 stream = cl_lib.streams.split(cl_lib.datasets.npy(sys.argv[1], std=255.0), 2, valid=0.1)
-for strategy in (ER(), ICaRL()):
+for strategy in (ER(), EWC()):
     options = {"model": cl_lib.models.MLP.factory(hidden=(8,)), "batch_size": 64, "seeds": 2, "device": "cpu"}
     cl_lib.run(stream, strategy, eval_on="valid" if strategy == ER() else "test", **options)
 cl_lib.check_stream(stream)
@@ -307,19 +308,21 @@ def test_memory_does_not_grow_with_the_data(dtype: str, tmp_path: Path) -> None:
     """A file of 300 MB, trained, consolidated, evaluated and checked in 150 MB more than one of 5 MB."""
     peak = {}
     for megabytes in (5, 300):
-        shape, peaks = (3, 32, 32), tmp_path / str(megabytes)
-        peaks.mkdir()
+        shape, home = (3, 32, 32), tmp_path / str(megabytes)
+        home.mkdir()
         for part, share in (("train", 0.8), ("test", 0.2)):
             n = int(share * megabytes * 1e6 / 3072 / np.dtype(dtype).itemsize)
-            x = np.lib.format.open_memmap(peaks / f"x_{part}.npy", "w+", np.dtype(dtype), (n, *shape))
+            x = np.lib.format.open_memmap(home / f"x_{part}.npy", "w+", np.dtype(dtype), (n, *shape))
             for start in range(0, n, 1000):
                 x[start : start + 1000] = np.random.default_rng(start).integers(0, 256, x[start : start + 1000].shape)
             x.flush()
-            np.save(peaks / f"y_{part}.npy", np.arange(n) % 4)
+            np.save(home / f"y_{part}.npy", np.arange(n) % 4)
         del x
-        command = [sys.executable, "-c", PROGRAM, str(peaks)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", PROGRAM, str(home)]
+        # glibc would keep up to 64 MB that were freed
+        own = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
         assert done.returncode == 0, done.stderr
         peak[megabytes] = int(done.stdout.split()[-1]) / 1024
-    assert peak[300] - peak[5] < 150
+    assert peak[300] - peak[5] < 150, peak
     print(peak)

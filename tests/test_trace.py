@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import cl_lib
 from cl_lib import SGD, Memory, Schedule
 from cl_lib.datasets import digits, from_arrays
+from cl_lib.engine import trace
 from cl_lib.engine.net import build
 from cl_lib.engine.population import Population
 from cl_lib.engine.trace import Program, TraceError
@@ -252,7 +253,7 @@ def test_without_a_compiler_the_traced_program_runs_after_one_warning(monkeypatc
     def fail(*args: Any, **options: Any) -> Any:
         raise RuntimeError("no C++ compiler\nlong explanation")
 
-    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(trace, "compile_graph", fail)
     made = program(lambda w, x: (w * x).sum(), lifted=True, compiled=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -269,7 +270,7 @@ def test_a_run_without_a_compiler_gives_the_same(monkeypatch: pytest.MonkeyPatch
 
     stream, options = split(PICTURES, 2), {"model": SMALL, "seeds": 2}
     expected = trained(stream, ER(), **options)
-    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(trace, "compile_graph", fail)
     with pytest.warns(UserWarning, match="falling back") as caught:
         got = trained(stream, ER(), compile=True, **options)
     assert len(caught) == 1

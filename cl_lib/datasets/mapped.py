@@ -15,8 +15,8 @@ from cl_lib.errors import InputError
 
 PIECE = 2**25
 """Bytes of a tensor that are looked at together, at most: what a pass over it keeps in memory."""
-AROUND = 2**20
-"""Bytes that the system may map around a row that is read: files lie in its cache in large folios."""
+AROUND = 2**21
+"""Bytes that the system may map around a row that is read: a file can lie in its cache in pieces of this size."""
 
 _files: WeakValueDictionary[int, np.memmap] = WeakValueDictionary()
 """By the address of a tensor's storage the file it was made of. The tensor keeps it alive, so no entry is outdated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Program:
     traced : bool
         False: run ``step`` as it is.
     compiled : bool
-        Hand the traced program to ``torch.compile``; where no compiler is found, warn once and go on traced.
+        Hand the traced program to TorchInductor; where no compiler is found, warn once and go on traced.
     probe : callable, optional
         ``probe(static, fixed, varying)`` runs the step once before it is traced, to raise for what a trace would not.
     """
@@ -81,7 +81,9 @@ class Program:
 
     def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any] | None:
         try:
-            run = torch.compile(graph, fullgraph=True, dynamic=False)
+            # straight to the compiler: what torch.compile guards cannot change here, and to check it takes as long as a
+            # small network's step
+            run = compile_graph(graph, [t.clone() for t in flat])
             run(*(t.clone() for t in flat))
         except Exception as error:  # the compiler raises many kinds; whichever, the traced program is right
             reason = str(error).strip().splitlines()
@@ -92,6 +94,13 @@ class Program:
             self.compiled = False
             return None
         return run
+
+
+def compile_graph(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """The graph as TorchInductor compiles it for inputs like these."""
+    from torch import _inductor
+
+    return cast("Callable[..., Any]", _inductor.compile(graph, inputs))
 
 
 def check_graph(graph: GraphModule) -> None:

@@ -101,9 +101,9 @@ class ICaRL(Strategy):
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         memory, capacity, classes = state.memory, state.extra["rank"].shape[0], data.seen.shape[0]
         quota = capacity // data.seen_count
-        parts = [data.read(p) for p in data.batches(CHUNK)]
-        features = torch.cat([_features(net, state.params, part) for part in parts])
-        labels = torch.cat([part.y for part in parts])
+        parts = map(data.read, data.batches(CHUNK))  # one after the other: no input is kept
+        read = [(_features(net, state.params, part), part.y) for part in parts]
+        features, labels = (torch.cat(own) for own in zip(*read, strict=True))
         # a class that comes back shares its quota among all its experiences
         times = state.extra["times"]
         past = torch.where(data.classes, quota * times // (times + 1), quota)

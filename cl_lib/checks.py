@@ -120,6 +120,8 @@ def check_inputs_not_mutated(strategy: Strategy) -> None:
     first, second = learner.predict(x, task), learner.predict(x, task)
     assert torch.equal(first, second), "logits: two calls with the same input differ"
     assert torch.equal(x, kept), "logits: changed its input"
+    if strategy.liftable:
+        _compare([learner.predict(x, task, lifted=True)], [first], 1e-9, "logits of all replicas at once and alone")
     _compare(pytree.tree_leaves(learner.tree), pytree.tree_leaves(before), None, "the state after an evaluation")
 
 

@@ -325,4 +325,3 @@ def test_memory_does_not_grow_with_the_data(dtype: str, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         peak[megabytes] = int(done.stdout.split()[-1]) / 1024
     assert peak[300] - peak[5] < 150, peak
-    print(peak)

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"--networks: no network is called {odd[0]!r}; there are {', '.join(NETWORKS)}")
         if why := machine.busy():
             raise InputError(why)
-        about = machine.circumstances(args.threads, argv)
+        about = machine.circumstances(__file__, args.threads, argv)
         torch.set_num_threads(args.threads)
         for name in args.networks.split(","):
             sides = ways(NETWORKS[name], args.steps, 200, args.replicas)

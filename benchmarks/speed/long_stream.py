@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"--experiences={args.experiences}: must be a multiple of 5 from 50 to 1,000")
         if why := machine.busy():
             raise InputError(why)
-        record = {"schema": "cl_lib.long_stream/1", **machine.circumstances(args.threads, argv)}
+        record = {"schema": "cl_lib.long_stream/1", **machine.circumstances(__file__, args.threads, argv)}
         torch.set_num_threads(args.threads)
         stream = make_stream(args.experiences)
         rounds = [measure(stream, args.replicas) for _ in range(args.rounds)]

@@ -54,9 +54,9 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def circumstances(threads: int, argv: list[str] | None, device: str = "cpu") -> dict[str, Any]:
+def circumstances(script: str, threads: int, argv: list[str] | None, device: str = "cpu") -> dict[str, Any]:
     """What every record says of how it came about."""
-    own = [Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]
+    own = [Path(script).name, *(sys.argv[1:] if argv is None else argv)]
     return {
         "command": shlex.join(["python", f"benchmarks/speed/{own[0]}", *own[1:]]),
         "date": today(),

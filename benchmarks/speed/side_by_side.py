@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
                 "steps": args.steps,
                 "test_samples": args.test,
                 "seeds": f"round k of {args.rounds}, from 0: replicas kR to kR + R - 1",
-                **machine.circumstances(args.threads, argv, args.device),
+                **machine.circumstances(__file__, args.threads, argv, args.device),
                 "load_at_start": load,
                 "sides": summarise(interleave(sides, args.rounds, name)),
             }

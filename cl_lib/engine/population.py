@@ -400,7 +400,7 @@ class Population:
         self._readout = self._each(one, self.state, self.hyper["strategy"], self.table)
 
     @torch.no_grad()
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+    def predict(self, x: Tensor, task: Tensor, lifted: bool | None = None) -> Tensor:
         """Log-probabilities ``(R, N, C)``.
 
         Parameters
@@ -409,6 +409,8 @@ class Population:
             ``(N, *shape)`` for all replicas, or ``(R, N, *shape)``.
         task : Tensor
             ``(R, N)``.
+        lifted : bool, optional
+            Default: on a CPU one replica after the other, since a lifted layer takes twice as long there.
         """
         batched = x.ndim == len(self.spec.shape) + 2
 
@@ -417,10 +419,9 @@ class Population:
             return torch.log_softmax(bound(self.strategy, hyper).logits(net, state, readout, x, task), -1)
 
         trees = self._placed((self.state, self.hyper["strategy"], self._readout, task))
-        if self.lifted and self.device.type != "cpu":
+        if self.lifted and self.device.type != "cpu" if lifted is None else lifted:
             run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))
             return run(*trees, x)
-        # on a CPU one replica after the other, as it is written: a lifted layer would take twice as long
         x = self._placed(x) if batched else x.expand(self.replicas, *x.shape)
         each = [pytree.tree_map(lambda t, r=r: t[r], (*trees, x)) for r in range(self.replicas)]
         return torch.stack([one(*own) for own in each])

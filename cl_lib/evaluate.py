@@ -18,7 +18,7 @@ from cl_lib.streams.stream import Realisation, Stream
 from cl_lib.types import Tensors
 
 Arrays = dict[str, np.ndarray]
-CHUNK = 250
+CHUNK = 1000
 """Samples predicted at once; a constant, so that results do not depend on the number of replicas."""
 SCORED = 2**17
 """Probabilities (of all replicas) scored at once, if these are more than a chunk's: few calls, whose tensors a CPU's

@@ -29,7 +29,7 @@ from cl_lib.strategies import ER
 from cl_lib.streams.stream import Stream
 
 RECORD = Path(__file__).parent / "records" / "long_stream.json"
-AROUND = 20
+AROUND = 50
 """A time is the median over so many experiences."""
 
 

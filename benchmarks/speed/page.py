@@ -5,12 +5,14 @@ python benchmarks/speed/page.py
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from archive import MEANING
+from streamed import lines
 from summary import HAND
 
 RECORDS = Path(__file__).parent / "records"
@@ -104,7 +106,7 @@ def roofline(works: dict[str, Any]) -> str:
         if name not in works:
             continue
         entry, n = works[name], SAMPLES[name]
-        layers = list(zip(widths, widths[1:], strict=False))
+        layers = list(itertools.pairwise(widths))
         weights = sum(a * b for a, b in layers)
         # forward, gradient of the weights, gradient of the inputs (not for the first layer)
         flops = 2 * n * (3 * weights - layers[0][0] * layers[0][1])
@@ -139,13 +141,10 @@ def parts() -> str:
     rows = []
     for group, own in groups.items():
         for case in own:
-            reference = next(
-                (o for o in own if "hand" in o["name"] or "bare" in o["name"] or "plain" in o["name"]), None
-            )
-            ratio = "" if reference in (None, case) else f"{case['median'] / reference['median']:.3f}"
-            rows.append(
-                [group, case["name"].removeprefix("test_").replace("_", " "), f"{1e3 * case['median']:.3f}", ratio]
-            )
+            plain = next(o for o in own if any(word in o["name"] for word in ("hand", "bare", "plain")))
+            ratio = "" if plain is case else f"{case['seconds'] / plain['seconds']:.3f}"
+            name = case["name"].removeprefix("test_").replace("_", " ")
+            rows.append([group, name, f"{1e3 * case['seconds']:.3f}", ratio])
     return table(["part", "case", "median ms", "over the plain one"], rows)
 
 
@@ -163,8 +162,9 @@ def long_stream() -> str:
     resident = own["resident_mib"]
     return (
         f"Experience 10 took {own['tenth_ms']:.2f} ms, experience {record['experiences']:,} {own['last_ms']:.2f} ms "
-        f"(medians of 20; ratio of the median round {record['ratio']:.2f}). Resident memory: {resident['tenth']:.0f} MiB "
-        f"at the tenth, {resident['last']:.0f} MiB at the end. Planning took {own['planning_share']:.0%} of training."
+        f"(medians of 50; ratio of the median round {record['ratio']:.2f}). Resident memory: "
+        f"{resident['tenth']:.0f} MiB at the tenth, "
+        f"{resident['last']:.0f} MiB at the end. Planning took {own['planning_share']:.0%} of training."
     )
 
 
@@ -188,8 +188,8 @@ def whole_run() -> str:
 
 
 def streamed() -> str:
-    record = read("streamed")
-    return "\n".join(f"- {line}" for line in record["says"])
+    """What the script says of its record."""
+    return "\n".join(f"- {line}" for line in lines(read("streamed")))
 
 
 def page() -> str:

@@ -1,8 +1,8 @@
 """The parts of a run, each beside a plain reference in the same group, so that a regression shows as a ratio.
 
-    pytest benchmarks/speed --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-sort=median
+    pytest benchmarks/speed --benchmark-enable
 
-Without ``--benchmark-enable`` every case runs once, untimed, and its result is checked against the reference's.
+writes ``records/parts.json``. Without ``--benchmark-enable`` every case runs once, untimed, and results are checked.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_plan_by_hand(benchmark: Any, stream: Any) -> None:
 
 # ---------------------------------------------------------------------- step: 128 of them
 @pytest.mark.benchmark(group="128 steps of one replica")
-@pytest.mark.parametrize("replicas", [1, REPLICAS], ids=["R=1", "R=10, times ten"])
+@pytest.mark.parametrize("replicas", [1, REPLICAS], ids=["R=1", "R=10"])
 def test_steps(benchmark: Any, stream: Any, replicas: int) -> None:
     plan, learner, _ = made(stream, replicas)
     block = next(plan.experience(0))
@@ -88,6 +88,7 @@ def test_steps(benchmark: Any, stream: Any, replicas: int) -> None:
         for s in range(len(block)):
             learner.observe(block, s)
 
+    benchmark.extra_info["replicas"] = replicas
     benchmark(steps)
     assert np.isfinite(learner.loss).all()
 
@@ -126,40 +127,58 @@ def test_memory_write(benchmark: Any, lifted: bool) -> None:
     assert all(torch.equal(memory[r, slot[r]], value[r]) for r in range(REPLICAS))
 
 
-# ---------------------------------------------------------------------- Fisher information: 100 samples
-def samples(stream: Any) -> tuple[Any, dict[str, Tensor], Experienced]:
-    module = WORK.model(stream.data.shape, 10)
-    x, y = stream.data.train.x[:100].float() / 255, stream.data.train.y[:100]
-    every, task = torch.ones(10, dtype=torch.bool), torch.zeros(100, dtype=torch.long)
+# ---------------------------------------------------------------------- Fisher information, MLP 256-256
+def samples(stream: Any, count: int) -> tuple[Any, dict[str, Tensor], Experienced]:
+    module = WORKS["W3"].model(stream.data.shape, 10)
+    x, y = stream.data.train.x[:count].float() / 255, stream.data.train.y[:count]
+    every, task = torch.ones(10, dtype=torch.bool), torch.zeros(count, dtype=torch.long)
     data = Experienced(
-        0, every, every, 10, 10, torch.arange(100), task, torch.rand(100), lambda i, t: (x[i].clone(), y[i])
+        0, every, every, 10, 10, torch.arange(count), task, torch.rand(count), lambda i, t: (x[i].clone(), y[i])
     )
     return module, {k: p.detach() for k, p in module.named_parameters()}, data
 
 
 def fisher_loop(module: Any, data: Experienced) -> dict[str, Tensor]:
     """One sample and one class at a time."""
-    batch, params = data.read(slice(0, 100)), dict(module.named_parameters())
+    batch, params = data.read(slice(0, len(data))), dict(module.named_parameters())
     total = {k: torch.zeros_like(p) for k, p in params.items()}
     for x in batch.x:
         log_probs = torch.log_softmax(module(x[None]), -1)[0]
         for c, log_prob in enumerate(log_probs):
             grads = torch.autograd.grad(log_prob, list(params.values()), retain_graph=c < 9)
             for k, g in zip(params, grads, strict=True):
-                total[k] += log_prob.detach().exp() * g.square() / 100
+                total[k] += log_prob.detach().exp() * g.square() / len(data)
     return total
 
 
-@pytest.mark.benchmark(group="exact Fisher, 100 samples")
+@pytest.mark.benchmark(group="exact Fisher, 1,000 samples, MLP 256-256")
 @pytest.mark.parametrize("ours", [True, False], ids=["cl_lib", "by hand"])
 def test_fisher(benchmark: Any, stream: Any, ours: bool) -> None:
-    module, params, data = samples(stream)
+    module, params, data = samples(stream, 20 if benchmark.disabled else 1000)
     if ours:
         found = benchmark(diagonal_fisher, FunctionalNet(module, {}), params, data, "exact")
         for k, reference in fisher_loop(module, data).items():
             assert (found[k] - reference).norm() <= 1e-5 * reference.norm()
     else:
-        benchmark(fisher_loop, module, data)
+        benchmark.pedantic(fisher_loop, (module, data), rounds=3)
+
+
+@pytest.mark.benchmark(group="gradients of 1,000 samples, MLP 256-256")
+@pytest.mark.parametrize("variant", ["plain gradient", "two plain gradients", "sample", "empirical"])
+def test_fisher_variants(benchmark: Any, stream: Any, variant: str) -> None:
+    module, params, data = samples(stream, 1000)
+    net = FunctionalNet(module, {})
+
+    def plain() -> None:
+        for _ in range(1 + variant.startswith("two")):
+            for part in data.batches(128):
+                batch = data.read(part)
+                torch.autograd.grad(F.cross_entropy(module(batch.x), batch.y), list(module.parameters()))
+
+    if "plain" in variant:
+        benchmark(plain)
+    else:
+        benchmark(diagonal_fisher, net, params, data, variant)
 
 
 # ---------------------------------------------------------------------- evaluation: 10,000 images, ten replicas

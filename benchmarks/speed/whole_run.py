@@ -70,7 +70,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if why := machine.busy():
             raise InputError(why)
-        record = {"schema": "cl_lib.whole_run/1", **machine.circumstances(__file__, args.threads, argv), "steps": args.steps}
+        record = {
+            "schema": "cl_lib.whole_run/1",
+            **machine.circumstances(__file__, args.threads, argv),
+            "steps": args.steps,
+        }
         torch.set_num_threads(args.threads)
         record["start_up_seconds"] = start_up(args.rounds)
         record["runs"] = [whole(args.steps, int(r)) for r in args.replicas.split(",")]

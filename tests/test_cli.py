@@ -366,7 +366,7 @@ def test_control_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
         process.communicate(timeout=200)
     cut, whole = record("cut"), record("whole")
     for own in (cut, whole):
-        for name in ("training_seconds", "evaluation_seconds", "planning_seconds", "samples_per_second"):
+        for name in [name for name in own["cost"] if "second" in name]:
             own["cost"].pop(name)
     assert cut == whole
     with np.load("cut/arrays.npz") as a, np.load("whole/arrays.npz") as b:

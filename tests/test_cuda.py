@@ -41,3 +41,15 @@ def test_compiled_on_cuda_equals_traced():
     runs = [cl_lib.run(stream, strategies.ER(), seeds=3, dtype="float64", compile=c) for c in (False, True)]
     a, b = (torch.tensor(run.arrays["matrix.accuracy"]) for run in runs)
     assert (a - b).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "strategy", [strategies.ER(), strategies.ICaRL(Memory(100, 16, "strategy"))], ids=["er", "icarl"]
+)
+def test_streamed_to_cuda_equals_resident_there(strategy):
+    stream = streams.split(datasets.digits())
+    options = {"seeds": 3, "dtype": "float64", "device": "cuda"}
+    runs = [cl_lib.run(stream, strategy, store=store, **options) for store in ("streamed", "resident")]
+    for name in ("matrix.accuracy", "matrix.nll", "loss"):
+        a, b = (torch.tensor(run.arrays[name]).nan_to_num() for run in runs)
+        assert (a - b).abs().max() < 1e-6, name

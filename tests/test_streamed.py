@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import cl_lib
 from cl_lib import InputError, Memory, datasets, streams
@@ -21,7 +25,7 @@ from cl_lib.engine import window
 from cl_lib.engine.population import Population
 from cl_lib.engine.rows import read, read_rows
 from cl_lib.job import Job
-from cl_lib.models import MLP, SlimResNet18
+from cl_lib.models import MLP
 from cl_lib.session import Interrupted, Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, Strategy
 
@@ -145,9 +149,14 @@ def test_transformed_streams_are_the_same(make: Any, lift: Any, mapped: Dataset,
         assert_same(ours, theirs)
 
 
+def normalised(shape: Any, classes: int) -> nn.Module:
+    layers = nn.Linear(192, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes)
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 @pytest.mark.parametrize("lift", ["auto", "never"])
 def test_networks_with_batch_statistics_are_the_same(lift: Any, mapped: Dataset, loaded: Dataset) -> None:
-    options = {"model": SlimResNet18.factory(width=4, norm="batch"), "lift": lift, "eval_every": 2, "batch_size": 9}
+    options = {"model": normalised, "lift": lift, "eval_every": 2, "batch_size": 9}
     for strategy in (STRATEGIES["er"], STRATEGIES["icarl"]):
         ours, theirs = (trained(streams.split(data, 2), strategy, **options) for data in (mapped, loaded))
         assert_same(ours, theirs)
@@ -325,3 +334,57 @@ def test_memory_does_not_grow_with_the_data(dtype: str, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         peak[megabytes] = int(done.stdout.split()[-1]) / 1024
     assert peak[300] - peak[5] < 150, peak
+
+
+# ---------------------------------------------------------------------- the benchmark
+SPEED = Path(__file__).parent.parent / "benchmarks" / "speed"
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    if not SPEED.exists():
+        pytest.skip("benchmarks are not part of an installed package")
+    monkeypatch.syspath_prepend(SPEED)
+    threads = torch.get_num_threads()
+    yield importlib.import_module("streamed")
+    torch.set_num_threads(threads)
+
+
+def test_the_benchmark_writes_a_record(
+    benchmark_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    path, folder = tmp_path / "deep" / "record.json", tmp_path / "pictures"
+    options = ["--gigabytes", "0.03", "--replicas", "2", "--steps", "40", "--subset", "400", "--rounds", "1"]
+    options += ["--folder", str(folder), "--out", str(path)]
+    assert benchmark_script.main(options) == 0
+    record = json.loads(path.read_text())
+    assert record["command"].startswith("python benchmarks/speed/streamed.py --gigabytes 0.03")
+    assert record["load_at_start"] == 0.1
+    assert {"processor", "cores", "ram_gib", "system", "python", "torch"} <= record["machine"].keys()
+    assert list(record["whole"]) == list(record["in_turns"]) == ["1", "2"]
+    for whole, turns in zip(record["whole"].values(), record["in_turns"].values(), strict=True):
+        assert 20 <= whole["steps"] <= 45
+        assert whole["peak_resident_mib"] >= whole["resident_mib"]["RssAnon"] > 0
+        assert turns["accuracy"]["streamed"] == turns["accuracy"]["resident"]
+        assert turns["ratio"] > 0
+    assert "R=2, 400 images" in capsys.readouterr().out
+    # what was generated is used again, if it is what was asked for
+    made = (folder / "x_train.npy").stat().st_mtime_ns
+    benchmark_script.make_pictures(folder, 0.03)
+    assert (folder / "x_train.npy").stat().st_mtime_ns == made
+    assert benchmark_script.main([*options, "--gigabytes", "0.05"]) == 2
+    assert "give another --folder" in capsys.readouterr().err
+
+
+def test_the_benchmark_refuses_a_busy_machine_and_mistakes(
+    benchmark_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.51, 0.0, 0.0))
+    assert benchmark_script.main(["--out", str(tmp_path / "record.json")]) == 2
+    assert "load 0.51" in capsys.readouterr().err
+    for options, message in ((["--rounds", "0"], "--rounds=0"), (["--gigabytes", "-1"], "--gigabytes=-1.0")):
+        assert benchmark_script.main(options) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not list(tmp_path.iterdir())

@@ -53,7 +53,7 @@ class Avalanche:
         """Train on the next experience: ``strategy.train`` and nothing else is timed."""
         experience = next(self.experiences)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # its own plugins call what it deprecates
+            warnings.simplefilter("ignore")  # its own plugins call what it deprecates
             began = now(self.device)
             self.strategy.train(experience)
             seconds = now(self.device) - began

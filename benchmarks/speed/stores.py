@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from cl_lib import SGD, Memory, streams
+from cl_lib import SGD, Memory, datasets, streams
 from cl_lib.datasets import Dataset
 from cl_lib.job import Job
 from cl_lib.models import MLP
@@ -18,7 +19,7 @@ from cl_lib.strategies import ER
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Experience
 
-BATCH, OFTEN = 32, 16
+BATCH, OFTEN = 10, 16
 """New samples of a step, and as many recalled; memory is looked at after each so many steps."""
 
 
@@ -42,7 +43,7 @@ class Watched(Session):
 
 
 def job(stream: Stream, replicas: int) -> Job:
-    model, strategy = MLP.factory(hidden=(64,)), ER(Memory(500, BATCH))
+    model, strategy = MLP.factory(hidden=(32,)), ER(Memory(500, BATCH))
     return Job(stream, strategy, model=model, optim=SGD(0.01), seeds=replicas, batch_size=BATCH, device="cpu")
 
 
@@ -60,8 +61,10 @@ def thinned(stream: Stream, steps: int) -> Stream:
     return dataclasses.replace(stream, make=make)
 
 
-def whole(data: Dataset, steps: int, replicas: int) -> dict[str, Any]:
-    """All of the file, streamed."""
+def whole(folder: Path, steps: int, replicas: int, threads: int) -> dict[str, Any]:
+    """All of the file, streamed; called in a process of its own, whose memory is this run's alone."""
+    torch.set_num_threads(threads)
+    data = datasets.npy(folder, name="pictures")
     session = Watched(job(thinned(streams.split(data, 5), steps), replicas))
     rows = list(tqdm(session, total=6, desc=f"R={replicas}, all", unit="evaluation", leave=False))
     return {
@@ -69,7 +72,8 @@ def whole(data: Dataset, steps: int, replicas: int) -> dict[str, Any]:
         "samples_per_second": rows[-1].step * BATCH * replicas / session.seconds["training"],
         "evaluation_seconds": session.seconds["evaluation"],
         "accuracy": float(rows[-1].arrays["pooled.accuracy"].mean()),
-        "resident_mib_at_most": session.peak,
+        "peak_resident_mib": memory_mib()["VmHWM"],
+        "resident_mib": session.peak,
     }
 
 

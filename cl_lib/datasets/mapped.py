@@ -71,7 +71,7 @@ def check_file(tensor: Tensor) -> None:
 def release(tensor: Tensor) -> None:
     """Let the pages of a mapped contiguous tensor go; read again, they come from the file. Else do nothing."""
     file = _files.get(tensor.untyped_storage().data_ptr())
-    if file is None or not hasattr(mmap, "MADV_DONTNEED"):
+    if file is None or not tensor.numel() or not hasattr(mmap, "MADV_DONTNEED"):
         return
     first = file.ctypes.data - file.offset % mmap.ALLOCATIONGRANULARITY
     start = tensor.data_ptr() - first

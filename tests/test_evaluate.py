@@ -12,11 +12,17 @@ import cl_lib
 from cl_lib import evaluate
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.errors import InputError
-from cl_lib.evaluate import CHUNK, Evaluator
+from cl_lib.evaluate import Evaluator
 from cl_lib.streams import Stream, blurry, online, permuted, rotated, split
 
-BINS = 15
+BINS, CHUNK = 15, 250
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that small data take several."""
+    monkeypatch.setattr(evaluate, "CHUNK", CHUNK)
 
 
 def data(n: int = 320, classes: int = 6) -> Dataset:

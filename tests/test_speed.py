@@ -34,6 +34,7 @@ FASHION = pytest.mark.skipif(fashion_is_missing(), reason="the Fashion-MNIST fil
 def script():
     sys.path.insert(0, str(SPEED))  # a folder of scripts, which import each other by their plain names
     try:
+        importlib.import_module("page")
         return importlib.import_module("side_by_side")
     finally:
         sys.path.remove(str(SPEED))
@@ -251,3 +252,10 @@ def test_the_cut_has_the_same_samples_of_each_pair_for_all_sides(script):
     assert torch.equal(torch.bincount(data.train.y // 2), torch.full((5,), 30))
     assert len(data.test) == 100
     assert torch.equal(data.train.x, works.cut(datasets.fashion_mnist(), 30, 100).train.x)
+
+
+def test_the_performance_page_is_what_the_records_say(script):
+    page = module(script, "page")
+    assert page.PAGE.read_text() == page.page(), "run python benchmarks/speed/page.py"
+    for name, bars in page.BARS.items():
+        assert set(bars) <= page.read("side_by_side")["works"][name]["sides"].keys()

@@ -54,7 +54,7 @@ WORKS = {
     "W2-DER++": Work("DER++, MLP 784-100-100-10, 10 + 10 + 10", DERpp(Memory(CAPACITY, 10)), MIDDLE, 10, bar=False),
     "W2-EWC": Work(
         "online EWC, MLP 784-100-100-10, 10",
-        EWC(mode="online", fisher="empirical", samples=200),
+        EWC(lam=1.0, mode="online", fisher="empirical", samples=200),
         MIDDLE,
         10,
         bar=False,

@@ -51,6 +51,23 @@ def made(stream: Any, replicas: int, **options: Any) -> tuple[Any, Any, Any]:
     return plan, session._learner(group, plan), evaluator
 
 
+# ---------------------------------------------------------------------- what every step does many times
+@pytest.mark.benchmark(group="rows of 138 images of bytes")
+@pytest.mark.parametrize("how", ["index_select", "plain indexing"])
+def test_rows(benchmark: Any, stream: Any, how: str) -> None:
+    x, index = stream.data.train.x, torch.arange(138) * 17
+    found = benchmark((lambda: x.index_select(0, index)) if how == "index_select" else (lambda: x[index]))
+    assert torch.equal(found, x[index])
+
+
+@pytest.mark.benchmark(group="one call: transposing a small matrix")
+@pytest.mark.parametrize("how", ["method", "plain torch.ops"])
+def test_one_call(benchmark: Any, how: str) -> None:
+    x = torch.rand(16, 10)
+    found = benchmark(x.t if how == "method" else lambda: torch.ops.aten.t.default(x))
+    assert torch.equal(found, x.mT)
+
+
 # ---------------------------------------------------------------------- plan: 128 steps of ten replicas
 @pytest.mark.benchmark(group="plan, 128 steps x 10 replicas")
 def test_plan(benchmark: Any, stream: Any) -> None:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from cl_lib.errors import InputError
 
@@ -255,6 +254,8 @@ def _floats(values: Iterable[float | None]) -> Floats:
 
 
 def _interval(values: Floats, seed: int) -> tuple[float, float]:
+    from scipy import stats  # takes longer to import than all of cl_lib
+
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():  # BCa degenerates on nearly equal values; the fallback is the answer
             warnings.simplefilter("ignore")
@@ -291,6 +292,8 @@ def _signed_sums(values: Floats) -> Floats:
 
 
 def _random_flips(difference: Floats, seed: int) -> float:
+    from scipy import stats
+
     result = stats.permutation_test(
         (difference,),
         np.mean,

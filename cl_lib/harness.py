@@ -13,10 +13,11 @@ from cl_lib.engine.net import ModelFactory
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
+from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory
 from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim
 from cl_lib.reduction import make_record
-from cl_lib.session import Row, Session
+from cl_lib.session import Session
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner

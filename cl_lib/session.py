@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -18,48 +16,20 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cl_lib.engine import checkpoint
+from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet, build, has_batch_statistics, is_convolutional
 from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
-from cl_lib.evaluate import Arrays, Evaluator
+from cl_lib.evaluate import Evaluator
+from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Block, Plan
-from cl_lib.record import CHECKPOINT, PARTIAL, null, replace_file
+from cl_lib.record import CHECKPOINT
 from cl_lib.strategies.strategy import Phase, Strategy
-from cl_lib.streams.stream import Realisation, Stream
 from cl_lib.types import Learner
 
 CHECKPOINT_SECONDS = 60.0
-
-
-@dataclass
-class Row:
-    """What is known at one evaluation.
-
-    Attributes
-    ----------
-    experience : int
-        Experiences trained on so far; 0 for the untrained network.
-    step : int
-        Steps taken so far.
-    replicas : list of int
-        Which replicas of the run (positions in ``record.replicas``) these are.
-    arrays : dict of ndarray
-        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
-        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
-    """
-
-    experience: int
-    step: int
-    replicas: list[int]
-    arrays: Arrays
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """``(R, E)`` accuracy on each experience's test set."""
-        return self.arrays["accuracy"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -70,20 +40,6 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"interrupted at step {step} of {steps}")
 
 
-@dataclass
-class Group:
-    """Replicas on one schedule, which train together."""
-
-    members: list[int]
-    realisations: list[Realisation]
-    rows: list[Row] = field(default_factory=list)
-    learned: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    parameters: int | None = None
-    memory_bytes: int | None = None
-    steps: int = 0
-
-
 class Session:
     """One job being run; iterate over it for its rows."""
 
@@ -91,7 +47,7 @@ class Session:
         job.check()
         self.job, self.out, self.progress = job, out, progress
         self.replicas: list[Replica] = job.replicas
-        self.groups = _groups(job, self.replicas)
+        self.groups = make_groups(job, self.replicas)
         self.seconds = {"training": 0.0, "consolidation": 0.0, "evaluation": 0.0, "planning": 0.0, "preparation": 0.0}
         self.stop = False
         self.learner: Population | Looped | None = None
@@ -101,7 +57,8 @@ class Session:
         self.saved: dict[str, Any] = {}
         self._check_model()
         if resume and out is not None and (out / CHECKPOINT).exists():
-            self._load(out / CHECKPOINT)
+            self.saved, self.start, seconds = unfinished.load(out, self.description, self.groups)
+            self.seconds |= seconds
 
     def _check_model(self) -> None:
         """Whether the model can take every batch of the stream."""
@@ -137,7 +94,7 @@ class Session:
         phases = [strategy.phases(e, spec) if strategy else (Phase(),) for e in range(job.stream.length)]
         plan = Plan(
             streams=[r.experiences for r in group.realisations],
-            labels=[_labels(r, y) for r in group.realisations],
+            labels=[labels(r, y) for r in group.realisations],
             seeds=[self.replicas[m].seed for m in group.members],
             classes=spec.classes,
             batch_size=job.batch_size,
@@ -150,7 +107,7 @@ class Session:
         )
         group.steps = plan.total
         evaluated = [0, *(e + 1 for e in range(job.stream.length) if self._evaluates(e))]
-        group.learned, group.before = _rows(job.stream, group.realisations[0], phases, evaluated)
+        group.learned, group.before = first_and_last(job.stream, group.realisations[0], phases, evaluated)
         return plan
 
     def _learner(self, group: Group, plan: Plan) -> Population | Looped:
@@ -200,7 +157,8 @@ class Session:
         where = (job.torch_dtype, job.torch_device, job.store)
         evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
         if group.rows:  # resumed
-            learner.restore(self.saved.pop("learner"))
+            learner.restore(self.saved)
+            self.saved = {}
             yield from group.rows
         else:
             yield self._row(0, group, plan, learner, evaluator)
@@ -317,34 +275,8 @@ class Session:
     def _save(self, group: int, experience: int, step: int, learner: Any) -> None:
         if self.out is None or not learner.tree:
             return
-        rows = {f"{g}.{i}": dict(row.arrays) for g, own in enumerate(self.groups) for i, row in enumerate(own.rows)}
-        tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
-        meta = {
-            "job": self.description,
-            "group": group,
-            "experience": experience,
-            "step": step,
-            "seconds": self.seconds,
-            "rows": [[(row.experience, row.step) for row in own.rows] for own in self.groups],
-            "sizes": [[own.parameters, own.memory_bytes] for own in self.groups],
-        }
-        checkpoint.save(self.out / CHECKPOINT, {"learner": learner.tree, "rows": tensors}, meta)
-        _write_partial(self.out, self.description, [row for own in self.groups for row in own.rows])
-
-    def _load(self, path: Path) -> None:
-        self.saved, meta = checkpoint.load(path)
-        if meta["job"] != json.loads(json.dumps(self.description)):
-            odd = [k for k, v in json.loads(json.dumps(self.description)).items() if meta["job"].get(k) != v]
-            raise InputError(
-                f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
-            )
-        self.start = {k: meta[k] for k in ("group", "experience", "step")}
-        self.seconds |= meta["seconds"]
-        for g, (own, heads, sizes) in enumerate(zip(self.groups, meta["rows"], meta["sizes"], strict=True)):
-            own.parameters, own.memory_bytes = sizes
-            for i, (experience, step) in enumerate(heads):
-                arrays = {name: tensor.numpy() for name, tensor in self.saved["rows"][f"{g}.{i}"].items()}
-                own.rows.append(Row(experience, step, own.members, arrays))
+        position = {"group": group, "experience": experience, "step": step}
+        unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
 
 
 @contextmanager
@@ -359,31 +291,6 @@ def _tf32(allowed: bool) -> Iterator[None]:
         matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
-def _groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
-    """Replicas whose experiences have the same sizes train together."""
-    realised = {seed: job.stream.realise(seed) for seed in job.seed_list}
-    groups: dict[Any, list[int]] = {}
-    y = job.stream.data.train.y
-    for member, replica in enumerate(replicas):
-        real = realised[replica.seed]
-        if len(real.experiences) != job.stream.length:
-            raise InputError(
-                f"stream {job.stream.name}: seed {replica.seed} gives {len(real.experiences)} experiences, others "
-                f"{job.stream.length}; use stream.class_order=natural or a chunk size that divides evenly"
-            )
-        sizes = tuple((len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences)
-        groups.setdefault(sizes, []).append(member)
-    return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
-
-
-def _labels(real: Realisation, y: torch.Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    flat = y.numpy()
-    if real.targets is None:
-        return lambda index, task: flat[index]
-    targets = real.targets.numpy()
-    return lambda index, task: targets[task, flat[index]]
-
-
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
     with torch.no_grad():
         buffers = dict(module.named_buffers())
@@ -391,29 +298,3 @@ def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
         x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
         out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(1, dtype=torch.long))
     return out.features.shape[1]
-
-
-def _rows(
-    stream: Stream, real: Realisation, phases: Sequence[Sequence[Phase]], evaluated: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each column the row where its training was first finished, and the last row before it began."""
-    columns = len(stream.columns)
-    first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
-    for e, experience in enumerate(real.experiences):
-        for phase in phases[e]:
-            own = range(columns) if phase.source == "full" else [experience.column]
-            for column in own:
-                first[column], last[column] = min(first[column], e), max(last[column], e)
-    rows = np.array(evaluated)
-    learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
-    before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])
-    return np.minimum(learned, len(rows) - 1), before
-
-
-def _write_partial(directory: Path, job: dict[str, Any], rows: Sequence[Row]) -> None:
-    """What is known of an unfinished run, to be read by people: the accuracies so far."""
-    own = [
-        {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": null(r.accuracy)} for r in rows
-    ]
-    text = json.dumps({"status": "unfinished", "job": job, "rows": own}, indent=1) + "\n"
-    replace_file(directory / PARTIAL, lambda file: file.write(text.encode()))

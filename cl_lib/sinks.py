@@ -12,7 +12,7 @@ import numpy as np
 from cl_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from cl_lib.session import Row
+    from cl_lib.groups import Row
 
 Sink = Callable[["Row"], None]
 METRICS = ("accuracy", "ece", "nll", "brier")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from running import final
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from cl_lib import SGD, Memory, Schedule, strategies
 from cl_lib.checks import toy_data
-from cl_lib.engine import launch, population
+from cl_lib.engine import blocks, launch
 from cl_lib.job import Job
 from cl_lib.models import MLP
 from cl_lib.session import Interrupted, Session
@@ -53,20 +53,13 @@ def session(strategy: Any, **options: Any) -> Session:
     return Session(Job(split(toy_data(), 2), strategy, **options))
 
 
-def final(run: Session) -> list[Tensor]:
-    for _ in run:
-        pass
-    assert run.learner is not None
-    return pytree.tree_leaves(run.learner.tree)
-
-
 @pytest.mark.parametrize("lift", ["never", "auto"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_sixteen_steps_a_launch_learn_what_single_steps_do(
     name: str, lift: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     single = final(session(STRATEGIES[name], lift=lift))
-    monkeypatch.setattr(population, "recorder", lambda device: again)
+    monkeypatch.setattr(blocks, "recorder", lambda device: again)
     before = launched
     together = final(session(STRATEGIES[name], lift=lift))
     assert launched > before
@@ -80,12 +73,12 @@ def test_batch_statistics_keep_their_odd_last_batch_apart(monkeypatch: pytest.Mo
 
     options = {"model": model, "batch_size": 3}
     single = final(session(STRATEGIES["er"], **options))
-    monkeypatch.setattr(population, "recorder", lambda device: again)
+    monkeypatch.setattr(blocks, "recorder", lambda device: again)
     assert all(torch.equal(a, b) for a, b in zip(single, final(session(STRATEGIES["er"], **options)), strict=True))
 
 
 def test_a_run_stopped_between_launches_goes_on_from_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(population, "recorder", lambda device: again)
+    monkeypatch.setattr(blocks, "recorder", lambda device: again)
     whole = final(session(STRATEGIES["derpp"]))
     job = session(STRATEGIES["derpp"]).job
     stopped = Session(job, tmp_path)
@@ -102,7 +95,7 @@ def test_what_cannot_be_recorded_runs_step_by_step_after_one_warning(monkeypatch
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     single = final(session(STRATEGIES["er"]))
-    monkeypatch.setattr(population, "recorder", lambda device: fail)
+    monkeypatch.setattr(blocks, "recorder", lambda device: fail)
     with pytest.warns(UserWarning, match="no CUDA graph can be recorded.*not permitted") as caught:
         other = final(session(STRATEGIES["er"]))
     assert len(caught) == 1

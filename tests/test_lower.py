@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from running import final
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 from cl_lib import SGD, Memory, strategies
 from cl_lib.checks import toy_data
@@ -36,32 +36,28 @@ def operations(graph: Any) -> list[str]:
     return [node.name for node in graph.graph.nodes if node.op.startswith("call")]
 
 
-def final(strategy: Any, model: Any, lift: Any, data: Any = None) -> list[torch.Tensor]:
+def trained(strategy: Any, model: Any, lift: Any, data: Any = None) -> list[torch.Tensor]:
     options: dict[str, Any] = {"model": model, "batch_size": 7, "optim": SGD(0.05, momentum=0.5, clip_norm=1.0)}
     stream = split(toy_data() if data is None else data, 2)
-    session = Session(Job(stream, strategy, seeds=2, lift=lift, eval_every=2, **options))
-    for _ in session:
-        pass
-    assert session.learner is not None
-    return pytree.tree_leaves(session.learner.tree)
+    return final(Session(Job(stream, strategy, seeds=2, lift=lift, eval_every=2, **options)))
 
 
 @pytest.mark.parametrize("lift", ["never", "auto"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_lowered_run_is_the_traced_one_bit_for_bit(name: str, lift: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MLP.factory(hidden=(12,))
-    lowered = final(STRATEGIES[name], model, lift)
+    lowered = trained(STRATEGIES[name], model, lift)
     monkeypatch.setattr(trace, "lower", lambda graph, fixed: graph)
-    traced = final(STRATEGIES[name], model, lift)
+    traced = trained(STRATEGIES[name], model, lift)
     assert all(torch.equal(a, b) for a, b in zip(lowered, traced, strict=True))
 
 
 def test_convolutions_too(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.randint(0, 255, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 4
     data, model = from_arrays((x, y), 0.3), ConvNet.factory(channels=(4,), hidden=8)
-    lowered = final(strategies.ER(SMALL), model, "never", data)
+    lowered = trained(strategies.ER(SMALL), model, "never", data)
     monkeypatch.setattr(trace, "lower", lambda graph, fixed: graph)
-    traced = final(strategies.ER(SMALL), model, "never", data)
+    traced = trained(strategies.ER(SMALL), model, "never", data)
     assert all(torch.equal(a, b) for a, b in zip(lowered, traced, strict=True))
 
 

@@ -121,8 +121,8 @@ def test_a_block_in_many_parts_is_the_same(
         ours = trained(streams.split(mapped, 2), STRATEGIES[name], eval_every=2)
         assert_same(ours, theirs)
     assert isinstance(ours[0].learner, Population)
-    assert ours[0].learner.window is not None
-    assert 2 <= ours[0].learner.window.steps < 29
+    assert ours[0].learner.blocks.window is not None
+    assert 2 <= ours[0].learner.blocks.window.steps < 29
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -131,11 +131,11 @@ def test_inputs_in_memory_can_be_streamed_and_mapped_ones_resident(
 ) -> None:
     strategy = STRATEGIES["er"]
     theirs = trained(streams.split(loaded), strategy, seeds=seeds)
-    assert theirs[0].learner.window is None  # type: ignore[union-attr]
+    assert theirs[0].learner.blocks.window is None  # type: ignore[union-attr]
     streamed = trained(streams.split(loaded), strategy, seeds=seeds, store="streamed")
-    assert streamed[0].learner.window is not None  # type: ignore[union-attr]
+    assert streamed[0].learner.blocks.window is not None  # type: ignore[union-attr]
     resident = trained(streams.split(mapped), strategy, seeds=seeds, store="resident")
-    assert resident[0].learner.window is None  # type: ignore[union-attr]
+    assert resident[0].learner.blocks.window is None  # type: ignore[union-attr]
     assert not is_mapped(resident[0].learner.shared["x"])  # type: ignore[union-attr]
     assert_same(streamed, theirs)
     assert_same(resident, theirs)

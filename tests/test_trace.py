@@ -353,7 +353,7 @@ def test_padding_an_uneven_batch_changes_nothing(lift: Any, model: Any) -> None:
     expected = plain(stream, model, options)
     for name, p in expected.named_parameters():
         assert_close(got.state.params[name][0], p.detach())
-    assert len(got._program._programs) == 1
+    assert len(got.blocks.program._programs) == 1
 
 
 def normalised(shape: Any, classes: int) -> nn.Module:
@@ -370,7 +370,7 @@ def test_batch_statistics_are_those_of_the_real_samples(lift: Any) -> None:
         assert_close(got.state.params[name][0], p.detach())
     for name, b in expected.named_buffers():
         assert_close(got.state.buffers[name][0], b)
-    assert len(got._program._programs) == 2  # 12 and 11 samples: batches of 4 and 3
+    assert len(got.blocks.program._programs) == 2  # 12 and 11 samples: batches of 4 and 3
 
 
 # ---------------------------------------------------------------------- whatever changes is an input
@@ -559,7 +559,7 @@ def test_phases_train_their_own_parameters_and_have_their_own_program() -> None:
     (before, _) = build(SMALL, PICTURES.shape, 4, [0, 1])
     for name, p in before.named_parameters():
         assert torch.equal(got.state.params[name][0], p) == (not name.startswith("body"))
-    assert sorted(key[0].name for key in got._program._programs) == ["body", "none"]
+    assert sorted(key[0].name for key in got.blocks.program._programs) == ["body", "none"]
 
 
 # ---------------------------------------------------------------------- populations against replicas on their own

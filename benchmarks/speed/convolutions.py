@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import archive
 import machine
 import torch
 from hand import hand_loop
 from laps import Side
 from ours import Population
-from side_by_side import RECORDS, interleave
-from summary import HAND, Measured, remarks, summarise, table
+from side_by_side import RECORDS, Make, settle
+from summary import HAND, Measured
 from works import WORKS, Work, er, make_stream
 
 from cl_lib import InputError, session
@@ -51,7 +50,7 @@ def lifted_after_all() -> Iterator[None]:
         session.is_convolutional = before
 
 
-def ways(work: Work, steps: int, test: int, replicas: int) -> dict[str, tuple[Measured, object]]:
+def ways(work: Work, steps: int, test: int, replicas: int) -> dict[str, tuple[Measured, Make]]:
     """Name, and how a side is made from a round's number."""
     stream = make_stream(work, steps, test)
     seeds = lambda k: list(range(k * replicas, (k + 1) * replicas))
@@ -92,9 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in args.networks.split(","):
             sides = ways(NETWORKS[name], args.steps, 200, args.replicas)
             entry = {"work": NETWORKS[name].title, "steps": args.steps, "replicas": args.replicas, **about}
-            entry["sides"] = summarise(interleave(sides, args.rounds, name))
-            archive.merge(args.out, {name: entry})
-            print("\n".join([f"\n{name}", table(entry["sides"]), *remarks(entry["sides"])]), flush=True)
+            settle(args.out, name, entry, sides, args.rounds)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

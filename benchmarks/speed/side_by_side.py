@@ -107,6 +107,13 @@ def interleave(sides: dict[str, tuple[Measured, Make]], rounds: int, title: str)
     return {side: measured for side, (measured, _) in sides.items()}
 
 
+def settle(path: Path, name: str, entry: dict[str, Any], sides: dict[str, tuple[Measured, Make]], rounds: int) -> None:
+    """Time the sides, add them to the record's entry of this name, and print them."""
+    own = summarise(interleave(sides, rounds, name))
+    archive.merge(path, {name: entry | {"sides": own}})
+    print("\n".join([f"\n{name}: {entry['work']}", table(own), *remarks(own)]), flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Time, print, record; 2 where it cannot be done."""
     try:
@@ -133,11 +140,8 @@ def main(argv: list[str] | None = None) -> int:
                 "seeds": f"round k of {args.rounds}, from 0: replicas kR to kR + R - 1",
                 **machine.circumstances(__file__, args.threads, argv, args.device),
                 "load_at_start": load,
-                "sides": summarise(interleave(sides, args.rounds, name)),
             }
-            archive.merge(args.out, {name: entry})
-            lines = [f"\n{name}: {entry['work']}", table(entry["sides"]), *remarks(entry["sides"])]
-            print("\n".join(lines), flush=True)
+            settle(args.out, name, entry, sides, args.rounds)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

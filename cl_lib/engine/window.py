@@ -42,7 +42,7 @@ class Window:
     """
 
     def __init__(self, source: Tensor, plan: Plan, held: bool, device: torch.device) -> None:
-        self.source = source
+        self.source, self.held = source, held
         batch = max((phase.batch_size or plan.batch_size for own in plan.phases for phase in own), default=1)
 
         def rows(steps: int) -> int:

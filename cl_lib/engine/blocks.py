@@ -1,0 +1,181 @@
+"""The plan's blocks on the device: loaded whole, run step by step or several steps a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from cl_lib.engine.launch import LAUNCH, Launch, recorder, try_to_record
+from cl_lib.engine.lift import Part
+from cl_lib.engine.optim import Schedule
+from cl_lib.engine.trace import Program
+from cl_lib.engine.window import Window
+from cl_lib.memory.plan import STEPS, Block, Plan
+from cl_lib.strategies.strategy import Phase
+from cl_lib.types import Tensors
+
+
+class Blocks:
+    """Runs the steps of one block after the other, and keeps their losses.
+
+    Parameters
+    ----------
+    program : Program
+        The step, traced when its first block is loaded.
+    parts : list of Part
+        Which replicas run as one program.
+    plan : Plan
+    schedule : Schedule
+        Of the learning rate.
+    own : dict
+        ``state, hyper, table``: what the replicas have of their own, ``(R, ...)``; tensors keep their addresses.
+    shared : dict of Tensor
+        The data.
+    window : Window, optional
+        Where inputs are streamed.
+    sized : bool
+        Whether a short last batch must be cut to its size: batch statistics must see no padding.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        parts: list[Part],
+        plan: Plan,
+        schedule: Schedule,
+        own: dict[str, Any],
+        shared: Tensors,
+        window: Window | None,
+        sized: bool,
+    ) -> None:
+        self.program, self.parts, self.plan, self.schedule = program, parts, plan, schedule
+        self.own, self.shared, self.window, self.sized = own, shared, window, sized
+        replicas, rate = len(plan.seeds), own["hyper"]["optim"]["lr"]
+        self.status = {
+            "diverged": rate.new_full((replicas,), -1, dtype=torch.long),
+            "loss": rate.new_full((replicas,), torch.nan),
+        }
+        """The step at which a replica's loss was found non-finite, -1 for healthy ones, and the loss of its last."""
+        self.losses = rate.new_zeros(STEPS, replicas)
+        if window is not None and window.held:
+            own["table"]["memory_row"] = torch.zeros_like(own["state"]["memory"]["index"])
+        self._block: Block | None = None
+        self._from = self._until = 0
+        self._fixed: list[dict[str, Any]] = []
+        self._calls: list[list[tuple[Callable[..., Any], list[Tensor], tuple[Tensor, ...]]]] = []
+        self._recorded: dict[tuple[str, int], Launch | None] = {}
+        self._launches: list[tuple[Launch, list[Tensor]]] = []
+        self._alike = 0
+
+    def cut(self, block: Block) -> list[Block]:
+        """A block, in parts where its inputs are streamed and would take too much memory at once."""
+        return [block] if self.window is None else self.window.cut(block)
+
+    def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
+        """Step ``s`` of a block, or as many from there on as are launched at once; how many it was.
+
+        The inputs of the block ``ahead``, where streamed, are read meanwhile.
+        """
+        if block is not self._block:
+            self._load(block, s, ahead)
+        count = LAUNCH if self._launches and s + LAUNCH <= self._alike else 1
+        if count > 1:
+            for launch, plan in self._launches:
+                launch(plan, s)
+        else:
+            for run, fixed, varying in self._calls[s]:
+                run(*fixed, *varying)
+        self._until = s + count
+        return count
+
+    def _load(self, block: Block, start: int, ahead: Block | None) -> None:
+        """Upload a block and have its programs ready."""
+        self.settle()
+        self._block, self._from, self._until = block, start, start
+        shared, needed = self._window(block, ahead)
+        sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
+        if not self._fixed:  # they keep their addresses
+            self._fixed = [{**pytree.tree_map(lambda t, p=p: t[p], self.own), "shared": shared} for p in self.parts]
+        self._calls, self._launches = [[] for _ in block.size], []
+        first = block.size[0]
+        self._alike = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
+        for part, fixed in zip(self.parts, self._fixed, strict=True):
+            leaves, programs = pytree.tree_leaves(fixed), {}
+            steps: dict[int, list[tuple[Tensor, ...]]] = {}
+            for n, inputs in sizes.items():
+                own = pytree.tree_map(lambda t, p=part: t[:, p], inputs)
+                plan, spec = pytree.tree_flatten(own)
+                steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
+                one = pytree.tree_unflatten(list(steps[n][0]), spec)
+                programs[n] = self.program.prepare(fixed, one, cast(Phase, block.phase))
+                if n == first and len(block) >= LAUNCH:
+                    loss = next(i for i, leaf in enumerate(plan) if leaf is own["loss"])
+                    self._record(part, programs[n], leaves, plan, loss)
+            for s, calls in enumerate(self._calls):
+                n = block.size[s] if self.sized else first
+                calls.append((programs[n], leaves, steps[n][s]))
+        if len(self._launches) < len(self.parts):
+            self._launches = []
+
+    def _record(self, part: Any, run: Any, fixed: list[Tensor], plan: list[Tensor], loss: int) -> None:
+        """Have the steps of a part recorded, where the device can launch several at once."""
+        record = recorder(self.losses.device)
+        if record is None or not self.program.traced:
+            return
+        key = str(part), id(run)
+        if key not in self._recorded:
+            state = pytree.tree_leaves(self.own["state"])
+            self._recorded[key] = try_to_record(run, fixed, plan, loss, state, record)
+        launch = self._recorded[key]
+        if launch is not None:
+            self._launches.append((launch, plan))
+
+    def _window(self, block: Block, ahead: Block | None) -> tuple[Tensors, Tensor | None]:
+        """What the step's rows are taken from; where inputs are streamed, which rows of theirs are there."""
+        if self.window is None:
+            return self.shared, None
+        # a memory that the strategy fills changes between experiences only
+        memory = self.own["state"]["memory"]["index"].contiguous() if self.window.held else None
+        held = None if memory is None else memory.cpu()
+        needed = self.window.load(block, held)
+        if memory is not None:
+            self.own["table"]["memory_row"].copy_(torch.searchsorted(needed, memory))
+        if ahead is not None:
+            self.window.prefetch(ahead, held)
+        return {**self.shared, "x": self.window.x}, needed
+
+    def _inputs(self, block: Block, size: int, needed: Tensor | None) -> dict[str, Any]:
+        """A block's integers on the device, its batches cut to ``size``: batch statistics must see no padding."""
+        plan = pytree.tree_map(
+            lambda t: t.to(self.losses.device), {"batch": block.batch, "draws": block.draws, "noise": block.noise}
+        )
+        batch = {k: v.narrow(2, 0, size) for k, v in plan["batch"].items()}
+        planned = [draw for draw in plan["draws"] if "index" in draw]
+        within, total = (block.first_step, self.plan.total) if self.schedule.span == "run" else block.within
+        factors = self.schedule.factors(within, len(block), total)
+        rate = self.own["hyper"]["optim"]["lr"]
+        items = {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")}
+        return {
+            "items": items if needed is None else items | {"row": torch.searchsorted(needed, items["index"])},
+            "slot": batch["slot"],
+            "draws": tuple({k: draw[k] for k in ("slot", "uniform") if k in draw} for draw in plan["draws"]),
+            "noise": {k: v.narrow(2, 0, size) for k, v in plan["noise"].items()},
+            "lr": torch.tensor(factors, dtype=rate.dtype, device=rate.device)[:, None] * rate,
+            "loss": self.losses[: len(block)],
+        }
+
+    def settle(self) -> None:
+        """Note which replicas' losses have become non-finite; once in a block, so that no step waits for it."""
+        if self._block is None or self._until == self._from:
+            return
+        losses = self.losses[self._from : self._until]
+        bad = ~torch.isfinite(losses)
+        first = bad.long().argmax(0) + self._block.first_step + self._from
+        found = self.status["diverged"]
+        found.copy_(torch.where(bad.any(0) & (found < 0), first, found))
+        self.status["loss"].copy_(losses[-1])
+        self._from = self._until

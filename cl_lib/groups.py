@@ -1,0 +1,100 @@
+"""Replicas on one schedule, and what is known of them at each evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.evaluate import Arrays
+from cl_lib.job import Job, Replica
+from cl_lib.strategies.strategy import Phase
+from cl_lib.streams.stream import Realisation, Stream
+
+
+@dataclass
+class Row:
+    """What is known at one evaluation.
+
+    Attributes
+    ----------
+    experience : int
+        Experiences trained on so far; 0 for the untrained network.
+    step : int
+        Steps taken so far.
+    replicas : list of int
+        Which replicas of the run (positions in ``record.replicas``) these are.
+    arrays : dict of ndarray
+        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
+        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
+    """
+
+    experience: int
+    step: int
+    replicas: list[int]
+    arrays: Arrays
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """``(R, E)`` accuracy on each experience's test set."""
+        return self.arrays["accuracy"]
+
+
+@dataclass
+class Group:
+    """Replicas on one schedule, which train together."""
+
+    members: list[int]
+    realisations: list[Realisation]
+    rows: list[Row] = field(default_factory=list)
+    learned: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    parameters: int | None = None
+    memory_bytes: int | None = None
+    steps: int = 0
+
+
+def make_groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
+    """Replicas whose experiences have the same sizes train together."""
+    realised = {seed: job.stream.realise(seed) for seed in job.seed_list}
+    groups: dict[Any, list[int]] = {}
+    y = job.stream.data.train.y
+    for member, replica in enumerate(replicas):
+        real = realised[replica.seed]
+        if len(real.experiences) != job.stream.length:
+            raise InputError(
+                f"stream {job.stream.name}: seed {replica.seed} gives {len(real.experiences)} experiences, others "
+                f"{job.stream.length}; use stream.class_order=natural or a chunk size that divides evenly"
+            )
+        sizes = tuple((len(e.train), len(real.labels(y[e.train], e.task).unique())) for e in real.experiences)
+        groups.setdefault(sizes, []).append(member)
+    return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
+
+
+def labels(real: Realisation, y: Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    flat = y.numpy()
+    if real.targets is None:
+        return lambda index, task: flat[index]
+    targets = real.targets.numpy()
+    return lambda index, task: targets[task, flat[index]]
+
+
+def first_and_last(
+    stream: Stream, real: Realisation, phases: Sequence[Sequence[Phase]], evaluated: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each column the row where its training was first finished, and the last row before it began."""
+    columns = len(stream.columns)
+    first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
+    for e, experience in enumerate(real.experiences):
+        for phase in phases[e]:
+            own = range(columns) if phase.source == "full" else [experience.column]
+            for column in own:
+                first[column], last[column] = min(first[column], e), max(last[column], e)
+    rows = np.array(evaluated)
+    learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
+    before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])
+    return np.minimum(learned, len(rows) - 1), before

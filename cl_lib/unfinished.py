@@ -1,0 +1,63 @@
+"""What is kept of a run that is not over: a checkpoint to go on from, and the accuracies so far for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cl_lib.engine import checkpoint
+from cl_lib.errors import InputError
+from cl_lib.groups import Group, Row
+from cl_lib.record import CHECKPOINT, PARTIAL, null, replace_file
+
+
+def save(
+    out: Path,
+    job: dict[str, Any],
+    learner: dict[str, Any],
+    groups: Sequence[Group],
+    position: Mapping[str, int],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write the learner's tree, all rows, and where the run stands: its group, experience and step."""
+    rows = {f"{g}.{i}": row.arrays for g, own in enumerate(groups) for i, row in enumerate(own.rows)}
+    tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
+    meta = {
+        "job": job,
+        **position,
+        "seconds": seconds,
+        "rows": [[(row.experience, row.step) for row in own.rows] for own in groups],
+        "sizes": [[own.parameters, own.memory_bytes] for own in groups],
+    }
+    checkpoint.save(out / CHECKPOINT, {"learner": learner, "rows": tensors}, meta)
+    seen = [
+        {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": null(r.accuracy)}
+        for own in groups
+        for r in own.rows
+    ]
+    text = json.dumps({"status": "unfinished", "job": job, "rows": seen}, indent=1) + "\n"
+    replace_file(out / PARTIAL, lambda file: file.write(text.encode()))
+
+
+def load(
+    out: Path, job: dict[str, Any], groups: Sequence[Group]
+) -> tuple[dict[str, Any], dict[str, int], dict[str, float]]:
+    """The learner's tree, the position and the seconds, as they were saved; the groups get their rows back."""
+    saved, meta = checkpoint.load(out / CHECKPOINT)
+    given = json.loads(json.dumps(job))
+    if meta["job"] != given:
+        odd = [k for k, v in given.items() if meta["job"].get(k) != v]
+        raise InputError(
+            f"{out / CHECKPOINT}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
+        )
+    for g, (own, heads, sizes) in enumerate(zip(groups, meta["rows"], meta["sizes"], strict=True)):
+        own.parameters, own.memory_bytes = sizes
+        for i, (experience, step) in enumerate(heads):
+            arrays = {name: tensor.numpy() for name, tensor in saved["rows"][f"{g}.{i}"].items()}
+            own.rows.append(Row(experience, step, own.members, arrays))
+    return saved["learner"], {k: meta[k] for k in ("group", "experience", "step")}, meta["seconds"]

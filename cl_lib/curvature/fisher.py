@@ -13,8 +13,9 @@ from cl_lib.types import Batch, Experienced, Out, Tensors
 
 Variant = Literal["exact", "sample", "empirical", "batched"]
 VARIANTS = ("exact", "sample", "empirical", "batched")
-CHUNK = 128
-"""Samples whose activations are held at once."""
+Layers = list[tuple[str, nn.Module]]
+CHUNK, LINEAR_CHUNK = 128, 512
+"""Samples whose activations are held at once; more where all layers are linear, since they hold little."""
 
 
 class TappedNet(Protocol):
@@ -69,9 +70,11 @@ def diagonal_fisher(
     if variant == "batched":
         parts = data.batches(batch, samples)
         return _mean((_batch_gradient(net, params, data.read(p)) for p in parts), len(parts))
-    shapes = _structure(net, params, data)
-    squares = _by_sample if shapes is None else partial(_by_layer, shapes)
-    parts = data.batches(CHUNK, samples)
+    layers = _layers(net.module)
+    shapes = _structure(layers, net, params, data)
+    squares = _by_sample if shapes is None else partial(_by_layer, layers, shapes)
+    linear = shapes is not None and all(isinstance(layer, nn.Linear) for _, layer in layers)
+    parts = data.batches(LINEAR_CHUNK if linear else CHUNK, samples)
     count = sum(p.stop - p.start for p in parts)
     return _mean((squares(net, params, data.read(p), data.uniform[p], variant) for p in parts), count)
 
@@ -80,8 +83,14 @@ def _mean(parts: Iterable[Tensors], count: int) -> Tensors:
     """One part after the other, so that no more than one is held beside the total."""
     total: Tensors = {}
     for part in parts:
-        total = {k: total[k] + v for k, v in part.items()} if total else part
-    return {k: v / count for k, v in total.items()}
+        _add_(total, part)
+    return {k: v.div_(count) for k, v in total.items()}
+
+
+def _add_(total: Tensors, part: Tensors) -> None:
+    """Add in place; what is not there yet is taken over."""
+    for k, v in part.items():
+        total[k] = total[k].add_(v) if k in total else v
 
 
 def _log_probs(net: Any, params: Tensors, batch: Batch) -> Tensor:
@@ -110,15 +119,14 @@ def _targets(log_probs: Tensor, y: Tensor, uniform: Tensor, variant: Variant) ->
 
 
 # ---------------------------------------------------------------------- by the structure of the layers
-def _structure(net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size] | None:
+def _structure(layers: Layers, net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size] | None:
     """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
     layer that is used once."""
-    layers = _layers(net.module)
     owned = {f"{name}.{own}" for name, _ in layers for own in ("weight", "bias")}
     if not set(params) <= owned:
         return None
     entered: dict[str, list[Tensor]] = {}
-    _, left = _listen(net, params, data.read(slice(0, 1)), {}, entered)
+    _, left = _listen(layers, net, params, data.read(slice(0, 1)), {}, entered)
     once = all(
         len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
         for name, layer in layers
@@ -126,7 +134,7 @@ def _structure(net: Any, params: Tensors, data: Experienced) -> dict[str, torch.
     return {name: out.shape[1:] for name, out in left.items()} if once else None
 
 
-def _layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _layers(module: nn.Module) -> Layers:
     return [
         (name, layer)
         for name, layer in module.named_modules()
@@ -141,7 +149,7 @@ def _layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _listen(
-    net: Any, params: Tensors, batch: Batch, added: Tensors, entered: dict[str, list[Tensor]]
+    layers: Layers, net: Any, params: Tensors, batch: Batch, added: Tensors, entered: dict[str, list[Tensor]]
 ) -> tuple[Tensor, Tensors]:
     """Log-probabilities with ``added[name]`` on each layer's output; records what enters; returns the outputs."""
     left: Tensors = {}
@@ -151,7 +159,7 @@ def _listen(
         left[name] = out
         return out + added[name] if name in added else out
 
-    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in _layers(net.module)]
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers]
     try:
         return _log_probs(net, params, batch), left
     finally:
@@ -160,20 +168,26 @@ def _listen(
 
 
 def _by_layer(
-    shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant: Variant
+    layers: Layers,
+    shapes: dict[str, torch.Size],
+    net: Any,
+    params: Tensors,
+    batch: Batch,
+    uniform: Tensor,
+    variant: Variant,
 ) -> Tensors:
     """Sums over a chunk of squared per-sample gradients, from the layers' inputs and back-propagated errors."""
     added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
 
     def forward(added: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         entered: dict[str, list[Tensor]] = {}
-        log_probs, _ = _listen(net, params, batch, added, entered)
+        log_probs, _ = _listen(layers, net, params, batch, added, entered)
         return log_probs, {name: values[0] for name, values in entered.items()}
 
     pulled: Any = torch.func.vjp(forward, added, has_aux=True)
     log_probs, pull, entered = pulled
-    columns = {name: _columns(layer, entered[name]) for name, layer in _layers(net.module)}
-    total = {k: torch.zeros_like(p) for k, p in params.items()}
+    columns = {name: _columns(layer, entered[name]) for name, layer in layers}
+    total: Tensors = {}
     for cotangent, weight in _targets(log_probs, batch.y, uniform, variant):
         (errors,) = pull(cotangent)
         for name, error in errors.items():
@@ -185,10 +199,8 @@ def _by_layer(
                 gradient = flat @ columns[name].mT  # (n, out, in * k * k)
                 weights = torch.tensordot(weight, gradient.square(), dims=([0], [0]))
                 biases = (flat.sum(-1).square() * weight[:, None]).sum(0)
-            for own, value in (("weight", weights), ("bias", biases)):
-                key = f"{name}.{own}"
-                if key in total:
-                    total[key] = total[key] + value.reshape(total[key].shape)
+            values = {f"{name}.weight": weights, f"{name}.bias": biases}
+            _add_(total, {k: v.reshape(params[k].shape) for k, v in values.items() if k in params})
     return total
 
 
@@ -219,5 +231,5 @@ def _by_sample(net: Any, params: Tensors, batch: Batch, uniform: Tensor, variant
             part = slice(i, i + 16)
             grads = each(cotangent[part], batch.x[part], batch.y[part], batch.task[part])
             for k, g in grads.items():
-                total[k] = total[k] + torch.tensordot(weight[part], g.square(), dims=([0], [0]))
+                total[k] += torch.tensordot(weight[part], g.square(), dims=([0], [0]))
     return total

@@ -56,7 +56,8 @@ class FunctionalNet:
         handle = head.register_forward_pre_hook(lambda _, args: entered.append(args[0])) if head is not None else None
         # BatchNorm updates in place: give it copies, the maths stays pure
         own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
-        self.module.train(train)
+        if train or self.module.training:  # it looks at every layer
+            self.module.train(train)
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
                 raw = functional_call(self.module, {**params, **own}, (x,)).to(x.dtype)

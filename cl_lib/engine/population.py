@@ -102,7 +102,6 @@ class Population:
         own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
         sized = has_batch_statistics(self.module)
         self.blocks = Blocks(program, self.lift.parts, plan, optimiser.schedule, own, self.shared, window, sized)
-        self._readout: Tensors = {}
 
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
@@ -245,29 +244,30 @@ class Population:
     # ------------------------------------------------------------------ answers
     def begin_evaluation(self) -> None:
         """Compute what all predictions of one evaluation share."""
-        self._readout = {}
-        if type(self.strategy).readout is Strategy.readout:
-            return
+        readout: Tensors = {}
+        if type(self.strategy).readout is not Strategy.readout:
 
-        def one(state: State, hyper: Tensors, table: Tensors) -> Tensors:
-            contents = None
-            if "index" in state.memory:
-                index = state.memory["index"][:-1]
-                valid = torch.arange(index.shape[0], device=self.device) < state.memory["count"]
-                contents = Contents(
-                    index,
-                    state.memory["task"][:-1],
-                    valid,
-                    lambda i, t: gather(self.shared, table, i, t, self.dtype),
-                )
-            net = FunctionalNet(self.module, state.buffers)
-            return bound(self.strategy, hyper).readout(net, state, contents)
+            def one(state: State, hyper: Tensors, table: Tensors) -> Tensors:
+                contents = None
+                if "index" in state.memory:
+                    index = state.memory["index"][:-1]
+                    valid = torch.arange(index.shape[0], device=self.device) < state.memory["count"]
+                    contents = Contents(
+                        index,
+                        state.memory["task"][:-1],
+                        valid,
+                        lambda i, t: gather(self.shared, table, i, t, self.dtype),
+                    )
+                net = FunctionalNet(self.module, state.buffers)
+                return bound(self.strategy, hyper).readout(net, state, contents)
 
-        self._readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table)
+            readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table)
+        self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
+        self._each_asked = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
 
     @torch.no_grad()
     def predict(self, x: Tensor, task: Tensor, lifted: bool | None = None) -> Tensor:
-        """Log-probabilities ``(R, N, C)``.
+        """Log-probabilities ``(R, N, C)``, after `begin_evaluation`.
 
         Parameters
         ----------
@@ -280,14 +280,14 @@ class Population:
         """
         batched = x.ndim == len(self.spec.shape) + 2
 
-        def one(state: State, hyper: Tensors, readout: Tensors, task: Tensor, x: Tensor) -> Tensor:
+        def one(own: tuple[State, Tensors, Tensors], task: Tensor, x: Tensor) -> Tensor:
+            state, hyper, readout = own
             net = FunctionalNet(self.module, state.buffers)
-            return torch.log_softmax(bound(self.strategy, hyper).logits(net, state, readout, x, task), -1)
+            logits = bound(self.strategy, hyper).logits(net, state, readout, x, task)
+            return torch.log_softmax(logits.mT, 0)  # over the few classes this is four times as fast as by rows
 
-        trees = self.lift.placed((self.state, self.hyper["strategy"], self._readout, task))
         if self.lift.lifted and self.device.type != "cpu" if lifted is None else lifted:
-            run: Any = torch.func.vmap(one, in_dims=(0, 0, 0, 0, 0 if batched else None))
-            return run(*trees, x)
+            run: Any = torch.func.vmap(one, in_dims=(0, 0, 0 if batched else None))
+            return run(self._asked, task, x).mT
         x = self.lift.placed(x) if batched else x.expand(self.replicas, *x.shape)
-        each = [pytree.tree_map(lambda t, r=r: t[r], (*trees, x)) for r in range(self.replicas)]
-        return torch.stack([one(*own) for own in each])
+        return torch.stack([one(*own) for own in zip(self._each_asked, task, x, strict=True)]).mT

@@ -207,7 +207,7 @@ def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
     if bins < 1:
         raise InputError(f"`bins` must be at least 1; got {bins}")
     rows, size = confidence.shape[:-1].numel(), confidence.shape[-1]
-    row = torch.arange(rows, device=confidence.device).repeat_interleave(size)
+    row = torch.arange(rows, dtype=torch.int32, device=confidence.device).repeat_interleave(size)
     return _equal_mass(confidence.reshape(-1), correct.reshape(-1), row, rows, bins).view(confidence.shape[:-1])
 
 
@@ -238,7 +238,7 @@ def grouped_adaptive_ece(confidence: Tensor, correct: Tensor, group: Tensor, gro
     """
     replicas = len(confidence)
     first = torch.arange(replicas, device=group.device).unsqueeze(-1) * groups
-    segment = (group + first).reshape(-1)
+    segment = (group + first).int().reshape(-1)
     return _equal_mass(confidence.reshape(-1), correct.reshape(-1), segment, replicas * groups, bins).view(
         replicas, groups
     )
@@ -250,21 +250,23 @@ def _equal_mass(confidence: Tensor, correct: Tensor, segment: Tensor, segments: 
     value = confidence if confidence.dtype == torch.float64 else confidence.float()
     bits = value.view(torch.int64 if value.dtype == torch.float64 else torch.int32)
     order = bits.sort(stable=True).indices
-    order = order.index_select(0, segment.index_select(0, order).sort(stable=True).indices)
-    value, segment = value.index_select(0, order), segment.index_select(0, order)
-    size = torch.bincount(segment, minlength=segments)
-    rank = torch.arange(len(value), device=value.device) - (size.cumsum(0) - size).index_select(0, segment)
-    bin = rank * bins // size.index_select(0, segment)
+    segment, within = segment.index_select(0, order).sort(stable=True)
+    order = order.index_select(0, within)
+    value = value.index_select(0, order)
 
     starts = torch.ones_like(value, dtype=torch.bool)
-    starts[1:] = (value[1:] != value[:-1]) | (segment[1:] != segment[:-1])
-    tie = starts.cumsum(0) - 1
-    zeros = torch.zeros_like(value, dtype=torch.float64)
-    shared = zeros.index_add(0, tie, correct.index_select(0, order).double())
-    shared /= zeros.index_add(0, tie, torch.ones_like(zeros)).clamp_(min=1)
-    gap = shared.index_select(0, tie) - value
-    gaps = zeros.new_zeros(segments * bins).index_add_(0, segment * bins + bin, gap)
-    return gaps.view(segments, bins).abs().sum(-1) / size  # 0 / 0 without samples is the NaN we want
+    starts[1:] = (value[1:] != value[:-1]).logical_or_(segment[1:] != segment[:-1])
+    tie = starts.cumsum(0).sub_(1)
+    zeros, one = torch.zeros_like(value, dtype=torch.float64), value.new_ones(1, dtype=torch.float64)
+    length = zeros.index_add(0, tie, one.expand(len(value))).clamp_(min=1)
+    shared = zeros.index_add_(0, tie, correct.index_select(0, order).double()).div_(length)
+    gap = shared.index_select(0, tie).sub_(value)
+
+    size = torch.bincount(segment, minlength=segments).unsqueeze(1)
+    edge = (torch.arange(bins + 1, device=value.device) * size + bins - 1) // bins  # first rank of each bin
+    bin = torch.arange(segments * bins, device=value.device).repeat_interleave(edge.diff().view(-1))
+    gaps = gap.new_zeros(segments * bins).index_add_(0, bin, gap)
+    return gaps.view(segments, bins).abs().sum(-1) / size.squeeze(1)  # 0 / 0 without samples is the NaN we want
 
 
 def _split(bins: ArrayLike) -> tuple[Floats, Floats, Floats]:

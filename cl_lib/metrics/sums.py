@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.metrics.scores import BINS, Scores, bin_index, shared
+from cl_lib.metrics.scores import BINS, Scores, shared, small_bin_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +206,10 @@ class ClasswiseSums:
         experience = shared(experience, replicas, scores.nll.shape[1], "experience")
         keep = _kept(experience, experiences, "experience") if check else None
         probabilities = scores.probabilities.transpose(1, 2)  # (R, C, N), as they lie in memory
-        column = torch.arange(classes, device=experience.device).unsqueeze(-1)
-        place = (_slots(experience, experiences) * classes).unsqueeze(1).add(column).mul_(bins)
-        place += bin_index(probabilities, scores.bins)
+        kind = torch.int32 if self.bins.numel() < 2**31 else torch.int64  # half the memory to go through
+        first = (_slots(experience, experiences) * (classes * bins)).to(kind).unsqueeze(1)
+        column = torch.arange(0, classes * bins, bins, dtype=kind, device=experience.device).unsqueeze(-1)
+        place = small_bin_index(probabilities, scores.bins).to(kind).add_(first).add_(column)
         # Only the label's own class is a hit: (R, N) values, not (R, C, N).
         own = place.gather(1, scores.target.unsqueeze(1)).squeeze(1)
         hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)

@@ -18,8 +18,9 @@ from cl_lib.streams.stream import Realisation, Stream
 from cl_lib.types import Tensors
 
 Arrays = dict[str, np.ndarray]
-CHUNK = 1000
-"""Samples predicted at once; a constant, so that results do not depend on the number of replicas."""
+CHUNK, LARGE = 2000, 1024
+"""Samples predicted at once, half as many of those with more than ``LARGE`` numbers; it depends on nothing else, so
+that results do not depend on the number of replicas."""
 SCORED = 2**17
 """Probabilities (of all replicas) scored at once, if these are more than a chunk's: few calls, whose tensors a CPU's
 cache and allocator take lightly. Results do not depend on it."""
@@ -65,6 +66,7 @@ class Evaluator:
     ) -> None:
         self.stream, self.dtype, self.device = stream, dtype, device
         self.replicas, self.columns, self.classes = len(realisations), len(stream.columns), len(stream.classes)
+        self.chunk = CHUNK if torch.Size(stream.data.shape).numel() <= LARGE else CHUNK // 2
         samples = stream.data.test if part == "test" else stream.data.train
         self.shared = upload(stream.data, samples, dtype, device, store)
         self.table = tables(realisations, dtype, device)
@@ -109,8 +111,9 @@ class Evaluator:
         mask = self._mask(seen)
         for piece in self._pieces():
             index, task, label = self._questions(piece)
-            chunks = zip(index.split(CHUNK, 1), task.split(CHUNK, 1), strict=True)
-            log_probs = torch.cat([self._answers(learner, mask, i, t) for i, t in chunks], 2).transpose(1, 2)
+            chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), strict=True)
+            answers = [self._answers(learner, mask, i, t) for i, t in chunks]
+            log_probs = (answers[0] if len(answers) == 1 else torch.cat(answers, 2)).transpose(1, 2)
             scores = Scores.from_log_probs(log_probs, label, check=False)
             columns.add_(scores, task, check=False)
             classes.add_(scores, label, check=False)
@@ -124,7 +127,7 @@ class Evaluator:
 
     def _pieces(self) -> Iterator[slice]:
         """What is scored at once: whole chunks."""
-        size = CHUNK * max(1, SCORED // (self.replicas * self.classes * CHUNK))
+        size = self.chunk * max(1, SCORED // (self.replicas * self.classes * self.chunk))
         for start in range(0, self.task.shape[1], size):
             yield slice(start, start + size)
 

@@ -94,6 +94,10 @@ def first_and_last(
             own = range(columns) if phase.source == "full" else [experience.column]
             for column in own:
                 first[column], last[column] = min(first[column], e), max(last[column], e)
+    never = last < 0  # what nobody trains on would have been learnt in its own experience
+    for e, experience in enumerate(real.experiences):
+        if never[experience.column]:
+            first[experience.column], last[experience.column] = min(first[experience.column], e), e
     rows = np.array(evaluated)
     learned = np.array([int(np.searchsorted(rows, end + 1)) for end in last])
     before = np.array([int(np.searchsorted(rows, begin, side="right")) - 1 for begin in first])

@@ -214,6 +214,13 @@ class Job:
                     "choose reservoir, class_balanced or ring"
                 )
         strategy.check(self.spec())
+        sources = {p.source for e in range(self.stream.length) for p in strategy.phases(e, self.spec())}
+        admission = strategy.memory.admission if strategy.memory is not None else None
+        if "memory" in sources and admission not in ("reservoir", "class_balanced"):
+            raise InputError(
+                f"strategy.memory.admission={admission!r}: {type(strategy).__name__} trains on what its memory holds, "
+                "whose size must be known before; choose reservoir or class_balanced"
+            )
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]
         for name, values in self.grid.items():

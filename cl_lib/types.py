@@ -130,6 +130,8 @@ class Experienced:
         ``(n,)`` int64.
     uniform : Tensor
         ``(n,)`` uniform numbers in [0, 1) for what must be sampled.
+    key : Tensor
+        0-d int64, another for each replica and experience: what `cl_lib.noise.uniform` draws any other shape from.
     gather : callable
         ``gather(index, task) -> x, y``.
     """
@@ -142,6 +144,7 @@ class Experienced:
     index: Tensor
     task: Tensor
     uniform: Tensor
+    key: Tensor
     gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
     def __len__(self) -> int:

@@ -1,11 +1,20 @@
-"""What several tests do: run a session to its end."""
+"""What several test files do: small runs, and the loops that they must equal."""
 
-from __future__ import annotations
+import copy
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import cl_lib
+from cl_lib.checks import toy_data
+from cl_lib.engine.resident import gather
+from cl_lib.job import Job
 from cl_lib.session import Session
+from cl_lib.types import Experienced
+
+SMALL = cl_lib.Memory(capacity=20, batch=8)
+BALANCED = cl_lib.Memory(20, 8, "class_balanced")
 
 
 def final(session: Session) -> list[Tensor]:
@@ -14,3 +23,84 @@ def final(session: Session) -> list[Tensor]:
         pass
     assert session.learner is not None
     return pytree.tree_leaves(session.learner.tree)
+
+
+def job(strategy, **options):
+    """A small unlifted run in float64 on toy data."""
+    defaults = {
+        "stream": cl_lib.streams.split(toy_data(), 2),
+        "model": cl_lib.models.MLP.factory(hidden=(8,)),
+        "optim": cl_lib.SGD(lr=0.05),
+        "seeds": 1,
+        "epochs": 3,
+        "dtype": "float64",
+        "device": "cpu",
+        "lift": "never",
+    }
+    return Job(strategy=strategy, **(defaults | options))
+
+
+def trained(strategy, **options):
+    """The learner after the last experience."""
+    session = Session(job(strategy, **options))
+    for _ in session:
+        pass
+    return session.learner
+
+
+def same_params(a, b, tolerance=1e-12):
+    """Two learners ended with the same parameters."""
+    for k, p in a.state.params.items():
+        assert (p - b.state.params[k]).abs().max() <= tolerance
+
+
+def hand_loop(strategy, loss, after=None, **options):
+    """A careful person's loop over the planned batches: ordinary module, torch.optim, autograd."""
+    own = job(strategy, **options)
+    session = Session(own)
+    plan = session._plan(session.groups[0])
+    learner = session._learner(session.groups[0], plan)
+    plan = session._plan(session.groups[0])
+    net = copy.deepcopy(learner.module).double()
+    optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
+    read = lambda d, s, n=None: (
+        *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
+        d["weight"][s, 0, :n],
+        d["slot"][s, 0, :n],
+    )
+    for e in range(own.stream.length):
+        for block in plan.experience(e):
+            for s in range(len(block)):
+                value = loss(net, read(block.batch, s, block.size[s]), [read(d, s) for d in block.draws])
+                optimiser.zero_grad()
+                value.backward()
+                optimiser.step()
+        if after is not None:
+            after(net)
+    return {k: p.detach() for k, p in net.named_parameters()}
+
+
+def equals_hand_loop(strategy, loss, after=None, **options):
+    """A run ends with the parameters of the hand-written loop."""
+    expected = hand_loop(strategy, loss, after, **options)
+    reached = trained(strategy, **options).state.params
+    for k, p in expected.items():
+        assert (p - reached[k][0]).abs().max() < 1e-12
+
+
+def mean_over(weight, values):
+    """Weighted mean, 0 where all weights are."""
+    return (weight * values).sum() / weight.sum() if weight.sum() > 0 else values.sum() * 0
+
+
+def experienced(n, shape, classes, seed=0):
+    """Random data of an experience: as the engine hands it over, and its inputs, labels and uniform numbers."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, dtype=torch.float64, generator=g)
+    y = torch.randint(0, classes, (n,), generator=g)
+    seen = torch.ones(classes, dtype=torch.bool)
+    uniform = torch.rand(n, dtype=torch.float64, generator=g)
+    order = torch.arange(n)
+    zeros, key = torch.zeros(n, dtype=torch.long), torch.tensor(seed)
+    data = Experienced(0, seen, seen, classes, classes, order, zeros, uniform, key, lambda i, t: (x[i], y[i]))
+    return data, x, y, uniform

@@ -8,24 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from running import BALANCED, SMALL, equals_hand_loop, experienced, job, mean_over, same_params, trained
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import cl_lib
+from cl_lib import strategies
 from cl_lib.checks import CHECKS, toy_data
-from cl_lib.curvature import diagonal_fisher
+from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
-from cl_lib.engine.resident import gather
-from cl_lib.job import Job
 from cl_lib.memory.herding import herd
 from cl_lib.session import Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
-from cl_lib.strategies.agem import sum_of
-from cl_lib.types import Batch, Experienced, State
+from cl_lib.types import Batch, State
 
-SMALL = cl_lib.Memory(capacity=20, batch=8)
 EVERY = {
     "finetune": Finetune(),
     "joint": Joint(),
@@ -41,6 +39,29 @@ EVERY = {
     "slda": SLDA(),
     "slda_identity": SLDA("identity"),
     "slda_random": SLDA("random", width=16),
+    "cumulative": strategies.Cumulative(),
+    "from_scratch": strategies.FromScratch(),
+    "frozen": strategies.Frozen(),
+    "random_guess": strategies.RandomGuess(),
+    "er_ace": strategies.ERACE(SMALL),
+    "der": strategies.DER(SMALL),
+    "mir": strategies.MIR(SMALL, candidates=15),
+    "gdumb": strategies.GDumb(BALANCED, passes=5),
+    "cls_er": strategies.CLSER(SMALL, alpha_plastic=0.8, alpha_stable=0.9),
+    "si": strategies.SI(),
+    "mas": strategies.MAS(samples=30),
+    "rwalk": strategies.RWalk(),
+    "l2_init": strategies.L2Init(),
+    "gem": strategies.GEM(cl_lib.Memory(20, 8, "ring"), margin=0.1),
+    "ogd": strategies.OGD(directions=8),
+    "gpm": strategies.GPM(samples=30, energy=0.8),
+    "ncm": strategies.NCM(),
+    "ranpac": strategies.RanPAC(expansion=30),
+    "cope": strategies.CoPE(BALANCED, momentum=0.9),
+    "knn": strategies.KNN(BALANCED, k=3),
+    "hopfield": strategies.Hopfield(BALANCED),
+    "mbpa": strategies.MbPA(BALANCED, k=4),
+    "shrink_perturb": strategies.ShrinkPerturb(),
 }
 
 
@@ -70,70 +91,6 @@ def test_every_strategy_of_the_package_is_checked():
         and issubclass(getattr(cl_lib.strategies, n), cl_lib.strategies.Strategy)
     } - {cl_lib.strategies.Strategy}
     assert exported == {type(s) for s in EVERY.values()}
-
-
-# ---------------------------------------------------------------------- helpers of these tests
-def job(strategy, **options):
-    defaults = {
-        "stream": cl_lib.streams.split(toy_data(), 2),
-        "model": cl_lib.models.MLP.factory(hidden=(8,)),
-        "optim": cl_lib.SGD(lr=0.05),
-        "seeds": 1,
-        "epochs": 3,
-        "dtype": "float64",
-        "device": "cpu",
-        "lift": "never",
-    }
-    return Job(strategy=strategy, **(defaults | options))
-
-
-def final(strategy, **options):
-    session = Session(job(strategy, **options))
-    for _ in session:
-        pass
-    return session.learner
-
-
-def same_params(a, b, tolerance=1e-12):
-    for k, p in a.state.params.items():
-        assert (p - b.state.params[k]).abs().max() <= tolerance
-
-
-def hand_loop(strategy, loss, after=None, **options):
-    """A careful person's loop over the planned batches: ordinary module, torch.optim, autograd."""
-    own = job(strategy, **options)
-    session = Session(own)
-    plan = session._plan(session.groups[0])
-    learner = session._learner(session.groups[0], plan)
-    plan = session._plan(session.groups[0])
-    net = copy.deepcopy(learner.module).double()
-    optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
-    read = lambda d, s, n=None: (
-        *gather(learner.shared, {}, d["index"][s, 0, :n], d["task"][s, 0, :n], torch.float64),
-        d["weight"][s, 0, :n],
-        d["slot"][s, 0, :n],
-    )
-    for e in range(own.stream.length):
-        for block in plan.experience(e):
-            for s in range(len(block)):
-                value = loss(net, read(block.batch, s, block.size[s]), [read(d, s) for d in block.draws])
-                optimiser.zero_grad()
-                value.backward()
-                optimiser.step()
-        if after is not None:
-            after(net)
-    return {k: p.detach() for k, p in net.named_parameters()}
-
-
-def equals_hand_loop(strategy, loss, after=None, **options):
-    expected = hand_loop(strategy, loss, after, **options)
-    reached = final(strategy, **options).state.params
-    for k, p in expected.items():
-        assert (p - reached[k][0]).abs().max() < 1e-12
-
-
-def mean_over(weight, values):
-    return (weight * values).sum() / weight.sum() if weight.sum() > 0 else values.sum() * 0
 
 
 # ---------------------------------------------------------------------- oracles: replay
@@ -190,14 +147,14 @@ def test_agem_projects_to_a_gradient_that_does_not_hurt_the_memory():
             )
             for b in (new, old)
         )
-        along = sum_of(plain, reference)
+        along = inner(plain, reference)
         if along < 0:
             projected += 1
-            assert abs(sum_of(bent, reference)) < 1e-12
-            expected = {k: plain[k] - along / sum_of(reference, reference) * reference[k] for k in plain}
+            assert abs(inner(bent, reference)) < 1e-12
+            expected = {k: plain[k] - along / inner(reference, reference) * reference[k] for k in plain}
         else:
             expected = plain
-        assert sum_of(bent, reference) > -1e-12
+        assert inner(bent, reference) > -1e-12
         for k in expected:
             assert torch.allclose(bent[k], expected[k], atol=1e-13)
     assert 0 < projected < 20
@@ -247,7 +204,7 @@ def test_herding_of_too_few_members_says_so():
 
 
 def test_icarl_keeps_equal_herded_prefixes_and_answers_with_the_nearest_mean():
-    learner = final(ICaRL(cl_lib.Memory(20, 8, "strategy")))
+    learner = trained(ICaRL(cl_lib.Memory(20, 8, "strategy")))
     memory, data = learner.state.memory, toy_data()
     count = int(memory["count"][0])
     index = memory["index"][0, :count]
@@ -284,19 +241,6 @@ def test_icarl_evicts_the_tail_of_each_herding_order_when_classes_are_added():
 
 
 # ---------------------------------------------------------------------- oracles: curvature
-def experienced(n, shape, classes, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, *shape, dtype=torch.float64, generator=g)
-    y = torch.randint(0, classes, (n,), generator=g)
-    seen = torch.ones(classes, dtype=torch.bool)
-    uniform = torch.rand(n, dtype=torch.float64, generator=g)
-    order = torch.arange(n)
-    data = Experienced(
-        0, seen, seen, classes, classes, order, torch.zeros(n, dtype=torch.long), uniform, lambda i, t: (x[i], y[i])
-    )
-    return data, x, y, uniform
-
-
 def slow_fisher(net, x, y, uniform, variant, batch):
     """One sample (or batch), one class, one backward pass at a time."""
     params = list(net.parameters())
@@ -396,8 +340,8 @@ def test_ewc_reaches_the_closed_form_minimum_of_quadratic_tasks(mode):
             away = sum((p - 0.5 - batch.task[0]).square().sum() for p in state.params.values())
             return 0.5 * 2.0 * away, {}
 
-    learner = final(Quadratic(lam=7.0, mode=mode), epochs=80, optim=cl_lib.SGD(lr=0.2))
-    first = final(Quadratic(lam=7.0, mode=mode), epochs=[80, 1], optim=cl_lib.SGD(lr=0.2))
+    learner = trained(Quadratic(lam=7.0, mode=mode), epochs=80, optim=cl_lib.SGD(lr=0.2))
+    first = trained(Quadratic(lam=7.0, mode=mode), epochs=[80, 1], optim=cl_lib.SGD(lr=0.2))
     # the Fisher information that the second task was held by is that of theta = t_1
     assert first.plan.steps_in(0) == learner.plan.steps_in(0)
     session = Session(job(Quadratic(lam=7.0, mode=mode), epochs=80, optim=cl_lib.SGD(lr=0.2)))
@@ -410,8 +354,8 @@ def test_ewc_reaches_the_closed_form_minimum_of_quadratic_tasks(mode):
 
 
 def test_online_ewc_decays_the_fisher_information():
-    learner = final(EWC(mode="online", gamma=0.5, lam=1.0))
-    separate = final(EWC(mode="online", gamma=0.0, lam=1.0))
+    learner = trained(EWC(mode="online", gamma=0.5, lam=1.0))
+    separate = trained(EWC(mode="online", gamma=0.0, lam=1.0))
     assert any(
         (learner.state.extra["fisher"][k] > separate.state.extra["fisher"][k] + 1e-12).any()
         for k in learner.state.params
@@ -424,7 +368,7 @@ def test_slda_equals_the_batch_solution_in_any_order():
     data = toy_data()
     x, y = data.train.x.double(), data.train.y
     for seed in (0, 1):
-        extra = {k: v[0] for k, v in final(SLDA("identity"), seeds=[seed]).state.extra.items()}
+        extra = {k: v[0] for k, v in trained(SLDA("identity"), seeds=[seed]).state.extra.items()}
         means = torch.stack([x[y == c].mean(0) for c in range(4)])
         scatter = sum((x[y == c] - means[c]).T @ (x[y == c] - means[c]) for c in range(4))
         assert torch.allclose(extra["mean"], means, atol=1e-12)
@@ -433,7 +377,7 @@ def test_slda_equals_the_batch_solution_in_any_order():
 
 
 def test_slda_answers_as_scikit_learns_discriminant():
-    data, learner = toy_data(), final(SLDA("identity", shrinkage=1e-9))
+    data, learner = toy_data(), trained(SLDA("identity", shrinkage=1e-9))
     reference = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(
         data.train.x.double().numpy(), data.train.y.numpy()
     )
@@ -462,16 +406,16 @@ NONE = cl_lib.Memory(capacity=0, batch=8)
     ids=lambda s: f"{type(s).__name__}-{getattr(s, 'combine', getattr(s, 'mode', ''))}",
 )
 def test_reduces_to_fine_tuning(reduced):
-    same_params(final(reduced), final(Finetune()))
+    same_params(trained(reduced), trained(Finetune()))
 
 
 def test_derpp_without_logits_is_er_with_two_means():
-    same_params(final(DERpp(SMALL, alpha=0.0, beta=0.8)), final(ER(SMALL, combine="sum", beta=0.8)))
+    same_params(trained(DERpp(SMALL, alpha=0.0, beta=0.8)), trained(ER(SMALL, combine="sum", beta=0.8)))
 
 
 def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
     whole = cl_lib.streams.split(toy_data(), 1)
-    joint, one = final(Joint()), final(Finetune(), stream=whole)
+    joint, one = trained(Joint()), trained(Finetune(), stream=whole)
     assert joint.plan.step == one.plan.step == 3 * -(-108 // 10)
     assert {tuple(p.shape) for p in pytree.tree_leaves(joint.state.params)} == {
         tuple(p.shape) for p in pytree.tree_leaves(one.state.params)

@@ -149,9 +149,8 @@ def samples(stream: Any, count: int) -> tuple[Any, dict[str, Tensor], Experience
     module = WORKS["W3"].model(stream.data.shape, 10)
     x, y = stream.data.train.x[:count].float() / 255, stream.data.train.y[:count]
     every, task = torch.ones(10, dtype=torch.bool), torch.zeros(count, dtype=torch.long)
-    data = Experienced(
-        0, every, every, 10, 10, torch.arange(count), task, torch.rand(count), lambda i, t: (x[i].clone(), y[i])
-    )
+    index, uniform, key = torch.arange(count), torch.rand(count), torch.tensor(0)
+    data = Experienced(0, every, every, 10, 10, index, task, uniform, key, lambda i, t: (x[i].clone(), y[i]))
     return module, {k: p.detach() for k, p in module.named_parameters()}, data
 
 

@@ -1,5 +1,7 @@
-"""Curvature: the diagonal Fisher information."""
+"""How the loss and the output bend with the parameters."""
 
+from cl_lib.curvature.algebra import inner, quadratic
 from cl_lib.curvature.fisher import diagonal_fisher
+from cl_lib.curvature.sensitivity import output_sensitivity
 
-__all__ = ["diagonal_fisher"]
+__all__ = ["diagonal_fisher", "inner", "output_sensitivity", "quadratic"]

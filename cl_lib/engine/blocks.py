@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from cl_lib.engine.launch import LAUNCH, Launch, recorder, try_to_record
 from cl_lib.engine.lift import Part
 from cl_lib.engine.optim import Schedule
+from cl_lib.engine.step import write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
 from cl_lib.memory.plan import STEPS, Block, Plan
@@ -63,6 +64,9 @@ class Blocks:
         self.losses = rate.new_zeros(STEPS, replicas)
         if window is not None and window.held:
             own["table"]["memory_row"] = torch.zeros_like(own["state"]["memory"]["index"])
+        anew = any(phase.reset for phases in plan.phases for phase in phases)
+        names = ("params", "buffers", "optimiser") if anew else ()
+        self._initial = {k: pytree.tree_map(torch.clone, own["state"][k]) for k in names}
         self._block: Block | None = None
         self._from = self._until = 0
         self._fixed: list[dict[str, Any]] = []
@@ -95,6 +99,8 @@ class Blocks:
     def _load(self, block: Block, start: int, ahead: Block | None) -> None:
         """Upload a block and have its programs ready."""
         self.settle()
+        if block.phase.reset and block.begins and start == 0:
+            write({k: self.own["state"][k] for k in self._initial}, self._initial)
         self._block, self._from, self._until = block, start, start
         shared, needed = self._window(block, ahead)
         sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}

@@ -67,7 +67,7 @@ class Looped:
         index, task = (torch.from_numpy(a) for a in self.plan.arrays(number))
         classes = self.plan.classes_in(number)
         seen = np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
-        uniform = self.plan.uniform(number)
+        uniform, keys = self.plan.uniform(number), self.plan.keys(number)
         for r, learner in enumerate(self.learners):
             learner.end_experience(
                 Experienced(
@@ -79,6 +79,7 @@ class Looped:
                     index[r],
                     task[r],
                     uniform[r],
+                    keys[r],
                     partial(self._gather, r),
                 )
             )

@@ -7,6 +7,7 @@ is in `lift`, how they are trained in `blocks` and `step`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,14 +134,16 @@ class Population:
             memory = {k: v.expand(self.replicas, *v.shape).clone() for k, v in one.items()}
         state = State(params, buffers, self.optimiser.init(params, self.hyper["optim"]), memory, {})
 
-        def extra(state: State, hyper: Tensors) -> dict[str, Any]:
+        def own_state(state: State, hyper: Tensors) -> dict[str, Any]:
             net = FunctionalNet(self.module, state.buffers)
             made = bound(self.strategy, hyper).init(net, state.params, self.spec)
             return pytree.tree_map(torch.clone, made)
 
         state = self.lift.placed(state)
-        made = self.lift.each(extra, state, self.hyper["strategy"])
-        return state._replace(extra=self.lift.placed(pytree.tree_map(torch.clone, made)))
+        made = self.lift.each(own_state, state, self.hyper["strategy"])
+        # strides too must not depend on how many there are
+        extra = pytree.tree_map(lambda t: t.clone(memory_format=torch.contiguous_format), made)
+        return state._replace(extra=self.lift.placed(extra))
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -226,6 +229,7 @@ class Population:
                 own["index"],
                 own["task"],
                 own["uniform"],
+                own["key"],
                 lambda i, t: gather(self.shared, table, i, t, self.dtype),
             )
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
@@ -237,6 +241,7 @@ class Population:
             "index": index,
             "task": task,
             "uniform": self.plan.uniform(number).to(self.device),
+            "key": self.plan.keys(number).to(self.device),
         }
         new = self.lift.each(one, self.state, self.hyper["strategy"], self.table, own)
         write(self.state._asdict(), new._asdict())
@@ -247,23 +252,28 @@ class Population:
         readout: Tensors = {}
         if type(self.strategy).readout is not Strategy.readout:
 
-            def one(state: State, hyper: Tensors, table: Tensors) -> Tensors:
+            def one(state: State, hyper: Tensors, table: Tensors, held: Tensors) -> Tensors:
                 contents = None
-                if "index" in state.memory:
-                    index = state.memory["index"][:-1]
-                    valid = torch.arange(index.shape[0], device=self.device) < state.memory["count"]
-                    contents = Contents(
-                        index,
-                        state.memory["task"][:-1],
-                        valid,
-                        lambda i, t: gather(self.shared, table, i, t, self.dtype),
-                    )
+                if held:
+                    valid = torch.arange(held["index"].shape[0], device=self.device) < held["count"]
+                    read = partial(gather, self.shared, table, dtype=self.dtype)
+                    contents = Contents(held["index"], held["task"], valid, read)
                 net = FunctionalNet(self.module, state.buffers)
                 return bound(self.strategy, hyper).readout(net, state, contents)
 
-            readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table)
+            readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table, self._held())
         self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
         self._each_asked = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
+
+    def _held(self) -> Tensors:
+        """What each replica's memory holds: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
+        memory = self.strategy.memory
+        if memory is None:
+            return {}
+        if memory.planned:
+            return {k: v.to(self.device) for k, v in self.plan.contents().items()}
+        own = self.state.memory  # behind its last row lies the sink
+        return {"index": own["index"][:, :-1], "task": own["task"][:, :-1], "count": own["count"]}
 
     @torch.no_grad()
     def predict(self, x: Tensor, task: Tensor, lifted: bool | None = None) -> Tensor:

@@ -97,6 +97,7 @@ def _part(block: Block, start: int, stop: int) -> Block:
 
     return dataclasses.replace(
         block,
+        begins=block.begins and start == 0,
         first_step=block.first_step + start,
         within=(block.within[0] + start, block.within[1]),
         size=block.size[start:stop],

@@ -42,12 +42,17 @@ class Stretch(Protocol):
     @property
     def batch_size(self) -> int | None: ...
 
+    @property
+    def reset(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Block:
     """Up to `STEPS` steps of one phase. Tensors are ``(S, R, ...)``; ``size`` counts the real samples of each step."""
 
     phase: Stretch
+    begins: bool
+    """Whether it is the first of its phase."""
     epoch: int
     first_step: int
     within: tuple[int, int]
@@ -132,7 +137,7 @@ class Plan:
         """Steps of one experience."""
         return sum(
             (phase.epochs or self.epochs[experience])
-            * -(-len(self._items(0, experience, phase)[0]) // self._size(experience, phase))
+            * -(-self._count(experience, phase) // self._size(experience, phase))
             for phase in self.phases[experience]
         )
 
@@ -159,6 +164,16 @@ class Plan:
         ]
         return torch.tensor(np.stack(rows), dtype=self.dtype)
 
+    def keys(self, experience: int) -> Tensor:
+        """``(R,)`` keys for what is drawn in other shapes when an experience ends."""
+        return torch.tensor([self.rng(r, experience, 0, SAMPLE, 2).integers(2**62) for r in range(len(self.seeds))])
+
+    def contents(self) -> dict[str, Tensor]:
+        """What each replica's memory holds now: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
+        index, task = (np.stack([getattr(held, name) for held in self.held]) for name in ("index", "task"))
+        count = [own.filled for own in self.admits]
+        return {"index": torch.from_numpy(index), "task": torch.from_numpy(task), "count": torch.tensor(count)}
+
     def experience(self, number: int) -> Iterator[Block]:
         """The blocks of one experience; experiences must be asked for in order."""
         self._number, self._begun = number, self.step
@@ -174,7 +189,7 @@ class Plan:
                 offer = p == first and epoch == 0 and self.capacity > 0
                 for start in range(0, len(orders[0]), STEPS * size):
                     chosen = [order[start : start + STEPS * size] for order in orders]
-                    yield self._block(phase, epoch, size, chosen, items, rngs, offer)
+                    yield self._block(phase, epoch + start == 0, epoch, size, chosen, items, rngs, offer)
 
     def rng(self, replica: int, *purpose: int) -> np.random.Generator:
         """The generator of one purpose (experience, phase, what for, which) of a replica."""
@@ -182,7 +197,14 @@ class Plan:
 
     def _size(self, number: int, phase: Stretch) -> int:
         """Samples in a batch: no more than there are."""
-        return min(phase.batch_size or self.batch_size, len(self._items(0, number, phase)[0]))
+        return min(phase.batch_size or self.batch_size, self._count(number, phase))
+
+    def _count(self, number: int, phase: Stretch) -> int:
+        """Samples of a phase. Of a memory: reservoirs and class-balanced ones fill up before they reject."""
+        if phase.source != "memory":
+            return len(self._items(0, number, phase)[0])
+        offered = [e for e in range(number + 1) if any(p.source == "experience" for p in self.phases[e])]
+        return min(self.capacity, sum(len(self.streams[0][e].train) for e in offered))
 
     def _items(self, replica: int, number: int, phase: Stretch) -> tuple[Ints, Ints]:
         stream = self.streams[replica]
@@ -193,6 +215,9 @@ class Plan:
                 parts = stream[: number + 1]
             case "full":
                 parts = stream
+            case "memory":
+                held, filled = self.held[replica], self.admits[replica].filled
+                return held.index[:filled], held.task[:filled]
             case _:
                 raise ValueError(f"no phase source is called {phase.source!r}")
         return np.concatenate([e.train.numpy() for e in parts]), np.concatenate([e.task.numpy() for e in parts])
@@ -200,6 +225,7 @@ class Plan:
     def _block(
         self,
         phase: Stretch,
+        begins: bool,
         epoch: int,
         size: int,
         chosen: list[Ints],
@@ -215,10 +241,14 @@ class Plan:
         for r, order in enumerate(chosen):
             # padding repeats real samples of the same batch
             order = np.concatenate([order, np.resize(order[-last:], steps * size - len(order))]).reshape(steps, size)
-            rows.append(self._replica(r, items[r][0][order], items[r][1][order], valid, rngs[r], offer))
+            own = items[r][0][order], items[r][1][order]
+            if phase.source != "memory":  # what comes back from it counts as replay
+                self._note(r, self.labels[r](*own), valid)
+            rows.append(self._replica(r, *own, valid, rngs[r], offer))
         batches, draws, noises = zip(*rows, strict=True)
         block = Block(
             phase,
+            begins,
             epoch,
             self.step,
             (self.step - self._begun, self.steps_in(self._number)),
@@ -230,6 +260,11 @@ class Plan:
         self.step += steps
         return block
 
+    def _note(self, r: int, labels: Ints, valid: Ints) -> None:
+        """Remember when each class was last trained on."""
+        at = np.broadcast_to(np.arange(len(labels))[:, None], labels.shape)
+        np.maximum.at(self.last_step[r], labels[valid], self.step + at[valid])
+
     def _replica(
         self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool
     ) -> tuple[dict[str, Ints], list[dict[str, Ints]], dict[str, Ints]]:
@@ -237,7 +272,6 @@ class Plan:
         held, sink = self.held[r], self.capacity
         labels = self.labels[r](index, task)
         at = np.broadcast_to(np.arange(steps)[:, None], index.shape)
-        np.maximum.at(self.last_step[r], labels[valid], self.step + at[valid])
 
         slot = np.full(index.shape, sink)
         filled = np.full(steps, self.admits[r].filled)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cl_lib.curvature import inner
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.strategy import Gradient, Net, Strategy, cross_entropy, gradient_of
 from cl_lib.types import Batch, Recalled, State, Tensors
@@ -61,12 +62,7 @@ class AGEM(Strategy):
             return gradient_of(net, state.params, objective)
 
         new, reference = on(batch), on(past).grads
-        along = sum_of(new.grads, reference)
-        length = sum_of(reference, reference)
+        along = inner(new.grads, reference)
+        length = inner(reference, reference)
         scale = torch.where(length > 0, along.clamp_max(0.0) / length.clamp_min(1e-30), 0.0)
         return new._replace(grads={k: g - scale * reference[k] for k, g in new.grads.items()})
-
-
-def sum_of(a: Tensors, b: Tensors) -> Tensor:
-    """Inner product of two gradients."""
-    return torch.stack([(a[k] * b[k]).sum() for k in a]).sum()

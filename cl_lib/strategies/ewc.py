@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import quadratic
 from cl_lib.curvature.fisher import VARIANTS, Variant, diagonal_fisher
 from cl_lib.errors import InputError
 from cl_lib.strategies.strategy import Net, Strategy
@@ -92,9 +93,8 @@ class EWC(Strategy):
         return {"fisher": zeros, "anchor": zeros, "constant": first.new_zeros(())}
 
     def penalty(self, net: Net, state: State) -> Tensor:
-        fisher, anchor = state.extra["fisher"], state.extra["anchor"]
-        terms = [(fisher[k] * (p - anchor[k]).square()).sum() for k, p in state.params.items()]
-        return 0.5 * self.lam * (torch.stack(terms).sum() + state.extra["constant"])
+        distance = quadratic(state.extra["fisher"], state.params, state.extra["anchor"])
+        return 0.5 * self.lam * (distance + state.extra["constant"])
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         new = diagonal_fisher(net, state.params, data, self.fisher, samples=self.samples, batch=self.fisher_batch)

@@ -51,27 +51,33 @@ class Phase:
     ----------
     name : str
         Shown in the progress bar, and what ``batch.phase`` says.
-    source : {"experience", "so_far", "full"}
-        The data: of this experience, of all experiences so far, or of the whole stream (an upper bound).
+    source : {"experience", "so_far", "full", "memory"}
+        The data: of this experience, of all experiences so far, of the whole stream (an upper bound), or what the
+        memory holds when the phase begins.
     epochs, batch_size : int, optional
         Default: the run's.
     trainable : tuple of str, optional
         Prefixes of the names of the parameters that are trained; default all, ``()`` none.
+    reset : bool, default False
+        Begin with the initial parameters, buffers and optimiser.
     """
 
     name: str = "train"
-    source: Literal["experience", "so_far", "full"] = "experience"
+    source: Literal["experience", "so_far", "full", "memory"] = "experience"
     epochs: int | None = None
     batch_size: int | None = None
     trainable: tuple[str, ...] | None = None
+    reset: bool = False
 
 
 class Gradient(NamedTuple):
-    """What a step descends along, the loss it belongs to, and what to keep beside the samples in memory."""
+    """What a step descends along, the loss it belongs to, what to keep beside the samples in memory, and what else was
+    found that `Strategy.after_step` is to know."""
 
     grads: Tensors
     loss: Tensor
     kept: Tensors
+    found: Tensors = {}  # noqa: RUF012
 
 
 def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]) -> Gradient:
@@ -153,7 +159,7 @@ class Strategy:
 
     # ------------------------------------------------------------------ what answers
     def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        """Computed once before an evaluation: class means, caches."""
+        """Computed once before an evaluation: class means, caches; ``memory`` is what the replica's memory holds."""
         return {}
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:

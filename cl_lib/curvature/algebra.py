@@ -1,0 +1,30 @@
+"""Sums over all parameters of a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl_lib.types import Tensors
+
+
+def inner(a: Tensors, b: Tensors) -> Tensor:
+    r"""Inner product :math:`\sum_k a_k b_k` of two trees with the same names, 0-d.
+
+    Examples
+    --------
+    >>> inner({"w": torch.ones(2, 2)}, {"w": torch.full((2, 2), 3.0)})
+    tensor(12.)
+    """
+    return torch.stack([(a[k] * b[k]).sum() for k in a]).sum()
+
+
+def quadratic(importance: Tensors, params: Tensors, anchor: Tensors) -> Tensor:
+    r"""Weighted squared distance :math:`\sum_k \Omega_k (\theta_k - \theta^*_k)^2`, 0-d.
+
+    Examples
+    --------
+    >>> quadratic({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 1.0])}, {"w": torch.zeros(2)})
+    tensor(11.)
+    """
+    return torch.stack([(w * (params[k] - anchor[k]).square()).sum() for k, w in importance.items()]).sum()

@@ -1,0 +1,192 @@
+"""Sums over samples of the squares, or the absolute values, of each sample's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.types import Batch, Experienced, Out, Tensors
+
+Layers = list[tuple[str, nn.Module]]
+Answer = Callable[[Out], Tensor]
+"""What of a network's output is differentiated, ``(n, C)``."""
+Targets = Callable[[Tensor, Batch, Tensor], list[tuple[Tensor, Tensor]]]
+"""From answers, samples and uniform numbers to pairs of cotangent ``(n, C)`` and weight ``(n,)``."""
+Measure = Callable[[Tensor], Tensor]
+"""`torch.square` or `torch.abs`: the measure of a product must be the product of the measures."""
+CHUNK, LINEAR_CHUNK = 128, 512
+"""Samples whose activations are held at once; more where all layers are linear, since they hold little."""
+
+
+def mean_over_samples(
+    net: Any,
+    params: Tensors,
+    data: Experienced,
+    answer: Answer,
+    targets: Targets,
+    measure: Measure,
+    samples: int | None = None,
+) -> Tensors:
+    r"""Mean over samples i of :math:`\sum_t w_{it}\, m\big(v_{it}^\top \partial a(x_i) / \partial \theta\big)`.
+
+    For linear and convolutional layers the measure m of a sample's gradient follows from what enters the layer and what
+    comes back through it, so all samples of a chunk share one backward pass for each target v; networks with other
+    parametrised layers take per-sample gradients by ``vmap``.
+    """
+    layers = layers_of(net.module)
+    shapes = _structure(layers, net, params, data)
+    parts_of = _by_sample if shapes is None else partial(_by_layer, layers, shapes)
+    linear = shapes is not None and all(isinstance(layer, nn.Linear) for _, layer in layers)
+    parts = data.batches(LINEAR_CHUNK if linear else CHUNK, samples)
+    count = sum(p.stop - p.start for p in parts)
+    return mean((parts_of(net, params, data.read(p), data.uniform[p], answer, targets, measure) for p in parts), count)
+
+
+def mean(parts: Iterable[Tensors], count: int) -> Tensors:
+    """One part after the other, so that no more than one is held beside the total."""
+    total: Tensors = {}
+    for part in parts:
+        _add_(total, part)
+    return {k: v.div_(count) for k, v in total.items()}
+
+
+def _add_(total: Tensors, part: Tensors) -> None:
+    """Add in place; what is not there yet is taken over."""
+    for k, v in part.items():
+        total[k] = total[k].add_(v) if k in total else v
+
+
+def _answers(net: Any, params: Tensors, batch: Batch, answer: Answer) -> Tensor:
+    return answer(net(params, batch.x, batch.task, train=False))
+
+
+# ---------------------------------------------------------------------- by the structure of the layers
+def _structure(layers: Layers, net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size] | None:
+    """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
+    layer that is used once."""
+    owned = {f"{name}.{own}" for name, _ in layers for own in ("weight", "bias")}
+    if not set(params) <= owned:
+        return None
+    entered: dict[str, list[Tensor]] = {}
+    _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, entered, lambda out: out.raw)
+    once = all(
+        len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
+        for name, layer in layers
+    )
+    return {name: out.shape[1:] for name, out in left.items()} if once else None
+
+
+def layers_of(module: nn.Module) -> Layers:
+    """The linear and the ordinary convolutional layers."""
+    return [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+        or (
+            isinstance(layer, nn.Conv2d)
+            and layer.groups == 1
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
+        )
+    ]
+
+
+def listen(
+    layers: Layers,
+    net: Any,
+    params: Tensors,
+    batch: Batch,
+    added: Tensors,
+    entered: dict[str, list[Tensor]],
+    answer: Answer,
+) -> tuple[Tensor, Tensors]:
+    """Answers with ``added[name]`` on each layer's output; records what enters; returns the outputs."""
+    left: Tensors = {}
+
+    def hook(name: str, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        entered.setdefault(name, []).append(args[0])
+        left[name] = out
+        return out + added[name] if name in added else out
+
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers]
+    try:
+        return _answers(net, params, batch, answer), left
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _by_layer(
+    layers: Layers,
+    shapes: dict[str, torch.Size],
+    net: Any,
+    params: Tensors,
+    batch: Batch,
+    uniform: Tensor,
+    answer: Answer,
+    targets: Targets,
+    measure: Measure,
+) -> Tensors:
+    """Sums over a chunk of measured per-sample gradients, from the layers' inputs and back-propagated errors."""
+    added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
+
+    def forward(added: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        entered: dict[str, list[Tensor]] = {}
+        answers, _ = listen(layers, net, params, batch, added, entered, answer)
+        return answers, {name: values[0] for name, values in entered.items()}
+
+    pulled: Any = torch.func.vjp(forward, added, has_aux=True)
+    answers, pull, entered = pulled
+    columns = {name: _columns(layer, entered[name], measure) for name, layer in layers}
+    total: Tensors = {}
+    for cotangent, weight in targets(answers, batch, uniform):
+        (errors,) = pull(cotangent)
+        for name, error in errors.items():
+            if columns[name].ndim == 2:  # linear: the gradient is an outer product, so is its measure
+                measured = measure(error) * weight[:, None]
+                weights, biases = measured.mT @ columns[name], measured.sum(0)
+            else:  # convolution: a sample's gradient sums over positions before it is measured
+                flat = error.flatten(2)  # (n, out, L)
+                gradient = flat @ columns[name].mT  # (n, out, in * k * k)
+                weights = torch.tensordot(weight, measure(gradient), dims=([0], [0]))
+                biases = (measure(flat.sum(-1)) * weight[:, None]).sum(0)
+            values = {f"{name}.weight": weights, f"{name}.bias": biases}
+            _add_(total, {k: v.reshape(params[k].shape) for k, v in values.items() if k in params})
+    return total
+
+
+def _columns(layer: nn.Module, x: Tensor, measure: Measure) -> Tensor:
+    """What multiplies the weights: ``(n, in)`` measured for linear layers, ``(n, in * k * k, L)`` for convolutions."""
+    if not isinstance(layer, nn.Conv2d):
+        return measure(x)
+    assert not isinstance(layer.padding, str)
+    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
+# ---------------------------------------------------------------------- any other network
+def _by_sample(
+    net: Any, params: Tensors, batch: Batch, uniform: Tensor, answer: Answer, targets: Targets, measure: Measure
+) -> Tensors:
+    """The same by one gradient for each sample, materialised a few at a time."""
+    total = {k: torch.zeros_like(p) for k, p in params.items()}
+    pairs = targets(_answers(net, params, batch, answer), batch, uniform)
+
+    def one(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
+        def chosen(params: Tensors) -> Tensor:
+            own = Batch(x[None], y[None], torch.ones_like(cotangent[:1]), task[None])
+            return (_answers(net, params, own, answer)[0] * cotangent).sum()
+
+        return torch.func.grad(chosen)(params)
+
+    each: Callable[..., Tensors] = torch.func.vmap(one)
+    for cotangent, weight in pairs:
+        for i in range(0, len(weight), 16):
+            part = slice(i, i + 16)
+            grads = each(cotangent[part], batch.x[part], batch.y[part], batch.task[part])
+            for k, g in grads.items():
+                total[k] += torch.tensordot(weight[part], measure(g), dims=([0], [0]))
+    return total

@@ -1,0 +1,46 @@
+"""How much a network's output moves with each parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_lib.curvature.per_sample import mean_over_samples
+from cl_lib.types import Batch, Experienced, Out, Tensors
+
+MASKED = -1e8
+"""Logits below belong to classes that may not be answered."""
+
+
+def output_sensitivity(net: Any, params: Tensors, data: Experienced, *, samples: int | None = None) -> Tensors:
+    r"""Mean absolute gradient of the squared norm of the logits (Aljundi et al. 2018).
+
+    .. math::
+        \Omega_k = \frac1N \sum_i \left| \frac{\partial \lVert f_\theta(x_i) \rVert_2^2}{\partial \theta_k} \right|
+
+    Labels are not used. Classes that may not be answered for a sample's task do not count.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of Tensor
+    data : Experienced
+    samples : int, optional
+        Use the first so many; the engine hands them over shuffled.
+
+    Returns
+    -------
+    dict of Tensor
+        Of the shapes of ``params``, 0 or more.
+    """
+    return mean_over_samples(net, params, data, _logits, _norm, torch.abs, samples)
+
+
+def _logits(out: Out) -> Tensor:
+    return out.logits
+
+
+def _norm(logits: Tensor, batch: Batch, uniform: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.where(logits > MASKED, 2 * logits, 0.0), torch.ones_like(logits[:, 0]))]

@@ -1,0 +1,34 @@
+"""Cumulative training: what unlimited replay reaches."""
+
+from dataclasses import dataclass
+
+from cl_lib.strategies.strategy import Phase, Strategy
+from cl_lib.types import Spec
+
+
+@dataclass(frozen=True)
+class Cumulative(Strategy):
+    r"""In each experience go on training on all data so far, shuffled.
+
+    .. math:: L = \frac{1}{\sum_i w_i} \sum_{i \in D_1 \cup \dots \cup D_e} w_i\,(-\log p_\theta(y_i \mid x_i))
+
+    Cost: grows with the number of experiences, :math:`\sum_e e` times an experience's samples in all; all past data.
+
+    Differences from the paper: none; there is no paper, Avalanche and others have it under this name.
+
+    Raises
+    ------
+    InputError
+        Never for its own parameters: it has none.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, Cumulative(), seeds=2, epochs=3)
+    >>> record.metrics["accuracy"].mean > 0.9
+    True
+    """
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        return (Phase("cumulative", source="so_far"),)

@@ -1,0 +1,87 @@
+"""What strategies share that gather statistics of features which never change again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy
+from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+
+KINDS = ("first", "identity", "random")
+
+
+@dataclass(frozen=True)
+class OnFrozenFeatures(Strategy):
+    """Base of strategies that write `statistics`, one pass over each experience; not one itself.
+
+    Parameters
+    ----------
+    features : {"first", "identity", "random"}, default "first"
+        What is frozen: the network after experience 1 (trained there as in fine-tuning), the flattened input itself, or
+        ``relu(x P)`` with a fixed random matrix P of ``width`` columns, the same for every seed: the features are part
+        of the method, not of the run.
+    width : int, default 512
+        Features of the random projection.
+    """
+
+    features: Literal["first", "identity", "random"] = "first"
+    width: int = 512
+
+    def statistics(self, extra: dict[str, Any], z: Tensor, batch: Batch) -> dict[str, Any]:
+        """``extra`` with the batch's features ``z`` (B, F) counted in."""
+        raise NotImplementedError
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if self.features not in KINDS:
+            raise InputError(f"strategy.features={self.features!r}: must be one of {', '.join(KINDS)}")
+        if self.width < 1:
+            raise InputError(f"strategy.width={self.width!r}: must be 1 or more")
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        statistics = Phase("statistics", epochs=1, trainable=())
+        return (Phase("features"), statistics) if experience == 0 and self.features == "first" else (statistics,)
+
+    def size(self, spec: Spec) -> int:
+        """F."""
+        return {"first": spec.features, "identity": torch.Size(spec.shape).numel(), "random": self.width}[self.features]
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        like = next(iter(params.values()))
+        return {"projection": fixed_matrix(like, spec.shape, self.width)} if self.features == "random" else {}
+
+    def frozen(self, net: Net, state: State, x: Tensor, task: Tensor) -> Tensor:
+        """Features ``(B, F)``."""
+        if self.features == "first":
+            return net(state.params, x, task, train=False).features
+        flat = x.flatten(1)
+        return flat if self.features == "identity" else torch.relu(flat @ state.extra["projection"])
+
+    def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
+        if batch.phase == "statistics":
+            return Gradient({}, torch.zeros_like(batch.weight[0]), {})
+        return super().gradient(net, state, batch, recalled)
+
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
+        if batch.phase != "statistics":
+            return new.extra
+        return new.extra | self.statistics(new.extra, self.frozen(net, new, batch.x, batch.task), batch)
+
+
+def fixed_matrix(like: Tensor, shape: tuple[int, ...], width: int, seed: int = 0) -> Tensor:
+    """A random matrix ``(inputs, width)`` of variance 1 / inputs, in the type and on the device of ``like``."""
+    inputs = torch.Size(shape).numel()
+    matrix = np.random.default_rng(seed).standard_normal((inputs, width)) / inputs**0.5
+    return torch.as_tensor(matrix, dtype=like.dtype, device=like.device)
+
+
+def memberships(batch: Batch, classes: int, dtype: torch.dtype) -> Tensor:
+    """``(B, C)``: the weight of each sample in the column of its class, else 0."""
+    every = torch.arange(classes, device=batch.y.device)
+    return (batch.y[:, None] == every).to(dtype) * batch.weight[:, None]

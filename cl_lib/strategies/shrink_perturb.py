@@ -1,0 +1,75 @@
+"""Shrink and perturb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cl_lib import noise
+from cl_lib.errors import InputError
+from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.types import Experienced, Spec, State, Tensors
+
+
+@dataclass(frozen=True)
+class ShrinkPerturb(Strategy):
+    r"""Shrink and perturb (Ash & Adams 2020, "On Warm-Starting Neural Network Training").
+
+    When an experience ends the parameters are shrunk and mixed with those of a new, untrained network:
+
+    .. math:: \theta \leftarrow \lambda\,\theta + \sigma\,\theta_{\text{new}}
+
+    which keeps what was learnt in direction and gives the network back its ability to learn.
+
+    Parameters
+    ----------
+    shrink : float, default 0.8
+        λ in [0, 1]; 1 with ``perturb=0`` is fine-tuning. May differ by replica.
+    perturb : float, default 0.1
+        σ, 0 or more. May differ by replica.
+
+    Raises
+    ------
+    InputError
+        By ``check``: λ outside [0, 1], σ below 0.
+
+    Notes
+    -----
+    Cost: one pass over the parameters after an experience. State: one copy of the network.
+
+    Differences from the paper: an entry of the new network is one of the same tensor of the replica's initial network,
+    drawn with replacement, so that it has the initial distribution whatever that was. Accuracy is measured after the
+    mix.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.permuted(cl_lib.datasets.digits(), 3)
+    >>> record = cl_lib.run(stream, ShrinkPerturb(), seeds=2, epochs=3)
+    >>> record.metrics["learning_accuracy"].mean > 0.8
+    True
+    """
+
+    shrink: float = 0.8
+    perturb: float = 0.1
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if not 0 <= self.shrink <= 1:
+            raise InputError(f"strategy.shrink={self.shrink!r}: must lie between 0 and 1")
+        if self.perturb < 0:
+            raise InputError(f"strategy.perturb={self.perturb!r}: must be 0 or more")
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        return {"initial": params}
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        params = {}
+        for number, (k, p) in enumerate(state.params.items()):
+            initial = state.extra["initial"][k].flatten()
+            drawn = noise.uniform(data.key + number, (p.numel(),), torch.float32) * p.numel()
+            fresh = initial[drawn.long().clamp_max(p.numel() - 1)].view_as(p)
+            params[k] = self.shrink * p + self.perturb * fresh
+        return state._replace(params=params)

@@ -1,0 +1,177 @@
+"""Oracles of the strategies that hold parameters where they are: slow references, closed forms."""
+
+import pytest
+import torch
+from running import experienced, job, same_params, trained
+from torch import nn
+
+import cl_lib
+from cl_lib.checks import toy_data
+from cl_lib.curvature import output_sensitivity, quadratic
+from cl_lib.engine.net import FunctionalNet
+from cl_lib.models import MLP, ConvNet
+from cl_lib.session import Session
+from cl_lib.strategies import MAS, SI, Finetune, L2Init, RWalk
+from cl_lib.types import State
+
+NETS = {
+    "mlp": (lambda: MLP((6,), 4, hidden=(5,)), (6,)),
+    "convnet": (lambda: ConvNet((1, 8, 8), 4, channels=(3, 4), hidden=5), (1, 8, 8)),
+    "group_norm": (lambda: nn.Sequential(nn.Linear(6, 4), nn.GroupNorm(2, 4), nn.ReLU(), nn.Linear(4, 4)), (6,)),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_output_sensitivity_equals_a_per_sample_loop(kind):
+    torch.manual_seed(0)
+    make, shape = NETS[kind]
+    net = make().double().eval()
+    data, x, *_ = experienced(9, shape, 4)
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    fast = output_sensitivity(FunctionalNet(net, {}), params, data, samples=7)
+    slow = {k: torch.zeros_like(p) for k, p in params.items()}
+    for one in x[:7]:
+        grads = torch.autograd.grad(net(one[None]).square().sum(), list(net.parameters()))
+        for k, g in zip(slow, grads, strict=True):
+            slow[k] += g.abs() / 7
+    for k in slow:
+        assert torch.allclose(fast[k], slow[k], rtol=1e-9, atol=1e-14), k
+
+
+def test_classes_that_may_not_be_answered_do_not_count():
+    torch.manual_seed(0)
+    net = NETS["mlp"][0]().double()
+    data, *_ = experienced(9, (6,), 4)
+    mask = torch.tensor([[True, True, False, False]])
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    found = output_sensitivity(FunctionalNet(net, {}, mask), params, data)["head.weight"]
+    assert (found[2:] == 0).all()
+    assert (found[:2] > 0).any()
+
+
+def test_mas_adds_up_sensitivities_around_the_parameters_reached():
+    one, both = trained(MAS(samples=30), stream=cl_lib.streams.split(toy_data(), 1)), trained(MAS(samples=30))
+    assert all(torch.equal(both.state.extra["anchor"][k], p) for k, p in both.state.params.items())
+    assert all((v >= 0).all() for v in one.state.extra["importance"].values())
+    params = {k: p[0] for k, p in both.state.params.items()}
+    extra = {k: {n: t[0] for n, t in own.items()} for k, own in both.state.extra.items()}
+    moved = {k: p + 0.1 for k, p in params.items()}
+    expected = 2.0 * sum(float((0.01 * extra["importance"][k]).sum()) for k in params)
+    assert float(MAS(lam=2.0).penalty(None, State(moved, {}, {}, {}, extra))) == pytest.approx(expected, rel=1e-12)
+
+
+class Recording(SI):
+    """Keeps the path integral as it is when an experience ends."""
+
+    def consolidate(self, net, state, data):
+        return state
+
+
+def path_and_fall(lr):
+    """SI's path integral over full-batch training, and by how much the loss fell meanwhile."""
+    options = {"stream": cl_lib.streams.split(toy_data(), 1), "batch_size": 108, "epochs": int(2 / lr)}
+    session = Session(job(Recording(), optim=cl_lib.SGD(lr=lr), **options))
+    rows = iter(session)
+    next(rows)
+    learner, data = session.learner, toy_data().train
+    module = learner.module.double()
+
+    def loss():
+        params = {k: p[0] for k, p in learner.state.params.items()}
+        return float(nn.functional.cross_entropy(torch.func.functional_call(module, params, data.x.double()), data.y))
+
+    before = loss()
+    for _ in rows:
+        pass
+    return sum(float(v.sum()) for v in learner.state.extra["path"].values()), before - loss()
+
+
+def test_si_path_integral_is_the_fall_of_the_loss():
+    """To first order in the step: halving the learning rate halves what is missing."""
+    (coarse, fall), (fine, same) = path_and_fall(0.01), path_and_fall(0.005)
+    assert fine == pytest.approx(same, rel=0.02)
+    assert (fine - same) / (coarse - fall) == pytest.approx(0.5, abs=0.1)
+
+
+def test_si_path_integral_of_a_quadratic_by_hand():
+    """One parameter, L = (theta - 1)^2 / 2 from 0: the path is sum lr (1 - theta)^2."""
+
+    strategy, lr = SI(c=0.5, xi=0.1), 0.1
+    one = lambda v: {"w": torch.tensor([v], dtype=torch.float64)}
+    extra = {"path": one(0.0), "importance": one(0.3), "anchor": one(0.2)}
+    theta, expected, state = 0.0, 0.0, State(one(0.0), {}, {}, {}, extra)
+    for _ in range(20):
+        grad = (theta - 1) + 2 * 0.5 * 0.3 * (theta - 0.2)
+        new = theta - lr * grad
+        expected += -(theta - 1) * (new - theta)
+        gradient = cl_lib.strategies.Gradient(one(grad), torch.zeros(()), {})
+        after = state._replace(params=one(new))
+        extra = strategy.after_step(None, state, after, None, gradient)
+        state, theta = after._replace(extra=extra), new
+    assert float(state.extra["path"]["w"]) == pytest.approx(expected, rel=1e-12)
+    done = strategy.consolidate(None, state, None).extra
+    assert float(done["importance"]["w"]) == pytest.approx(
+        0.3 + max(expected, 0) / ((theta - 0.2) ** 2 + 0.1), rel=1e-12
+    )
+    assert float(done["anchor"]["w"]) == pytest.approx(theta)
+    assert float(done["path"]["w"]) == 0
+
+
+def test_rwalk_score_by_hand():
+    strategy, theta, fisher, path = RWalk(lam=2.0, alpha=0.25), 0.0, 0.0, 0.0
+    one = lambda v: {"w": torch.tensor([v], dtype=torch.float64)}
+    extra = {"fisher": one(0.0), "path": one(0.0), "score": one(0.8), "importance": one(0.5), "anchor": one(0.1)}
+    state = State(one(0.0), {}, {}, {}, extra)
+    for g in (0.5, -0.2, 0.7):
+        total = g + 2 * 2.0 * 0.5 * (theta - 0.1)
+        new = theta - 0.1 * total
+        fisher = 0.25 * g * g + 0.75 * fisher
+        path += max(0.0, -g * (new - theta) / (0.5 * fisher * (new - theta) ** 2 + 1e-3))
+        gradient = cl_lib.strategies.Gradient(one(total), torch.zeros(()), {})
+        after = state._replace(params=one(new))
+        state, theta = after._replace(extra=strategy.after_step(None, state, after, None, gradient)), new
+    assert float(state.extra["fisher"]["w"]) == pytest.approx(fisher, rel=1e-12)
+    assert float(state.extra["path"]["w"]) == pytest.approx(path, rel=1e-12)
+    done = strategy.consolidate(None, state, None).extra
+    assert float(done["score"]["w"]) == pytest.approx(0.5 * (0.8 + path), rel=1e-12)
+    assert float(done["importance"]["w"]) == pytest.approx(2.0)  # the only parameter is the most important: 1 + 1
+
+
+def test_l2_init_reaches_the_closed_form_minimum():
+    """Loss |theta - 2|^2 with the penalty lam |theta - theta_0|^2: theta = (2 + lam theta_0) / (1 + lam)."""
+
+    class Pull(L2Init):
+        def loss(self, net, state, batch, recalled):
+            return sum((p - 2.0).square().sum() for p in state.params.values()), {}
+
+    learner = trained(Pull(lam=3.0), epochs=40, optim=cl_lib.SGD(lr=0.1))
+    for k, p in learner.state.params.items():
+        assert torch.allclose(p, (2.0 + 3.0 * learner.state.extra["initial"][k]) / 4.0, atol=1e-9)
+
+
+def test_quadratic_is_its_definition():
+    g = torch.Generator().manual_seed(0)
+    a, b, c = ({"x": torch.rand(3, generator=g), "y": torch.rand(2, 2, generator=g)} for _ in range(3))
+    assert quadratic(a, b, c) == pytest.approx(sum(float((a[k] * (b[k] - c[k]) ** 2).sum()) for k in a))
+
+
+@pytest.mark.parametrize("reduced", [SI(c=0.0), MAS(lam=0.0), RWalk(lam=0.0), L2Init(lam=0.0)], ids=repr)
+def test_reduces_to_fine_tuning(reduced):
+    same_params(trained(reduced), trained(Finetune()))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (SI(c=-1.0), "c=-1.0: must be 0 or more"),
+        (SI(xi=0.0), "xi=0.0: must be above 0"),
+        (MAS(lam=-1.0), "lam=-1.0: must be 0 or more"),
+        (MAS(samples=0), "samples=0: must be 1 or more"),
+        (RWalk(alpha=1.5), "alpha=1.5: must lie between 0 and 1"),
+        (L2Init(lam=-0.1), "lam=-0.1: must be 0 or more"),
+    ],
+    ids=str,
+)
+def test_bad_hyper_parameters_are_named(strategy, message):
+    with pytest.raises(cl_lib.InputError, match=message):
+        Session(job(strategy))

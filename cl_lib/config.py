@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -41,7 +42,9 @@ def build(node: Any, where: str) -> Any:
     forwarded = node.get("_forwarded_", ())
     options = {k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_forwarded_", *forwarded)}
     parameters = inspect.signature(target).parameters
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) and "__init__" in vars(target) else target)
+    # a data class's fields may be those of a class in another module, whose names only the class itself resolves
+    plain = inspect.isclass(target) and "__init__" in vars(target) and not dataclasses.is_dataclass(target)
+    hints = get_type_hints(target.__init__ if plain else target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     built = {}
     for name, value in options.items():

@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 
 Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]
+OWN = "~"
+"""What the names of trainable tensors begin with that are a strategy's own, not the network's."""
 
 
 @dataclass(frozen=True)

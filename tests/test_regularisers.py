@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from running import experienced, job, same_params, trained
+from running import BALANCED, experienced, job, same_params, trained
 from torch import nn
 
 import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.curvature import output_sensitivity, quadratic
+from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.models import MLP, ConvNet
 from cl_lib.session import Session
-from cl_lib.strategies import MAS, SI, Finetune, L2Init, RWalk
+from cl_lib.strategies import ER, MAS, SI, BiC, Finetune, GDumb, ICaRL, KroneckerLaplace, L2Init, RWalk
 from cl_lib.types import State
 
 NETS = {
@@ -175,3 +176,121 @@ def test_reduces_to_fine_tuning(reduced):
 def test_bad_hyper_parameters_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message):
         Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- Kronecker factors
+@pytest.mark.parametrize("kind", ["mlp", "convnet"])
+def test_kronecker_factors_equal_a_per_sample_loop(kind):
+    torch.manual_seed(0)
+    make, shape = NETS[kind]
+    net = make().double().eval()
+    data, x, *_ = experienced(5, shape, 4)
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    found = kronecker_factors(FunctionalNet(net, {}), params, data)
+    layers = {n: m for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    for name, layer in layers.items():
+        entered, left = [], []
+
+        def hook(_, args, out, entered=entered, left=left):
+            entered.append(args[0])
+            left.append(out)
+
+        handle = layer.register_forward_hook(hook)
+        a = g = 0.0
+        for one in x:
+            log_p = torch.log_softmax(net(one[None]), 1)[0]
+            h, s = entered[-1], left[-1]
+            if isinstance(layer, nn.Conv2d):
+                h = nn.functional.unfold(h, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0].T
+            rows = torch.cat([h, torch.ones(len(h), 1).double()], 1)
+            a = a + rows.T @ rows / 5
+            for c in range(4):
+                (e,) = torch.autograd.grad(log_p[c], s, retain_graph=True)
+                e = e.flatten(2)[0].T if e.ndim == 4 else e
+                g = g + log_p[c].exp().detach() * e.T @ e / len(e) / 5
+        handle.remove()
+        assert torch.allclose(found[name]["A"], a, rtol=1e-9, atol=1e-12), name
+        assert torch.allclose(found[name]["G"], g, rtol=1e-9, atol=1e-12), name
+
+
+def test_kronecker_factors_of_one_sample_are_the_exact_fisher_information():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 3)).double()
+    data, x, *_ = experienced(1, (6,), 3)
+    params = {k: p.detach() for k, p in net.named_parameters()}
+    factors = kronecker_factors(FunctionalNet(net, {}), params, data)["0"]
+    log_p = torch.log_softmax(net(x), 1)[0]
+    exact = 0.0
+    for c in range(3):
+        w, b = torch.autograd.grad(log_p[c], list(net.parameters()), retain_graph=True)
+        flat = torch.cat([w, b[:, None]], 1).flatten()
+        exact = exact + log_p[c].exp().detach() * torch.outer(flat, flat)
+    assert torch.allclose(torch.kron(factors["G"], factors["A"]), exact, atol=1e-12)
+
+
+def test_kronecker_penalty_is_the_quadratic_form_of_the_dense_product():
+    strategy = KroneckerLaplace(lam=3.0)
+    learner = trained(strategy)
+    extra = {k: v[0] if torch.is_tensor(v) else {n: t[0] for n, t in v.items()} for k, v in learner.state.extra.items()}
+    params = {k: p[0] for k, p in learner.state.params.items()}
+    g = torch.Generator().manual_seed(0)
+    moved = {k: p + 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=g) for k, p in params.items()}
+    expected = 0.0
+    for name, a in extra["A"].items():
+        delta = torch.cat([moved[f"{name}.{n}"] - extra["anchor"][f"{name}.{n}"] for n in ("weight",)], 1)
+        delta = torch.cat([delta, (moved[f"{name}.bias"] - extra["anchor"][f"{name}.bias"])[:, None]], 1).flatten()
+        expected += 1.5 * float(delta @ torch.kron(extra["G"][name], a) @ delta)
+    assert float(strategy.penalty(None, State(moved, {}, {}, {}, extra))) == pytest.approx(expected, rel=1e-10)
+
+
+# ---------------------------------------------------------------------- BiC
+def test_bic_trains_two_numbers_of_the_newest_experience_and_nothing_else():
+    strategy = BiC(BALANCED, passes=3)
+    plain, learner = trained(Finetune()), trained(strategy)
+    for k, p in plain.state.params.items():
+        assert torch.equal(learner.state.params[k], p)  # the base learns as it would alone
+    scale, shift = (learner.state.params[f"~correction.{n}"][0] for n in ("scale", "shift"))
+    assert scale[0] == shift[0] == 0
+    assert abs(float(shift[1])) > 1e-3
+    assert float(shift[1]) < 0  # the newest classes are too large
+    assert learner.state.extra["owner"][0].tolist() == [0, 0, 1, 1]
+
+
+def test_bic_corrects_by_the_loops_numbers():
+    """The correction after experience 2, by a hand-written loop over the planned batches."""
+    strategy = BiC(BALANCED, passes=2)
+    session = Session(job(strategy))
+    plan = session._plan(session.groups[0])
+    learner = session._learner(session.groups[0], plan)
+    for e in range(2):
+        learner.begin_experience(e)
+        for block in plan.experience(e):
+            for s in range(len(block)):
+                if block.phase.name == "bias" and block.begins and s == 0:
+                    frozen = {k: p[0].clone() for k, p in learner.state.params.items() if not k.startswith("~")}
+                    own = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+                if block.phase.name == "bias":
+                    n = block.size[s]
+                    index = block.batch["index"][s, 0, :n]
+                    x, y = toy_data().train.x[index].double(), toy_data().train.y[index]
+                    raw = torch.func.functional_call(learner.module.double(), frozen, (x,))
+                    new = torch.tensor([0.0, 0, 1, 1]).double()
+                    logits = (1 + own[0] * new) * raw + own[1] * new
+                    (g,) = torch.autograd.grad(nn.functional.cross_entropy(logits, y), own)
+                    own = (own - 0.05 * g).detach().requires_grad_()
+                learner.observe(block, s)
+        learner.end_experience(e)
+    got = torch.stack([learner.state.params[f"~correction.{n}"][0, 1] for n in ("scale", "shift")])
+    assert torch.allclose(got, own.detach(), atol=1e-12)
+
+
+def test_bic_uses_the_memory_of_its_base_and_refuses_one_that_is_filled():
+    assert BiC(base=ER(BALANCED)).memory == BALANCED
+    with pytest.raises(cl_lib.InputError, match="GDumb fills or trains on its memory itself"):
+        Session(job(BiC(base=GDumb(BALANCED))))
+    with pytest.raises(cl_lib.InputError, match="BiC does not fill its memory itself"):
+        Session(job(BiC(base=ICaRL(cl_lib.Memory(20, 8, "strategy")))))
+    with pytest.raises(cl_lib.InputError, match="passes=0: must be 1 or more"):
+        Session(job(BiC(BALANCED, passes=0)))
+    with pytest.raises(cl_lib.InputError, match="base=3: must be a strategy"):
+        Session(job(BiC(BALANCED, base=3)))

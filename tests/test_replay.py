@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import cl_lib
+from cl_lib.checks import toy_data
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.session import Session
-from cl_lib.strategies import CLSER, DER, ER, ERACE, MIR, Finetune
+from cl_lib.strategies import CLSER, DER, ER, ERACE, MIR, RAR, SCR, Finetune
 from cl_lib.types import Batch, Recalled, State
 
 NONE = cl_lib.Memory(capacity=0, batch=8)
@@ -133,5 +134,91 @@ def test_mir_with_as_many_candidates_as_are_replayed_is_er():
     ids=str,
 )
 def test_bad_hyper_parameters_are_named(strategy, message):
+    with pytest.raises(cl_lib.InputError, match=message):
+        Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- RAR
+def test_rar_moves_recalled_samples_towards_the_nearest_new_one_of_another_class():
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    params = {k: p.detach() for k, p in module.named_parameters()}
+    new, old = Batch(*samples(8, 0)), Recalled(*samples(12, 1), slot=torch.arange(12))
+    strategy, net = RAR(epsilon=0.2, steps=4), FunctionalNet(module, {})
+    moved = strategy.moved(net, State(params, {}, {}, {}, {}), new, old)
+    assert (moved - old.x).abs().max() <= 0.2 + 1e-12
+    features = lambda x: torch.relu(module[0](x))
+    away = (features(old.x)[:, None] - features(new.x)).square().sum(-1).detach()
+    for i in range(12):
+        other = [j for j in range(8) if new.y[j] != old.y[i]]
+        goal = features(new.x[min(other, key=lambda j, i=i: float(away[i, j]))]).detach()
+        x = old.x[i].clone()
+        for _ in range(4):
+            x = x.detach().requires_grad_()
+            (g,) = torch.autograd.grad((features(x) - goal).square().sum(), x)
+            x = old.x[i] + (x - 0.1 * g.sign() - old.x[i]).clamp(-0.2, 0.2)
+        assert torch.allclose(moved[i], x.detach(), atol=1e-12)
+
+
+def test_rar_without_the_moved_samples_is_er():
+    same_params(trained(RAR(SMALL, gamma=0.0)), trained(ER(SMALL)))
+
+
+# ---------------------------------------------------------------------- SCR
+def test_scr_contrast_equals_its_definition():
+    g = torch.Generator().manual_seed(0)
+    v = F.normalize(torch.randn(7, 4, dtype=torch.float64, generator=g), dim=1)
+    y, weight = torch.tensor([0, 1, 1, 2, 0, 1, 0]), torch.tensor([1.0, 1, 1, 1, 1, 1, 0]).double()
+    got = SCR(temperature=0.3).contrast(v, Batch(v, y, weight, torch.zeros(7, dtype=torch.long)))
+    terms = []
+    for i in range(6):
+        partners = [p for p in range(6) if p != i and y[p] == y[i]]
+        total = sum((v[i] @ v[a] / 0.3).exp() for a in range(6) if a != i)
+        if partners:
+            terms.append(-sum((v[i] @ v[p] / 0.3) - total.log() for p in partners) / len(partners))
+    assert len(terms) == 5
+    assert float(got) == pytest.approx(float(sum(terms) / 5), rel=1e-12)
+
+
+def test_scr_answers_with_the_nearest_class_mean_of_the_memory():
+    learner = trained(SCR(SMALL, width=5))
+    learner.begin_evaluation()
+    contents = learner.plan.contents()
+    index = contents["index"][0, : int(contents["count"][0])]
+    own = {k: p[0] for k, p in learner.state.params.items()}
+
+    def features(x):
+        return F.normalize(torch.relu(F.linear(x, own["body.1.weight"], own["body.1.bias"])), dim=1)
+
+    data = toy_data()
+    z, y = features(data.train.x[index].double()), data.train.y[index]
+    means = torch.stack([F.normalize(z[y == c].mean(0), dim=0) for c in range(4)])
+    x = data.test.x.double()
+    expected = (features(x)[:, None] - means).square().sum(-1).argmin(1)
+    got = learner.predict(x, torch.zeros(1, len(x), dtype=torch.long))[0].argmax(1)
+    assert torch.equal(got, expected)
+
+
+def test_scr_trains_its_projection_head():
+    session = Session(job(SCR(SMALL, width=5)))
+    rows = iter(session)
+    next(rows)
+    before = session.learner.state.params["~projection.2"].clone()
+    for _ in rows:
+        pass
+    assert (session.learner.state.params["~projection.2"] - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (RAR(gamma=-1.0), "gamma=-1.0: must be 0 or more"),
+        (RAR(steps=0), "steps=0: must be 1 or more"),
+        (SCR(temperature=0.0), "temperature=0.0: must be above 0"),
+        (SCR(width=0), "width=0: must be 1 or more"),
+    ],
+    ids=str,
+)
+def test_bad_hyper_parameters_of_these_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message):
         Session(job(strategy))

@@ -62,6 +62,14 @@ EVERY = {
     "hopfield": strategies.Hopfield(BALANCED),
     "mbpa": strategies.MbPA(BALANCED, k=4),
     "shrink_perturb": strategies.ShrinkPerturb(),
+    "scr": strategies.SCR(SMALL, width=5),
+    "rar": strategies.RAR(SMALL, steps=2),
+    "bic": strategies.BiC(memory=BALANCED, passes=2),
+    "bic_si": strategies.BiC(BALANCED, strategies.SI(), passes=2),
+    "bic_derpp": strategies.BiC(base=strategies.DERpp(SMALL), passes=2),
+    "kronecker_laplace": strategies.KroneckerLaplace(samples=30),
+    "continual_backprop": strategies.ContinualBackprop(rate=0.02, maturity=10.0),
+    "redo": strategies.ReDo(tau=0.5, every=10),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_lib.types import Batch, Experienced, Out, Tensors
+from cl_lib.types import OWN, Batch, Experienced, Out, Tensors
 
 Layers = list[tuple[str, nn.Module]]
 Answer = Callable[[Out], Tensor]
@@ -38,12 +38,15 @@ def mean_over_samples(
     parametrised layers take per-sample gradients by ``vmap``.
     """
     layers = layers_of(net.module)
+    beside = {k: torch.zeros_like(p) for k, p in params.items() if k.startswith(OWN)}
+    params = {k: p for k, p in params.items() if k not in beside}
     shapes = _structure(layers, net, params, data)
     parts_of = _by_sample if shapes is None else partial(_by_layer, layers, shapes)
     linear = shapes is not None and all(isinstance(layer, nn.Linear) for _, layer in layers)
     parts = data.batches(LINEAR_CHUNK if linear else CHUNK, samples)
     count = sum(p.stop - p.start for p in parts)
-    return mean((parts_of(net, params, data.read(p), data.uniform[p], answer, targets, measure) for p in parts), count)
+    measured = (parts_of(net, params, data.read(p), data.uniform[p], answer, targets, measure) for p in parts)
+    return mean(measured, count) | beside
 
 
 def mean(parts: Iterable[Tensors], count: int) -> Tensors:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cl_lib.errors import InputError
-from cl_lib.types import Out, Shape, Tensors
+from cl_lib.types import OWN, Out, Shape, Tensors
 
 MASKED = -1e9
 """Logit of a class that may not be answered; finite, since -inf times a weight of 0 would be NaN."""
@@ -60,7 +60,8 @@ class FunctionalNet:
             self.module.train(train)
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
-                raw = functional_call(self.module, {**params, **own}, (x,)).to(x.dtype)
+                theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
+                raw = functional_call(self.module, {**theirs, **own}, (x,)).to(x.dtype)
         finally:
             if handle is not None:
                 handle.remove()

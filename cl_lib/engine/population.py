@@ -26,11 +26,12 @@ from cl_lib.engine.rows import Store, is_streamed
 from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
+from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.memory.store import Contents
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Classes, Realisation
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import OWN, Experienced, Spec, State, Tensors
 
 OPTIONAL = ("momentum", "weight_decay", "clip_norm")
 """Hyper-parameters of an optimiser that cost nothing where no replica uses them."""
@@ -132,7 +133,21 @@ class Population:
         if self.strategy.memory is not None:
             one = self.strategy.memory.init(self.strategy.keeps(self.spec), self.dtype, self.device)
             memory = {k: v.expand(self.replicas, *v.shape).clone() for k, v in one.items()}
-        state = State(params, buffers, self.optimiser.init(params, self.hyper["optim"]), memory, {})
+        state = State(params, buffers, {}, memory, {})
+
+        def own_parameters(state: State, hyper: Tensors, key: Tensor) -> Tensors:
+            net = FunctionalNet(self.module, state.buffers)
+            made = bound(self.strategy, hyper).parameters(net, state.params, self.spec, key)
+            if odd := [name for name in made if not name.startswith(OWN)]:
+                raise InputError(
+                    f"strategy: parameters gave {odd[0]!r}; the names of its own tensors begin with {OWN!r}"
+                )
+            return made
+
+        if type(self.strategy).parameters is not Strategy.parameters:
+            keys = self.plan.keys(self.spec.experiences).to(self.device)
+            params |= self.lift.each(own_parameters, state, self.hyper["strategy"], keys)
+        state = state._replace(optimiser=self.optimiser.init(params, self.hyper["optim"]))
 
         def own_state(state: State, hyper: Tensors) -> dict[str, Any]:
             net = FunctionalNet(self.module, state.buffers)

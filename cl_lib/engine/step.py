@@ -100,7 +100,11 @@ class Step:
             for name, value in buffers.items():
                 state.buffers[name].copy_(value)
         if follows:
-            write(state.extra, each(after)(old, state, hyper["strategy"], table, batch, gradient))
+            changed = each(after)(old, state, hyper["strategy"], table, batch, gradient)
+            if isinstance(changed, State):
+                write(state.params, changed.params)
+                changed = changed.extra
+            write(state.extra, changed)
         for name, value in gradient.kept.items():
             keep(state.memory[name], plan["slot"], value, table["row"] if lifted else None)
         plan["loss"].copy_(gradient.loss)

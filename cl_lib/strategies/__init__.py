@@ -1,7 +1,9 @@
 """Strategies against forgetting, one file per algorithm."""
 
 from cl_lib.strategies.agem import AGEM
+from cl_lib.strategies.bic import BiC
 from cl_lib.strategies.cls_er import CLSER
+from cl_lib.strategies.continual_backprop import ContinualBackprop
 from cl_lib.strategies.cope import CoPE
 from cl_lib.strategies.cumulative import Cumulative
 from cl_lib.strategies.der import DER
@@ -19,6 +21,7 @@ from cl_lib.strategies.hopfield import Hopfield
 from cl_lib.strategies.icarl import ICaRL
 from cl_lib.strategies.joint import Joint
 from cl_lib.strategies.knn import KNN
+from cl_lib.strategies.kronecker_laplace import KroneckerLaplace
 from cl_lib.strategies.l2_init import L2Init
 from cl_lib.strategies.lwf import LwF
 from cl_lib.strategies.mas import MAS
@@ -28,7 +31,10 @@ from cl_lib.strategies.ncm import NCM
 from cl_lib.strategies.ogd import OGD
 from cl_lib.strategies.random_guess import RandomGuess
 from cl_lib.strategies.ranpac import RanPAC
+from cl_lib.strategies.rar import RAR
+from cl_lib.strategies.redo import ReDo
 from cl_lib.strategies.rwalk import RWalk
+from cl_lib.strategies.scr import SCR
 from cl_lib.strategies.shrink_perturb import ShrinkPerturb
 from cl_lib.strategies.si import SI
 from cl_lib.strategies.slda import SLDA
@@ -57,9 +63,13 @@ __all__ = [
     "MIR",
     "NCM",
     "OGD",
+    "RAR",
+    "SCR",
     "SI",
     "SLDA",
+    "BiC",
     "CoPE",
+    "ContinualBackprop",
     "Cumulative",
     "DERpp",
     "Finetune",
@@ -70,6 +80,7 @@ __all__ = [
     "Hopfield",
     "ICaRL",
     "Joint",
+    "KroneckerLaplace",
     "L2Init",
     "LwF",
     "MbPA",
@@ -78,6 +89,7 @@ __all__ = [
     "RWalk",
     "RanPAC",
     "RandomGuess",
+    "ReDo",
     "ShrinkPerturb",
     "Strategy",
     "cross_entropy",

@@ -3,7 +3,7 @@
 =====================  =====================================================================================
 what memory provides   fields ``memory``; methods `draws`, `keeps`, `noise`
 what is minimised      `loss`, `penalty`, or `gradient` for those that bend the gradient itself
-what changes           `phases`, `init`, `after_step`, `consolidate`
+what changes           `phases`, `parameters`, `init`, `after_step`, `consolidate`
 what answers           `readout`, `logits`
 =====================  =====================================================================================
 
@@ -31,6 +31,7 @@ class Net(Protocol):
 
     module: nn.Module
     buffers: Tensors
+    mask: Tensor | None
 
     def __call__(
         self,
@@ -145,12 +146,16 @@ class Strategy:
         """What is trained on in an experience; default: one phase over its data."""
         return (Phase(),)
 
+    def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
+        """Further tensors to train, by names that begin with ``~``; ``key`` is for `cl_lib.noise`."""
+        return {}
+
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         """The strategy's own state (``state.extra``): a tree of tensors, on the device of ``params``."""
         return {}
 
-    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
-        """``extra`` after an update; ``old`` and ``new`` differ in parameters and optimiser."""
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any] | State:
+        """``extra`` after an update, or the state where parameters change too; ``old`` is that before the update."""
         return new.extra
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:

@@ -1,0 +1,87 @@
+"""The Fisher information of linear and convolutional layers as Kronecker products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.curvature.per_sample import CHUNK, layers_of, listen
+from cl_lib.types import Experienced, Tensors
+
+
+def kronecker_factors(
+    net: Any, params: Tensors, data: Experienced, *, samples: int | None = None
+) -> dict[str, dict[str, Tensor]]:
+    r"""Factors of each layer's Fisher information, :math:`F_W \approx G \otimes A` (Martens & Grosse 2015).
+
+    .. math::
+        A = \frac1N \sum_i \bar a_i \bar a_i^\top, \qquad
+        G = \frac1N \sum_i \sum_c p_\theta(c \mid x_i)\, e_{ic} e_{ic}^\top, \qquad
+        e_{ic} = \frac{\partial \log p_\theta(c \mid x_i)}{\partial s_i}
+
+    with :math:`\bar a` what enters the layer and a 1 for its bias, s what leaves it. For a convolution A is a sum over
+    positions of its patches and G a mean over positions (Grosse & Martens 2016).
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of Tensor
+    data : Experienced
+    samples : int, optional
+        Use the first so many; the engine hands them over shuffled.
+
+    Returns
+    -------
+    dict of dict of Tensor
+        By layer ``A`` (inputs + 1, inputs + 1) and ``G`` (outputs, outputs), symmetric and positive semi-definite.
+        Without a bias in the layer the last row and column of A are those of the 1 all the same.
+    """
+    layers = [(name, layer) for name, layer in layers_of(net.module) if f"{name}.weight" in params]
+    total: dict[str, dict[str, Tensor]] = {}
+    parts = data.batches(CHUNK, samples)
+    for part in parts:
+        batch = data.read(part)
+        shapes = _shapes(layers, net, params, data)
+        added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
+
+        def forward(added: Tensors, batch: Any = batch) -> tuple[Tensor, Tensors]:
+            entered: dict[str, list[Tensor]] = {}
+            answer = lambda out: torch.log_softmax(out.logits, -1)
+            log_p, _ = listen(layers, net, params, batch, added, entered, answer)
+            return log_p, {name: values[0] for name, values in entered.items()}
+
+        pulled: Any = torch.func.vjp(forward, added, has_aux=True)
+        log_p, pull, entered = pulled
+        for name, layer in layers:
+            rows = _rows(layer, entered[name])
+            own = total.setdefault(name, {})
+            own["A"] = own.get("A", 0) + rows.mT @ rows
+        for c in range(log_p.shape[-1]):
+            one = torch.zeros_like(log_p[0])
+            one = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == c, 1.0, one)
+            (errors,) = pull(one.expand_as(log_p))
+            p = log_p[:, c].exp()
+            for name, error in errors.items():
+                flat = error.flatten(2).transpose(1, 2) if error.ndim == 4 else error[:, None]  # (n, L, outputs)
+                weighted = flat * (p / flat.shape[1])[:, None, None]
+                own = total[name]
+                own["G"] = own.get("G", 0) + weighted.flatten(0, 1).mT @ flat.flatten(0, 1)
+    count = sum(p.stop - p.start for p in parts)
+    return {name: {k: v / count for k, v in own.items()} for name, own in total.items()}
+
+
+def _shapes(layers: list[tuple[str, nn.Module]], net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size]:
+    """Shapes of one sample's outputs by layer."""
+    _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, {}, lambda out: out.raw)
+    return {name: out.shape[1:] for name, out in left.items()}
+
+
+def _rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """What the weights and the bias are multiplied with, ``(n, inputs + 1)``; all positions of a convolution."""
+    if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str)
+        patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        x = patches.transpose(1, 2).flatten(0, 1)
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)

@@ -1,0 +1,155 @@
+"""Bias correction on top of any strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.finetune import Finetune
+from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy, cross_entropy, gradient_of
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
+
+NAMES = "~correction.scale", "~correction.shift"
+
+
+@dataclass(frozen=True)
+class BiC(Strategy):
+    r"""BiC (Wu et al. 2019, "Large Scale Incremental Learning"), around another strategy.
+
+    When an experience ends, two numbers are trained on what the memory holds, everything else standing still: they
+    scale and shift the logits of that experience's classes :math:`C_e`, which are too large beside the old ones':
+
+    .. math::
+        \hat f_c(x) = (1 + a_e)\, f_c(x) + b_e \ \text{ for } c \in C_e, \qquad
+        \min_{a_e, b_e} \frac{1}{|M|} \sum_M -\log \mathrm{softmax}(\hat f(x))_y
+
+    Parameters
+    ----------
+    memory : Memory
+        Default: class-balanced, 500. Where the base replays, the base's memory is used in its place.
+    base : Strategy
+        What it sits on. Default: fine-tuning. Its own hyper-parameters are the same for all replicas.
+    passes : int, default 20
+        Epochs over the memory, 1 or more; in batches of ``memory.batch``, with the run's optimiser.
+
+    Raises
+    ------
+    InputError
+        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it; passes or a
+        capacity below 1.
+
+    Notes
+    -----
+    Cost: that of the base, and ``passes`` forward passes over the memory for each experience but the first. State: that
+    of the base and two numbers for each experience.
+
+    Differences from the paper: corrected on all that is in memory, which the base may have trained on, where the paper
+    holds a part of the exemplars out; a class keeps the correction of the experience that it was last met in; a and b
+    start at 0 and are trained by the run's optimiser at its learning rate. With momentum an older experience's numbers
+    drift a little on.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, BiC(), seeds=2, epochs=3)
+    >>> record.metrics["accuracy"].mean > 0.2
+    True
+    """
+
+    memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
+    base: Strategy = field(default_factory=Finetune)
+    passes: int = 20
+
+    def __post_init__(self) -> None:
+        if isinstance(self.base, Strategy) and self.base.memory is not None:
+            object.__setattr__(self, "memory", self.base.memory)
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if not isinstance(self.base, Strategy):
+            raise InputError(f"strategy.base={self.base!r}: must be a strategy")
+        self.base.check(spec)
+        self.memory.check(least=1)
+        if self.passes < 1:
+            raise InputError(f"strategy.passes={self.passes!r}: must be 1 or more")
+        trains = any(p.source == "memory" for e in range(spec.experiences) for p in self.base.phases(e, spec))
+        if self.base.fills_memory or trains:
+            raise InputError(
+                f"strategy.base: {type(self.base).__name__} fills or trains on its memory itself; BiC cannot share it"
+            )
+
+    # ------------------------------------------------------------------ the base's
+    def _inner(self, state: State) -> State:
+        return state._replace(extra=state.extra["base"])
+
+    def draws(self) -> tuple[int, ...]:
+        return self.base.draws()
+
+    def keeps(self, spec: Spec) -> dict[str, Shape]:
+        return self.base.keeps(spec)
+
+    def noise(self, spec: Spec) -> dict[str, Shape]:
+        return self.base.noise(spec)
+
+    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
+        return self.base.readout(net, self._inner(state), memory)
+
+    # ------------------------------------------------------------------ the correction
+    def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
+        zeros = next(iter(params.values())).new_zeros(spec.experiences)
+        return self.base.parameters(net, params, spec, key) | dict.fromkeys(NAMES, zeros)
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        own = self.base.phases(experience, spec)
+        correct = Phase("bias", "memory", self.passes, self.memory.batch, trainable=("~correction.",))
+        return (*own, correct) if experience else own
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        device = next(iter(params.values())).device
+        return {
+            "base": self.base.init(net, params, spec),
+            "number": torch.zeros((), dtype=torch.long, device=device),
+            "owner": torch.zeros(spec.classes, dtype=torch.long, device=device),
+        }
+
+    def corrected(self, state: State, logits: Tensor) -> Tensor:
+        """Logits ``(B, C)``, each class scaled and shifted as its experience is."""
+        scale, shift = (state.params[name][state.extra["owner"]] for name in NAMES)
+        return (1 + scale) * logits + shift
+
+    def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
+        if batch.phase != "bias":
+            base = self.base.gradient(net, self._inner(state), batch, recalled)
+            return base._replace(grads={k: g for k, g in base.grads.items() if k not in NAMES})
+        raw = net(state.params, batch.x, batch.task, train=False).raw
+
+        def objective(params: Tensors) -> tuple[Tensor, Tensors]:
+            logits = self.corrected(state._replace(params=params), raw)
+            logits = logits if net.mask is None else torch.where(net.mask[batch.task], logits, -1e9)
+            return cross_entropy(logits, batch.y, batch.weight), {}
+
+        new = gradient_of(net, state.params, objective)
+        newest = torch.arange(state.params[NAMES[0]].shape[0], device=raw.device) == state.extra["number"]
+        return new._replace(grads={k: torch.where(newest, new.grads[k], 0.0) for k in NAMES})
+
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
+        if batch.phase == "bias":
+            return new.extra
+        classes = torch.arange(new.extra["owner"].shape[0], device=batch.y.device)
+        met = ((batch.y[:, None] == classes) & (batch.weight > 0)[:, None]).any(0)
+        owner = torch.where(met, new.extra["number"], new.extra["owner"])
+        base = self.base.after_step(net, self._inner(old), self._inner(new), batch, gradient)
+        return new.extra | {"base": base, "owner": owner}
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        done = self.base.consolidate(net, self._inner(state), data)
+        return done._replace(extra=state.extra | {"base": done.extra, "number": state.extra["number"] + 1})
+
+    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
+        return self.corrected(state, self.base.logits(net, self._inner(state), readout, x, task))

@@ -1,0 +1,98 @@
+"""Continual back-propagation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cl_lib.errors import InputError
+from cl_lib.strategies.recycling import activity, hidden, recycled
+from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.types import Batch, Shape, Spec, State, Tensors
+
+
+@dataclass(frozen=True)
+class ContinualBackprop(Strategy):
+    r"""Continual back-propagation (Dohare et al. 2024, "Loss of Plasticity in Deep Continual Learning").
+
+    Each hidden unit has a utility, and now and then the least useful one of those that are old enough starts anew, with
+    initial weights in and none out:
+
+    .. math::
+        u_i \leftarrow \eta\, u_i + (1 - \eta)\, \overline{|h_i|} \sum_k |w_{ki}|, \qquad
+        c \leftarrow c + \rho\, n_{\text{mature}}, \quad \text{one unit and } c \leftarrow c - 1 \text{ where } c \ge 1
+
+    with h a unit's activations over the batch, w its outgoing weights, and c counted for each layer.
+
+    Parameters
+    ----------
+    rate : float, default 1e-4
+        ρ, share of the mature units that start anew in a step, in [0, 1]; 0 is fine-tuning. May differ by replica.
+    decay : float, default 0.99
+        η in [0, 1). May differ by replica.
+    maturity : float, default 100
+        Steps that a unit is left alone for, 0 or more. May differ by replica.
+
+    Raises
+    ------
+    InputError
+        By ``check``: ρ outside [0, 1], η outside [0, 1), a maturity below 0.
+
+    Notes
+    -----
+    Cost: one forward pass more a step and a pass over the parameters. State: a copy of the network and three numbers a
+    unit.
+
+    Differences from the paper: at most one unit a layer starts anew in a step; the next layer's bias does not take over
+    the mean of what an old unit gave; the optimiser's state of a new unit is kept; only units between two linear
+    layers. New weights are drawn, with replacement, from the layer's initial ones.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.permuted(cl_lib.datasets.digits(), 3)
+    >>> record = cl_lib.run(stream, ContinualBackprop(), seeds=2, epochs=3)
+    >>> record.metrics["learning_accuracy"].mean > 0.8
+    True
+    """
+
+    rate: float = 1e-4
+    decay: float = 0.99
+    maturity: float = 100.0
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if not 0 <= self.rate <= 1:
+            raise InputError(f"strategy.rate={self.rate!r}: must lie between 0 and 1")
+        if not 0 <= self.decay < 1:
+            raise InputError(f"strategy.decay={self.decay!r}: must be 0 or more and below 1")
+        if self.maturity < 0:
+            raise InputError(f"strategy.maturity={self.maturity!r}: must be 0 or more")
+
+    def noise(self, spec: Spec) -> dict[str, Shape]:
+        return {"key": ()}
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        units = {a: params[f"{a}.weight"].new_zeros(len(params[f"{a}.weight"])) for a, _ in hidden(net.module, params)}
+        due = {a: u.new_zeros(()) for a, u in units.items()}
+        return {"initial": params, "utility": units, "age": units, "due": due}
+
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> State:
+        pairs, extra, params = hidden(net.module, new.params), new.extra, new.params
+        active = activity(net, params, batch, pairs)
+        key = (batch.noise["key"][0] * 2**24).long()
+        utility, age, due = dict(extra["utility"]), dict(extra["age"]), dict(extra["due"])
+        for number, (a, b) in enumerate(pairs):
+            contribution = active[a] * params[f"{b}.weight"].abs().sum(0)
+            utility[a] = self.decay * utility[a] + (1 - self.decay) * contribution
+            age[a] = age[a] + 1
+            mature = age[a] > self.maturity
+            due[a] = due[a] + self.rate * mature.sum()
+            least = torch.where(mature, utility[a], torch.inf).argmin()
+            chosen = (torch.arange(len(mature), device=least.device) == least) & mature & (due[a] >= 1)
+            params = recycled(params, extra["initial"], (a, b), chosen, key + 1000 * number)
+            due[a] = due[a] - chosen.sum()
+            utility[a], age[a] = (torch.where(chosen, 0.0, v[a]) for v in (utility, age))
+        return new._replace(params=params, extra=extra | {"utility": utility, "age": age, "due": due})

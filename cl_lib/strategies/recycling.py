@@ -1,0 +1,45 @@
+"""What strategies share that give unused hidden units a new start."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib import noise
+from cl_lib.curvature.per_sample import layers_of, listen
+from cl_lib.strategies.strategy import Net
+from cl_lib.types import Batch, Tensors
+
+
+def hidden(module: nn.Module, params: Tensors) -> list[tuple[str, str]]:
+    """Pairs of linear layers of which the second takes what the first gives: names of the one before and after."""
+    linear = [(name, layer) for name, layer in layers_of(module) if isinstance(layer, nn.Linear)]
+    pairs = [(a, b) for (a, one), (b, two) in pairwise(linear) if one.out_features == two.in_features]
+    return [(a, b) for a, b in pairs if {f"{a}.weight", f"{b}.weight"} <= set(params)]
+
+
+def activity(net: Net, params: Tensors, batch: Batch, pairs: list[tuple[str, str]]) -> Tensors:
+    """Mean absolute activation ``(units,)`` of each hidden layer over the batch, by the name of the layer before it."""
+    entered: dict[str, list[Tensor]] = {}
+    listen(layers_of(net.module), net, params, batch, {}, entered, lambda out: out.raw)
+    share = batch.weight / batch.weight.sum().clamp_min(1e-12)
+    return {a: share @ entered[b][0].abs() for a, b in pairs}
+
+
+def recycled(params: Tensors, initial: Tensors, pair: tuple[str, str], chosen: Tensor, key: Tensor) -> Tensors:
+    """The chosen units ``(units,)`` bool with new weights in, drawn from the layer's initial ones, and none out.
+
+    Nothing flows out of a new unit, so what the network answers is what it would without the unit.
+    """
+    before, after = pair
+    out = dict(params)
+    for number, name in enumerate((f"{before}.weight", f"{before}.bias")):
+        if name in params:
+            old, start = params[name], initial[name].flatten()
+            place = (noise.uniform(key + number, old.shape) * start.shape[0]).long().clamp_max(start.shape[0] - 1)
+            mask = chosen.view(-1, *[1] * (old.ndim - 1))
+            out[name] = torch.where(mask, start[place], old)
+    out[f"{after}.weight"] = torch.where(chosen, 0.0, params[f"{after}.weight"])
+    return out

@@ -1,0 +1,86 @@
+"""Recycling dormant units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cl_lib.errors import InputError
+from cl_lib.strategies.recycling import activity, hidden, recycled
+from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.types import Batch, Shape, Spec, State, Tensors
+
+
+@dataclass(frozen=True)
+class ReDo(Strategy):
+    r"""ReDo (Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning").
+
+    Every so many steps the units of a hidden layer that hardly answer start anew, with initial weights in and none out:
+
+    .. math::
+        s_i = \frac{\overline{|h_i|}}{\frac1n \sum_k \overline{|h_k|}} \le \tau
+
+    with h a unit's activations, averaged over the batches since the last time.
+
+    Parameters
+    ----------
+    tau : float, default 0.025
+        τ, 0 or more; 0: only units that never answer. May differ by replica.
+    every : int, default 100
+        Steps between two looks, 1 or more.
+
+    Raises
+    ------
+    InputError
+        By ``check``: τ below 0, every below 1.
+
+    Notes
+    -----
+    Cost: one forward pass more a step and a pass over the parameters. State: a copy of the network and a number a unit.
+
+    Differences from the paper: scores are averaged over all batches since the last look, not over one; the optimiser's
+    state of a new unit is kept; only units between two linear layers. New weights are drawn, with replacement, from the
+    layer's initial ones.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.permuted(cl_lib.datasets.digits(), 3)
+    >>> record = cl_lib.run(stream, ReDo(), seeds=2, epochs=3)
+    >>> record.metrics["learning_accuracy"].mean > 0.8
+    True
+    """
+
+    tau: float = 0.025
+    every: int = 100
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if self.tau < 0:
+            raise InputError(f"strategy.tau={self.tau!r}: must be 0 or more")
+        if self.every < 1:
+            raise InputError(f"strategy.every={self.every!r}: must be 1 or more")
+
+    def noise(self, spec: Spec) -> dict[str, Shape]:
+        return {"key": ()}
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        units = {a: params[f"{a}.weight"].new_zeros(len(params[f"{a}.weight"])) for a, _ in hidden(net.module, params)}
+        return {"initial": params, "answered": units, "steps": next(iter(params.values())).new_zeros(())}
+
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> State:
+        pairs, extra, params = hidden(net.module, new.params), new.extra, new.params
+        active = activity(net, params, batch, pairs)
+        key = (batch.noise["key"][0] * 2**24).long()
+        steps = extra["steps"] + 1
+        now = steps >= self.every
+        answered = {}
+        for number, (a, b) in enumerate(pairs):
+            score = extra["answered"][a] + active[a]
+            dormant = (score <= self.tau * score.mean()) & now
+            params = recycled(params, extra["initial"], (a, b), dormant, key + 1000 * number)
+            answered[a] = torch.where(now, 0.0, score)
+        steps = torch.where(now, 0.0, steps)
+        return new._replace(params=params, extra=extra | {"answered": answered, "steps": steps})

@@ -37,6 +37,11 @@ def merge(path: Path, entries: dict[str, dict[str, Any]]) -> None:
     record = read(path)
     record["meaning"] = MEANING
     record["works"] = dict(sorted((record["works"] | _null(entries)).items()))
+    write(path, record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Replace the file as a whole, so that it is never half a record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".partial")
     draft.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")

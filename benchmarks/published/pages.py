@@ -1,0 +1,130 @@
+"""A page for each strategy: its docstring, and what was measured of it, from committed records.
+
+    python benchmarks/published/pages.py
+
+writes ``docs/strategies/``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from split_digits import CONF, FAMILIES, RECORDS, best
+
+from cl_lib import Record
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "strategies"
+COST = Path(__file__).parent.parent / "speed" / "records" / "cost.json"
+
+
+def classes() -> dict[str, dict[str, list[str]]]:
+    """By family, the classes with the names of their configurations."""
+    out: dict[str, dict[str, list[str]]] = {}
+    for family, names in FAMILIES.items():
+        for name in names:
+            target = yaml.safe_load((CONF / f"{name}.yaml").read_text())["_target_"]
+            out.setdefault(family, {}).setdefault(target.rsplit(".", 1)[1], []).append(name)
+    return out
+
+
+def accuracy_row(name: str) -> str:
+    """Accuracy, forgetting, calibration and the worst class on Split-Digits."""
+    record = Record.load(RECORDS / name / "run")
+    metric, hyper = record.metrics, best(Record.load(RECORDS / name / "search"))
+    accuracy = metric["accuracy"]
+    if accuracy.mean is None or accuracy.std is None:
+        return f"| `{name}` | all seeds diverged | | | | |"
+    cells = [
+        f"`{name}`",
+        f"{100 * accuracy.mean:.1f} ± {100 * accuracy.std:.1f}",
+        *(_number(metric[k].mean) for k in ("forgetting", "ece", "worst_class_accuracy")),
+        ", ".join(f"{k.removeprefix('strategy.').removeprefix('optim.')} {v:g}" for k, v in hyper.items()),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def cost_row(name: str, rows: dict[str, Any]) -> str:
+    """A step beside fine-tuning's, the end of an experience, and the bytes of a replica."""
+    one, ten = rows[name]["R=1"], rows[name]["R=10"]
+    plain = rows["finetune"]["R=1"]["bytes"]
+    cells = [
+        f"`{name}`",
+        *(_number(side["step_ms"]) for side in (one, ten)),
+        *(_number(side["step_ratio"], 2) for side in (one, ten)),
+        f"{one['consolidation_seconds']:.3f}",
+        f"{one['evaluation_seconds']:.3f}",
+        f"{one['bytes'] / 1e6:.2f}",
+        f"{one['bytes'] / plain:.1f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def page(kind: str, names: list[str]) -> str:
+    """One strategy's page."""
+    cost = json.loads(COST.read_text())
+    machine = cost["machine"]
+    lines = [
+        f"# {kind}",
+        "",
+        f"`cl-bench strategy={names[0]}`" + "".join(f" · `strategy={name}`" for name in names[1:]),
+        "",
+        "```{eval-rst}",
+        f".. autoclass:: cl_lib.strategies.{kind}",
+        "```",
+        "",
+        "## Measured",
+        "",
+        "[Split-Digits](../results/split_digits.md), class-incremental, memories of 500, ten seeds:",
+        "",
+        "| | accuracy, % | forgetting | ECE | worst class | chosen on validation data |",
+        "|---|---|---|---|---|---|",
+        *map(accuracy_row, names),
+        "",
+        "Cost on the second work of the [speed benchmark](../performance.md) (MLP 784-100-100-10, 10 new samples a "
+        "step, shipped options), beside fine-tuning in the same run:",
+        "",
+        "| | step, ms, R = 1 | R = 10, a replica | over fine-tuning, R = 1 | R = 10 | after an experience, s | "
+        "evaluation, s | MB of a replica | over fine-tuning |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(cost_row(name, cost["rows"]) for name in names),
+        "",
+        f"{machine['processor']}, {cost['threads']} thread, torch {machine['torch']}; `{cost['command']}`. Bytes are "
+        "those of the parameters, the strategy's state and the full memory, samples in their stored type.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def index() -> str:
+    """The list of all pages."""
+    lines = ["# Strategies", "", "[Which strategy when](which.md) compares them.", ""]
+    for family, own in classes().items():
+        listed = [names[0] for names in own.values()]
+        lines += [f"## {family}", "", "```{toctree}", ":maxdepth: 1", "", *listed, "```", ""]
+    return "\n".join([*lines, "```{toctree}", ":hidden:", "", "which", "```", ""])
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file with its text."""
+    out = {DOCS / "index.md": index()}
+    for own in classes().values():
+        out |= {DOCS / f"{names[0]}.md": page(kind, names) for kind, names in own.items()}
+    return out
+
+
+def main() -> None:
+    DOCS.mkdir(exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text)
+    print(f"wrote {len(pages())} pages under {DOCS}")
+
+
+if __name__ == "__main__":
+    main()

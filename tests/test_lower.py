@@ -105,3 +105,10 @@ def test_a_joined_copy_stays_where_its_source_is_written_later() -> None:
 def test_every_name_is_one_of_torchs_own() -> None:
     assert all(hasattr(torch._C.TensorBase, name) for name in METHODS)
     assert all(hasattr(torch, name) for name in FUNCTIONS)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, -1), (-3, None), (-4, -2), (2, 100), (5, 2), (-100, 3)])
+def test_slices_that_count_from_the_end_are_lowered(start: int, end: int | None) -> None:
+    x = torch.arange(8.0)
+    graph = make_fx(lambda x: [x[start:end] + 1])(x)
+    assert torch.equal(lower(graph, 0)(x)[0], x[start:end] + 1)

@@ -70,6 +70,9 @@ EVERY = {
     "kronecker_laplace": strategies.KroneckerLaplace(samples=30),
     "continual_backprop": strategies.ContinualBackprop(rate=0.02, maturity=10.0),
     "redo": strategies.ReDo(tau=0.5, every=10),
+    "gss": strategies.GSS(cl_lib.Memory(20, 8, "strategy"), compared=5),
+    "er_tricks": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy")),
+    "er_plain_reservoir": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy"), balanced=False, loss_aware=False),
 }
 
 

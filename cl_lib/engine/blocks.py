@@ -167,7 +167,7 @@ class Blocks:
         items = {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")}
         return {
             "items": items if needed is None else items | {"row": torch.searchsorted(needed, items["index"])},
-            "slot": batch["slot"],
+            **{k: batch[k] for k in ("slot", "offered") if k in batch},
             "draws": tuple({k: draw[k] for k in ("slot", "uniform") if k in draw} for draw in plan["draws"]),
             "noise": {k: v.narrow(2, 0, size) for k, v in plan["noise"].items()},
             "lr": torch.tensor(factors, dtype=rate.dtype, device=rate.device)[:, None] * rate,

@@ -143,8 +143,8 @@ def _call_directly(node: Node) -> None:
         node.op, node.target, node.kwargs = "call_method", "to", {**node.kwargs, "copy": True}
     elif node.target is aten.slice.Tensor and len(node.args) == 4:
         x, axis, start, end = cast("tuple[Node, int, int, int]", node.args)
-        length = min(end, x.meta["val"].shape[axis]) - start
-        node.op, node.target, node.args = "call_method", "narrow", (x, axis, start, length)
+        first, last, _ = slice(start, end).indices(x.meta["val"].shape[axis])  # either may count from the end
+        node.op, node.target, node.args = "call_method", "narrow", (x, axis, first, max(0, last - first))
     elif name in METHODS:
         node.op, node.target = "call_method", name
     elif name == "_unsafe_view":

@@ -88,7 +88,7 @@ class Population:
         if train_classes != "all":
             mask = torch.stack([r.classes for r in realisations]).to(device)
             self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
-        if strategy.keeps(spec):
+        if strategy.keeps(spec) or strategy.fills_memory:
             beside = torch.arange(self.replicas, device=device)
             self.table["row"] = (beside if self.lift.together else torch.zeros_like(beside)) * (spec.capacity + 1)
         self.hyper = {

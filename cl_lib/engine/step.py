@@ -105,9 +105,50 @@ class Step:
                 write(state.params, changed.params)
                 changed = changed.extra
             write(state.extra, changed)
+        slot, row = plan["slot"], table["row"] if lifted and "row" in table else None
+        if type(self.strategy).admit is not Strategy.admit:
+            slot = self._admit(each, state, hyper, table, batch, gradient, plan, row)
         for name, value in gradient.kept.items():
-            keep(state.memory[name], plan["slot"], value, table["row"] if lifted else None)
+            keep(state.memory[name], slot, value, row)
         plan["loss"].copy_(gradient.loss)
+
+    def _admit(
+        self,
+        each: Any,
+        state: State,
+        hyper: Tensors,
+        table: Tensors,
+        batch: Batch,
+        gradient: Gradient,
+        plan: dict[str, Any],
+        row: Tensor | None,
+    ) -> Tensor:
+        """Let the strategy choose slots, and write which samples lie there."""
+        sink = self.spec.capacity
+
+        def one(
+            state: State, hyper: Tensors, table: Tensors, batch: Batch, gradient: Gradient, offered: Tensor
+        ) -> tuple[Tensor, Tensors, dict[str, Any], Tensor]:
+            net = FunctionalNet(self.module, state.buffers, table.get("mask"))
+            slot, whole, extra = bound(self.strategy, hyper).admit(net, state, batch, gradient, offered)
+            slot = torch.where(offered > 0, slot, sink)
+            place = torch.arange(slot.shape[0], device=slot.device)
+            again = ((slot[:, None] == slot) & (place > place[:, None])).any(-1)
+            slot = torch.where(again, sink, slot)  # of several samples for one slot the last stays
+            top = torch.where(slot < sink, slot + 1, 0).max()
+            return slot, whole, extra, torch.maximum(state.memory["count"], top)
+
+        slot, whole, extra, count = each(one)(state, hyper["strategy"], table, batch, gradient, plan["offered"])
+        size = plan["slot"].shape[-1]
+        for name in ("index", "task"):
+            keep(state.memory[name], slot, plan["items"][name][..., :size], row)
+        if "memory_row" in table:
+            keep(table["memory_row"], slot, plan["items"]["row"][..., :size], row)
+        state.memory["count"].copy_(count)
+        for name, value in whole.items():
+            state.memory[name].copy_(value)
+        write(state.extra, extra)
+        return slot
 
     def _parts(
         self, x: Tensor, y: Tensor, plan: dict[str, Any], memory: Tensors, phase: Phase

@@ -304,7 +304,10 @@ class Plan:
             held.index[final], held.task[final] = content(final, np.full(len(final), steps))
         # drawn in float32: a float64 just below 1 would be rounded to 1
         noise = {k: rng.noise.random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
-        return {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}, draws, noise
+        batch = {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}
+        if self.memory is not None and not self.memory.planned:
+            batch["offered"] = (valid & offer).astype(float)
+        return batch, draws, noise
 
     def _draw(
         self,

@@ -10,6 +10,7 @@ from cl_lib.strategies.der import DER
 from cl_lib.strategies.derpp import DERpp
 from cl_lib.strategies.er import ER
 from cl_lib.strategies.er_ace import ERACE
+from cl_lib.strategies.er_tricks import ERTricks
 from cl_lib.strategies.ewc import EWC
 from cl_lib.strategies.finetune import Finetune
 from cl_lib.strategies.from_scratch import FromScratch
@@ -17,6 +18,7 @@ from cl_lib.strategies.frozen import Frozen
 from cl_lib.strategies.gdumb import GDumb
 from cl_lib.strategies.gem import GEM
 from cl_lib.strategies.gpm import GPM
+from cl_lib.strategies.gss import GSS
 from cl_lib.strategies.hopfield import Hopfield
 from cl_lib.strategies.icarl import ICaRL
 from cl_lib.strategies.joint import Joint
@@ -58,6 +60,7 @@ __all__ = [
     "EWC",
     "GEM",
     "GPM",
+    "GSS",
     "KNN",
     "MAS",
     "MIR",
@@ -72,6 +75,7 @@ __all__ = [
     "ContinualBackprop",
     "Cumulative",
     "DERpp",
+    "ERTricks",
     "Finetune",
     "FromScratch",
     "Frozen",

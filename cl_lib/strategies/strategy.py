@@ -1,7 +1,7 @@
 """What a strategy is: the maths of one replica, in four groups of methods, all with defaults.
 
 =====================  =====================================================================================
-what memory provides   fields ``memory``; methods `draws`, `keeps`, `noise`
+what memory provides   fields ``memory``; methods `draws`, `keeps`, `noise`, `admit`
 what is minimised      `loss`, `penalty`, or `gradient` for those that bend the gradient itself
 what changes           `phases`, `parameters`, `init`, `after_step`, `consolidate`
 what answers           `readout`, `logits`
@@ -103,7 +103,7 @@ class Strategy:
     traceable: ClassVar[bool] = True
     """False: the engine runs the step eagerly."""
     fills_memory: ClassVar[bool] = False
-    """True: `consolidate` writes the memory itself, whose ``admission`` is then ``"strategy"``."""
+    """True: `admit` or `consolidate` fills the memory, whose ``admission`` is then ``"strategy"``."""
     skips: ClassVar[dict[str, str]] = {}
     """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
 
@@ -119,6 +119,17 @@ class Strategy:
     def noise(self, spec: Spec) -> dict[str, Shape]:
         """Shapes, for each sample, of planned noise uniform in [0, 1): the only randomness a step may use."""
         return {}
+
+    def admit(
+        self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
+    ) -> tuple[Tensor, Tensors, dict[str, Any]]:
+        """Where the samples of a batch go after its update, for strategies that look at the model to choose.
+
+        Returns the slot of each ``(B,)``, whole tensors of what is kept, by name, and ``extra``. The capacity stands
+        for no slot, as where ``offered`` (B,) is 0; slots are taken from 0 upwards, and of several samples for one the
+        last stays. What ``gradient.kept`` holds is written into the slots.
+        """
+        raise NotImplementedError
 
     # ------------------------------------------------------------------ what is minimised
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:

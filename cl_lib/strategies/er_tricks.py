@@ -1,0 +1,141 @@
+"""Experience replay with a bag of tricks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cl_lib.errors import InputError
+from cl_lib.memory.store import Memory
+from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of, weighted_mean
+from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
+
+
+@dataclass(frozen=True)
+class ERTricks(Strategy):
+    r"""ER with tricks (Buzzega et al. 2020, "Rethinking Experience Replay: a Bag of Tricks for Continual Learning").
+
+    Experience replay with a reservoir that chooses whom it evicts. A sample enters with the reservoir's probability
+    :math:`\min(1, M / n)` for the n-th that is offered; a slot j of a full memory is given up with probability
+    proportional to
+
+    .. math::
+        s_j = \begin{cases}
+        [n_{y_j} = \max_c n_c] & \text{balanced}\\
+        \nu(-\ell_j) & \text{loss-aware}\\
+        \nu\big(\tfrac12 \nu(-\ell_j) + \tfrac12\, n_{y_j} / \max_c n_c\big) & \text{both} \end{cases}
+
+    with :math:`n_c` the samples of class c in memory, :math:`\ell_j` a sample's loss when it was last replayed, and
+    :math:`\nu` the scaling to [0, 1]. The other tricks are separate: the exponential decay of the learning rate is
+    ``optim.schedule.kind=exponential``, bias correction is `BiC` (where the memory is planned).
+
+    Parameters
+    ----------
+    memory : Memory
+        Default: 500, 32 recalled a step; ``admission`` must be ``"strategy"``.
+    balanced : bool, default True
+        Evict from the classes that have most (the balanced reservoir).
+    loss_aware : bool, default True
+        Evict what has a small loss (the loss-aware reservoir). With neither: a plain reservoir.
+
+    Raises
+    ------
+    InputError
+        By ``check``: another admission, a capacity below 1.
+
+    Notes
+    -----
+    Cost: the step of `ER`, and for each new sample a pass over ``capacity`` numbers. Memory: ``capacity`` samples with
+    a loss and a label each.
+
+    Differences from the paper: samples are recalled with replacement; class counts are scaled by the largest before
+    they are added.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.split(cl_lib.datasets.digits())
+    >>> record = cl_lib.run(stream, ERTricks(), seeds=2, epochs=3)
+    >>> record.metrics["accuracy"].mean > 0.8
+    True
+    """
+
+    fills_memory: ClassVar[bool] = True
+    memory: Memory = field(default_factory=lambda: Memory(batch=32, admission="strategy"))
+    balanced: bool = True
+    loss_aware: bool = True
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        self.memory.check(least=1)
+        if self.memory.admission != "strategy":
+            raise InputError(
+                f"strategy.memory.admission={self.memory.admission!r}: this reservoir chooses itself, set 'strategy'"
+            )
+
+    def keeps(self, spec: Spec) -> dict[str, Shape]:
+        return {"loss": (), "label": ()}
+
+    def noise(self, spec: Spec) -> dict[str, Shape]:
+        return {"chance": (2,)}
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        like = next(iter(params.values()))
+        return {"offered": like.new_zeros(()), "held": like.new_zeros(spec.classes)}
+
+    def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
+        (old,) = recalled
+        both, size = join(batch, old), batch.y.shape[0]
+
+        def objective(params: Tensors) -> tuple[Tensor, Tensors]:
+            logits = net(params, both.x, both.task).logits
+            nll = -torch.log_softmax(logits, -1).gather(-1, both.y[:, None]).squeeze(-1)
+            return weighted_mean(nll, both.weight), {"nll": nll}
+
+        new = gradient_of(net, state.params, objective)
+        nll, sink = new.kept["nll"], state.memory["loss"].shape[0] - 1
+        slot = torch.where(old.weight > 0, old.slot, sink)
+        return new._replace(kept={}, found={"new": nll[:size], "old": nll[size:], "slot": slot})
+
+    def admit(
+        self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
+    ) -> tuple[Tensor, Tensors, dict[str, Any]]:
+        memory, found, chance = state.memory, gradient.found, batch.noise["chance"]
+        loss, label, count = memory["loss"].scatter(0, found["slot"], found["old"]), memory["label"], memory["count"]
+        seen, held, slots, sink = state.extra["offered"], state.extra["held"], [], loss.shape[0] - 1
+        place, classes = (torch.arange(n, device=loss.device) for n in (sink + 1, held.shape[0]))
+        for i, (y, given) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
+            seen = seen + given
+            total = torch.where(place < count, self.eviction(loss, label, held, place < count), 0.0)[:-1].cumsum(0)
+            victim = (chance[i, 1] * total[-1] > total).sum().clamp_max(sink - 1)
+            enters = chance[i, 0] * seen < sink
+            full = count >= sink
+            slot = torch.where(full, torch.where(enters, victim, sink), count)
+            slot = torch.where(given > 0, slot, sink)
+            taken = slot < sink
+            gone = (classes == label[victim[None]].long()) & taken & full
+            held = held - gone.to(held.dtype) + ((classes == y) & taken).to(held.dtype)
+            mine = (place == slot) & taken
+            loss, label = torch.where(mine, found["new"][i], loss), torch.where(mine, y.to(label.dtype), label)
+            count = torch.maximum(count, torch.where(taken, slot + 1, 0))
+            slots.append(slot)
+        return torch.stack(slots), {"loss": loss, "label": label}, {"offered": seen, "held": held}
+
+    def eviction(self, loss: Tensor, label: Tensor, held: Tensor, valid: Tensor) -> Tensor:
+        """Weight with which each slot is given up, ``(capacity + 1,)``; above 0, so that some slot always can be."""
+        share = held[label.long()] / held.max().clamp_min(1)
+        if self.loss_aware:
+            weight = scaled(-loss, valid)
+            weight = scaled(0.5 * weight + 0.5 * share, valid) if self.balanced else weight
+        else:
+            weight = (share >= 1).to(loss.dtype) if self.balanced else torch.ones_like(loss)
+        return weight + 1e-6
+
+
+def scaled(values: Tensor, valid: Tensor) -> Tensor:
+    """From 0 for the smallest of the valid values to 1 for the largest."""
+    low, high = torch.where(valid, values, torch.inf).min(), torch.where(valid, values, -torch.inf).max()
+    return torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 1.0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 from pathlib import Path
 
 import pytest
 
+import cl_lib
 from cl_lib import Record
 
 ROOT = Path(__file__).parent.parent
@@ -61,3 +63,57 @@ def test_joints_learning_rate_is_the_best_on_validation_data(script, records):
     assert joint.job["eval_on"] == "test"
     best = max(search.grid, key=lambda p: p["metrics"]["accuracy"]["mean"])
     assert joint.job["optim"]["lr"] == best["hyper"]["optim.lr"]
+
+
+# ---------------------------------------------------------------------- Split-Digits, and the strategies' pages
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module(name)
+
+
+def test_split_digits_is_generated_from_its_records_and_has_every_strategy(monkeypatch):
+    digits = load("split_digits", monkeypatch)
+    found = {}
+    for name in digits.every():
+        record = Record.load(digits.RECORDS / name / "run")
+        hyper = digits.best(Record.load(digits.RECORDS / name / "search"))
+        assert hyper["optim.lr"] == record.job["optim"]["lr"], name
+        assert len(record.seeds) == 10
+        found[name] = record, hyper
+    assert digits.page(found) == digits.PAGE.read_text()
+
+
+def test_searches_have_the_same_budget_and_never_see_test_data(monkeypatch):
+    digits = load("split_digits", monkeypatch)
+    for name in digits.every():
+        search = Record.load(digits.RECORDS / name / "search")
+        assert len(search.grid) == 9, name
+        assert len(search.seeds) == 3
+        assert search.job["eval_on"] == "valid"
+
+
+@pytest.mark.parametrize("name", ["finetune", "er", "slda"])
+def test_part_of_split_digits_comes_out_again(name, monkeypatch):
+    """Two of the ten seeds, run now; another machine may round otherwise."""
+    digits = load("split_digits", monkeypatch)
+    record = Record.load(digits.RECORDS / name / "run")
+    strategy = {
+        "finetune": cl_lib.strategies.Finetune(),
+        "er": cl_lib.strategies.ER(),
+        "slda": cl_lib.strategies.SLDA("identity", shrinkage=record.job["strategy"].get("shrinkage", 1e-4)),
+    }[name]
+    again = cl_lib.run(
+        cl_lib.streams.split(cl_lib.datasets.digits()),
+        strategy,
+        seeds=2,
+        epochs=3,
+        optim=cl_lib.SGD(lr=record.job["optim"]["lr"]),
+    )
+    expected, got = (r.metrics["accuracy"].per_seed[:2] for r in (record, again))
+    assert got == pytest.approx(expected, abs=0.03)
+
+
+def test_the_strategies_pages_are_generated_from_records(monkeypatch):
+    pages = load("pages", monkeypatch)
+    for path, text in pages.pages().items():
+        assert path.read_text() == text, path.name

@@ -17,6 +17,34 @@ from split_digits import CONF, FAMILIES, RECORDS, best
 from cl_lib import Record
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "strategies"
+GUIDE = """
+# Which strategy when
+
+**May samples be kept?** Then begin with `er`: it is hard to beat for its simplicity, and its only choice is how much to
+keep. `derpp`, `scr`, `rar` and the read-outs over the memory (`knn`, `hopfield`, `mbpa`) cost more in a step or an
+evaluation and may reach further. `gdumb` is the floor that a replay strategy should beat at the same memory.
+
+**No samples, but good features that need not change?** `slda` and `ranpac` keep sums only, need one pass and no
+gradients, and answer the same whatever the order of the data. They stand and fall with the features (`features=first`,
+`identity`, `random`).
+
+**No samples, and the network must go on learning?** With task labels at test time (`scenario=task`) the regularisers
+`ewc`, `si`, `mas`, `rwalk`, `kronecker_laplace` and the projections `gpm`, `ogd` hold what was learnt. Without task
+labels the regularisers alone do not keep old classes apart from new ones, here as in the literature; projections that
+keep answers to past inputs can.
+
+**Is it forgetting at all?** A network that no longer learns needs `l2_init`, `shrink_perturb`, `continual_backprop` or
+`redo`; they do nothing against forgetting.
+
+**Compute.** Strategies that look at the model inside the step (`mir`, `gss`, `er_tricks`, `gem`, `rar`) cost several
+times fine-tuning; statistics cost less than it. With many seeds or a grid the cost of a replica falls (R = 10).
+
+**Calibration.** Read the ECE beside the accuracy: distillation of logits (`der`), least squares (`ranpac`) and nearest
+means (`icarl`) answer well with probabilities that do not mean what they say; calibrate them before a threshold is put
+on a probability.
+
+**Reference points.** Show `finetune`, `frozen`, `cumulative` or `joint`, and `random_guess` beside whatever you report.
+"""
 COST = Path(__file__).parent.parent / "speed" / "records" / "cost.json"
 
 
@@ -111,9 +139,40 @@ def index() -> str:
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", "which", "```", ""])
 
 
+def which() -> str:
+    """All strategies beside each other, and what to look at."""
+    rows, lines = json.loads(COST.read_text())["rows"], [GUIDE.strip(), ""]
+    lines += [
+        "| | keeps samples | state, MB | step over fine-tuning, R = 1 | R = 10 | Split-Digits, % | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for names in FAMILIES.values():
+        for name in names:
+            config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+            metric, row = Record.load(RECORDS / name / "run").metrics, rows[name]
+            mean = metric["accuracy"].mean
+            cells = [
+                f"[`{name}`]({page_of(name)}.md)",
+                "yes" if "memory" in config else "no",
+                f"{row['R=1']['bytes'] / 1e6:.2f}",
+                *(_number(row[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
+                "–" if mean is None else f"{100 * mean:.1f}",
+                _number(metric["ece"].mean),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(
+        [*lines, "", "Accuracy and ECE as in [Split-Digits](../results/split_digits.md), cost as on each page.", ""]
+    )
+
+
+def page_of(name: str) -> str:
+    """The page that a configuration is on: that of the first of its class."""
+    return next(names[0] for own in classes().values() for names in own.values() if name in names)
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
-    out = {DOCS / "index.md": index()}
+    out = {DOCS / "index.md": index(), DOCS / "which.md": which()}
     for own in classes().values():
         out |= {DOCS / f"{names[0]}.md": page(kind, names) for kind, names in own.items()}
     return out

@@ -2,9 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from running import SMALL, equals_hand_loop, job, mean_over, same_params, trained
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,7 +14,8 @@ import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.session import Session
-from cl_lib.strategies import CLSER, DER, ER, ERACE, MIR, RAR, SCR, Finetune
+from cl_lib.strategies import CLSER, DER, ER, ERACE, MIR, RAR, SCR, Finetune, GenerativeReplay
+from cl_lib.strategies.generative_replay import free_energy, gaussian
 from cl_lib.types import Batch, Recalled, State
 
 NONE = cl_lib.Memory(capacity=0, batch=8)
@@ -220,5 +223,54 @@ def test_scr_trains_its_projection_head():
     ids=str,
 )
 def test_bad_hyper_parameters_of_these_are_named(strategy, message):
+    with pytest.raises(cl_lib.InputError, match=message):
+        Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- generative replay
+def test_free_energy_equals_torchs_distributions():
+    g = torch.Generator().manual_seed(0)
+    shapes = {"encode": (6, 5), "code": (5, 4), "decode": (2, 5), "draw": (5, 6)}
+    params = {f"~{k}.weight": torch.randn(*s, dtype=torch.float64, generator=g) / 3 for k, s in shapes.items()}
+    params |= {f"~{k}.bias": torch.randn(s[1], dtype=torch.float64, generator=g) / 3 for k, s in shapes.items()}
+    x, drawn = (torch.randn(8, n, dtype=torch.float64, generator=g) for n in (6, 2))
+    layer = lambda v, name: v @ params[f"~{name}.weight"] + params[f"~{name}.bias"]
+    mean, log_variance = layer(layer(x, "encode").relu(), "code").chunk(2, 1)
+    coded = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    kl = torch.distributions.kl_divergence(coded, torch.distributions.Normal(torch.zeros_like(mean), 1.0)).sum(1)
+    back = layer(layer(mean + coded.scale * drawn, "decode").relu(), "draw")
+    density = torch.distributions.Normal(back, 1.0).log_prob(x).sum(1) + 3 * np.log(2 * np.pi)
+    assert torch.allclose(free_energy(params, x, drawn), (kl - density) / 6, atol=1e-12)
+
+
+def test_numbers_made_gaussian_are():
+    uniform = torch.rand(5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert stats.kstest(gaussian(uniform).numpy(), "norm").pvalue > 0.01
+    assert torch.isfinite(gaussian(torch.tensor([0.0, 1 - 2**-24]))).all()
+
+
+def test_generative_replay_learns_the_first_experience_as_fine_tuning():
+    one = {"stream": cl_lib.streams.split(toy_data(), 1)}
+    learner, plain = trained(GenerativeReplay(codes=3, hidden=10), **one), trained(Finetune(), **one)
+    for k, p in plain.state.params.items():
+        assert (learner.state.params[k] - p).abs().max() < 1e-12
+
+
+def test_generative_replay_keeps_old_classes():
+    """Class-incremental digits, where fine-tuning answers with the newest two classes alone."""
+    stream = cl_lib.streams.split(cl_lib.datasets.digits(), train_classes="seen")
+    record = cl_lib.run(stream, GenerativeReplay(), seeds=1, epochs=20, optim=cl_lib.Adam(1e-3))
+    assert record.metrics["accuracy"].mean > 0.3
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (GenerativeReplay(codes=0), "codes=0: must be 1 or more"),
+        (GenerativeReplay(temperature=0.0), "temperature=0.0: must be above 0"),
+    ],
+    ids=str,
+)
+def test_bad_hyper_parameters_of_generative_replay_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message):
         Session(job(strategy))

@@ -72,6 +72,7 @@ EVERY = {
     "redo": strategies.ReDo(tau=0.5, every=10),
     "gss": strategies.GSS(cl_lib.Memory(20, 8, "strategy"), compared=5),
     "er_tricks": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy")),
+    "generative_replay": strategies.GenerativeReplay(codes=3, hidden=10),
     "er_plain_reservoir": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy"), balanced=False, loss_aware=False),
 }
 

@@ -17,6 +17,7 @@ from cl_lib.strategies.from_scratch import FromScratch
 from cl_lib.strategies.frozen import Frozen
 from cl_lib.strategies.gdumb import GDumb
 from cl_lib.strategies.gem import GEM
+from cl_lib.strategies.generative_replay import GenerativeReplay
 from cl_lib.strategies.gpm import GPM
 from cl_lib.strategies.gss import GSS
 from cl_lib.strategies.hopfield import Hopfield
@@ -80,6 +81,7 @@ __all__ = [
     "FromScratch",
     "Frozen",
     "GDumb",
+    "GenerativeReplay",
     "Gradient",
     "Hopfield",
     "ICaRL",

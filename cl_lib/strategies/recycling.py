@@ -38,8 +38,15 @@ def recycled(params: Tensors, initial: Tensors, pair: tuple[str, str], chosen: T
     for number, name in enumerate((f"{before}.weight", f"{before}.bias")):
         if name in params:
             old, start = params[name], initial[name].flatten()
-            place = (noise.uniform(key + number, old.shape) * start.shape[0]).long().clamp_max(start.shape[0] - 1)
+            # one draw a unit and one an input: a number for each weight would cost more than the rest of the step
+            place = _places(key + number, old.shape[:1], start.shape[0]).view(-1, *[1] * (old.ndim - 1))
+            place = place + _places(key + 500 + number, old.shape[1:], start.shape[0])
             mask = chosen.view(-1, *[1] * (old.ndim - 1))
-            out[name] = torch.where(mask, start[place], old)
+            out[name] = torch.where(mask, start[place % start.shape[0]], old)
     out[f"{after}.weight"] = torch.where(chosen, 0.0, params[f"{after}.weight"])
     return out
+
+
+def _places(key: Tensor, shape: tuple[int, ...], count: int) -> Tensor:
+    """Integers below ``count``."""
+    return (noise.uniform(key, shape) * count).long()

@@ -33,7 +33,21 @@ ALONE = [0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5]
 """Learning rates of those that have nothing else to choose, so that every strategy has nine points."""
 FAMILIES = {
     "Reference points": ["random_guess", "frozen", "finetune", "from_scratch", "cumulative", "joint"],
-    "Replay": ["er", "er_ace", "der", "derpp", "mir", "cls_er", "rar", "scr", "gdumb", "gss", "er_tricks", "icarl"],
+    "Replay": [
+        "er",
+        "er_ace",
+        "der",
+        "derpp",
+        "mir",
+        "cls_er",
+        "rar",
+        "scr",
+        "gdumb",
+        "gss",
+        "er_tricks",
+        "generative_replay",
+        "icarl",
+    ],
     "Regularisation": ["ewc", "ewc_online", "si", "mas", "rwalk", "lwf", "kronecker_laplace", "bic", "l2_init"],
     "Projection": ["agem", "gem", "ogd", "gpm"],
     "Memory-augmented": ["ncm", "slda", "ranpac", "cope", "knn", "hopfield", "mbpa"],

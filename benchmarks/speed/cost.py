@@ -92,9 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         with tqdm(names, unit="strategy") as bar:
             for name in bar:
                 bar.set_postfix_str(name)
-                rows[name] = {f"R={r}": measure(known[name], stream, r) for r in (1, 10)}
-                record = {"schema": "cl_lib.cost/1", "steps": args.steps, **about, "load_at_start": load, "rows": rows}
-                write(RECORD, record)
+                found = {f"R={r}": measure(known[name], stream, r) for r in (1, 10)}
+                rows[name] = {"steps": args.steps, **about, "load_at_start": load, **found}
+                write(RECORD, {"schema": "cl_lib.cost/1", "rows": rows})
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

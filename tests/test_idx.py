@@ -60,7 +60,7 @@ def test_round_trip(tmp_path, end, shape):
 
 
 def test_compression_is_known_by_content(tmp_path):
-    (tmp_path / "plain-name").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x02\x05\x06"))
+    (tmp_path / "plain-name").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x02\x05\x06", mtime=0))
     assert read_idx(tmp_path / "plain-name").tolist() == [5, 6]
 
 
@@ -77,8 +77,11 @@ GOOD = b"\0\0\x08\x01\0\0\0\x02\x05\x06"
         (b"\0\0\x0d\x01\0\0\0\0", r"starts with bytes '00 00 0d 01'.*'00 00 08'"),
         (b"\x89PNG....", r"starts with bytes '89 50 4e 47', so it is no idx file"),
         (b"\0\0\x08\x03" + b"\xff" * 12, r"truncated: its header announces shape \(4294967295, 4294967295, 42949"),
-        (gzip.compress(GOOD)[:-9], r"is a damaged gzip file"),
-        (gzip.compress(GOOD)[:12] + b"\xff\xff" + gzip.compress(GOOD)[14:], r"is a damaged gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:-9], r"is a damaged gzip file"),
+        (
+            gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:],
+            r"is a damaged gzip file",
+        ),
     ],
 )
 def test_damaged_files_say_what_is_wrong(tmp_path, raw, message):

@@ -38,8 +38,8 @@ keep answers to past inputs can.
 
 **Compute.** `ncm` and `slda` cost less than fine-tuning; strategies that look at the model inside the step (`mir`,
 `gss`, `er_tricks`, `gem`, `rar`) cost several times as much. With many seeds or a grid most replicas cost less than one
-alone; what holds a gradient for each sample (`gss`) or many directions (`ogd`, `ranpac`, `kronecker_laplace`) is bound by
-memory and does not.
+alone; what holds a gradient for each sample (`gss`) or many directions (`ogd`, `ranpac`, `kronecker_laplace`) is bound
+by memory and does not.
 
 **Calibration.** Read the ECE beside the accuracy: distillation of logits (`der`), least squares (`ranpac`) and nearest
 means (`icarl`) answer well with probabilities that do not mean what they say; calibrate them before a threshold is put

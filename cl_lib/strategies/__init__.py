@@ -26,6 +26,7 @@ from cl_lib.strategies.joint import Joint
 from cl_lib.strategies.knn import KNN
 from cl_lib.strategies.kronecker_laplace import KroneckerLaplace
 from cl_lib.strategies.l2_init import L2Init
+from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.lwf import LwF
 from cl_lib.strategies.mas import MAS
 from cl_lib.strategies.mbpa import MbPA
@@ -41,15 +42,7 @@ from cl_lib.strategies.scr import SCR
 from cl_lib.strategies.shrink_perturb import ShrinkPerturb
 from cl_lib.strategies.si import SI
 from cl_lib.strategies.slda import SLDA
-from cl_lib.strategies.strategy import (
-    Gradient,
-    Net,
-    Phase,
-    Strategy,
-    cross_entropy,
-    gradient_of,
-    weighted_mean,
-)
+from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy, gradient_of
 from cl_lib.types import join
 
 __all__ = [

@@ -11,7 +11,8 @@ from torch import Tensor
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.finetune import Finetune
-from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy, cross_entropy, gradient_of
+from cl_lib.strategies.losses import cross_entropy
+from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy, gradient_of
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
 
 NAMES = "~correction.scale", "~correction.shift"

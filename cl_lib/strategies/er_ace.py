@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.strategy import Net, Strategy, cross_entropy
+from cl_lib.strategies.losses import cross_entropy
+from cl_lib.strategies.strategy import Net, Strategy
 from cl_lib.types import Batch, Recalled, State, Tensors
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of, weighted_mean
+from cl_lib.strategies.losses import weighted_mean
+from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of
 from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cl_lib import noise
 from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy, cross_entropy, weighted_mean
+from cl_lib.strategies.losses import cross_entropy, weighted_mean
+from cl_lib.strategies.strategy import Net, Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
 
 LAYERS = "encode", "code", "decode", "draw"

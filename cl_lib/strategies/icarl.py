@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from cl_lib.errors import InputError
 from cl_lib.memory.herding import herd
 from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.strategy import Net, Strategy, weighted_mean
+from cl_lib.strategies.losses import weighted_mean
+from cl_lib.strategies.strategy import Net, Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
 
 CHUNK = 500

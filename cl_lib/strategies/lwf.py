@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy, cross_entropy, weighted_mean
+from cl_lib.strategies.losses import cross_entropy, weighted_mean
+from cl_lib.strategies.strategy import Net, Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
 

@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.episodic import FAR, remembered
-from cl_lib.strategies.strategy import Net, Strategy, cross_entropy
+from cl_lib.strategies.losses import cross_entropy
+from cl_lib.strategies.strategy import Net, Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.strategy import Gradient, Net, Strategy, cross_entropy
+from cl_lib.strategies.losses import cross_entropy
+from cl_lib.strategies.strategy import Gradient, Net, Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
 
 FAR = 1e9

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.losses import cross_entropy
 from cl_lib.types import Batch, Experienced, Out, Recalled, Shape, Spec, State, Tensors
 
 
@@ -195,22 +196,3 @@ def hyper_parameters(part: Any) -> tuple[str, ...]:
     """Names of a dataclass's ``float`` fields: those that may differ between replicas."""
     hints = get_type_hints(type(part))
     return tuple(f.name for f in dataclasses.fields(part) if hints[f.name] in (float, float | None))
-
-
-def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    r"""Weighted mean cross-entropy :math:`\sum_i w_i\,(-\log p_{i, y_i}) / \sum_i w_i`; 0 where all weights are 0.
-
-    Parameters
-    ----------
-    logits : Tensor
-        ``(B, C)``.
-    y, weight : Tensor
-        ``(B,)``.
-    """
-    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None]).squeeze(-1)
-    return weighted_mean(nll, weight)
-
-
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """``sum(w * v) / sum(w)``, and 0 where every weight is 0 (an empty memory)."""
-    return (values * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -1,0 +1,25 @@
+"""Means over samples that may be padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    r"""Weighted mean cross-entropy :math:`\sum_i w_i\,(-\log p_{i, y_i}) / \sum_i w_i`; 0 where all weights are 0.
+
+    Parameters
+    ----------
+    logits : Tensor
+        ``(B, C)``.
+    y, weight : Tensor
+        ``(B,)``.
+    """
+    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None]).squeeze(-1)
+    return weighted_mean(nll, weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """``sum(w * v) / sum(w)``, and 0 where every weight is 0 (an empty memory)."""
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -13,7 +13,7 @@ version = release = cl_lib.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "results"]
+exclude_patterns = ["_build"]
 
 # `name` in a docstring is a link where there is something to link to, and code elsewhere
 default_role = "py:obj"

@@ -379,3 +379,8 @@ def _read(process) -> list[str]:
     """What stands in the progress bar now: it is redrawn after carriage returns."""
     text = os.read(process.stderr.fileno(), 4096).decode(errors="replace")
     return text.split("\r")
+
+
+def test_the_base_of_a_bias_correction_is_chosen_by_its_class():
+    options = ["strategy=bic", "strategy.base._target_=cl_lib.strategies.SI", "+strategy.base.c=0.3"]
+    assert cli.make_job(compose_config(options, None)).strategy.base == cl_lib.strategies.SI(c=0.3)

@@ -33,7 +33,8 @@ def records(script):
     runs = {name: (Record.load(script.RECORDS / run), recipe) for name, (run, _, recipe) in script.RUNS.items()}
     search = Record.load(script.RECORDS / "joint_search")
     joint = Record.load(script.RECORDS / "joint")
-    return runs | {"Joint": (joint, script.joint_recipe(search))}, search
+    rungs = {name: Record.load(script.RECORDS / run) for name, (run, _) in script.LADDER.items()}
+    return runs | {"Joint": (joint, script.joint_recipe(search))}, search, rungs
 
 
 def test_the_page_is_generated_from_the_records(script, records):

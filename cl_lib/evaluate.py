@@ -37,7 +37,7 @@ class Predictor(Protocol):
 
     def begin_evaluation(self) -> None: ...
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor: ...
+    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor: ...
 
 
 class Evaluator:
@@ -74,6 +74,7 @@ class Evaluator:
         sets = [list(r.tests if part == "test" else r.valids) for r in realisations]
         index, task = _items(sets, len(samples), realisations[0].transform is not None)
         self.index, self.task = index.int().to(device), task.int().to(device)
+        self.alike = [bool((part == part[:, :1]).all()) for part in task.split(self.chunk, 1)]  # chunks of one task
         self.slices = {
             name: (column.codes.to(device), column.labels) for name, column in samples.columns.items() if column.labels
         }
@@ -111,8 +112,9 @@ class Evaluator:
         mask = self._mask(seen)
         for piece in self._pieces():
             index, task, label = self._questions(piece)
-            chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), strict=True)
-            answers = [self._answers(learner, mask, i, t) for i, t in chunks]
+            alike = self.alike[piece.start // self.chunk :]
+            chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), alike, strict=False)
+            answers = [self._answers(learner, mask, i, t, one) for i, t, one in chunks]
             log_probs = (answers[0] if len(answers) == 1 else torch.cat(answers, 2)).transpose(1, 2)
             scores = Scores.from_log_probs(log_probs, label, check=False)
             columns.add_(scores, task, check=False)
@@ -140,12 +142,12 @@ class Evaluator:
             label = targets.flatten(1).gather(1, task * targets.shape[-1] + label)
         return index, task, label
 
-    def _answers(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor) -> Tensor:
+    def _answers(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor, alike: bool) -> Tensor:
         """A chunk's log-probabilities over the answerable classes, ``(R, C, N)``.
 
         Samples lie beside each other: what runs over the few classes is then many times as fast.
         """
-        log_probs = learner.predict(self._read(index, task), task).transpose(1, 2)
+        log_probs = learner.predict(self._read(index, task[:, 0] if alike else task), task).transpose(1, 2)
         if mask is None:
             return log_probs
         if mask.shape[2] > 1:
@@ -160,18 +162,20 @@ class Evaluator:
             return torch.from_numpy(~seen).to(self.device).unsqueeze(-1)
         return None
 
-    def _read(self, index: Tensor, task: Tensor) -> Tensor:
-        """Inputs ``(N, ...)`` where all replicas are asked the same, else ``(R, N, ...)``."""
+    def _read(self, index: Tensor, task: Tensor) -> Tensor | list[Tensor]:
+        """Inputs ``(N, ...)`` where all replicas are asked the same, else R of them; ``task`` is (R, N) or (R,)."""
         table = {name: values for name, values in self.table.items() if name != "targets"}
 
         def one(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
             return gather(self.shared, table, index, task, self.dtype)[0]
 
-        if len(index) > 1:
+        if len(index) == 1 and not table:
+            return one({}, index[0], task[0])
+        index = index.expand(self.replicas, -1)
+        if self.device.type != "cpu":
             return torch.func.vmap(one)(table, index, task)
-        if table:
-            return torch.func.vmap(one, in_dims=(0, None, 0))(table, index[0], task)
-        return one({}, index[0], task[0])
+        # each apart: memory for all at once would be asked of the system anew every time, which takes longer than this
+        return [one({k: v[r] for k, v in table.items()}, index[r], task[r]) for r in range(self.replicas)]
 
     def _reduce(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from cl_lib.errors import InputError
 from cl_lib.evaluate import Arrays
 from cl_lib.job import Job, Replica
-from cl_lib.strategies.strategy import Phase
+from cl_lib.strategies.phase import Phase
 from cl_lib.streams.stream import Realisation, Stream
 
 

@@ -208,11 +208,12 @@ class Job:
             if not isinstance(strategy.memory, Memory):
                 raise InputError(f"strategy.memory={strategy.memory!r}: must be a cl_lib.Memory")
             strategy.memory.check(classes=self.spec().classes)
-            if not strategy.memory.planned and not strategy.fills_memory:
-                raise InputError(
-                    f"strategy.memory.admission='strategy': {type(strategy).__name__} does not fill its memory itself; "
-                    "choose reservoir, class_balanced or ring"
-                )
+            fits = "does not fill its memory itself; choose reservoir, class_balanced or ring"
+            if strategy.fills_memory:
+                fits = "chooses itself what its memory holds; set 'strategy'"
+            if strategy.memory.planned == strategy.fills_memory:
+                named = f"strategy.memory.admission={strategy.memory.admission!r}: {type(strategy).__name__}"
+                raise InputError(f"{named} {fits}")
         strategy.check(self.spec())
         sources = {p.source for e in range(self.stream.length) for p in strategy.phases(e, self.spec())}
         admission = strategy.memory.admission if strategy.memory is not None else None

@@ -30,6 +30,25 @@ def uniform(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.floa
     return (_scrambled(z) >> 40 & 0xFFFFFF).to(dtype) / 2**24
 
 
+def choose(weight: Tensor, number: Tensor) -> Tensor:
+    """Index in proportion to weights, by inverting their cumulative sum at a uniform number.
+
+    Parameters
+    ----------
+    weight : Tensor
+        ``(..., n)``, 0 or more; where all are 0 the last is chosen.
+    number : Tensor
+        ``(...)`` uniform in [0, 1).
+
+    Examples
+    --------
+    >>> choose(torch.tensor([1.0, 0.0, 3.0]).expand(2, 3), torch.tensor([0.1, 0.3]))
+    tensor([0, 2])
+    """
+    total = weight.cumsum(-1)
+    return (number[..., None] * total[..., -1:] >= total).sum(-1).clamp_max(weight.shape[-1] - 1)
+
+
 def _scrambled(z: Tensor) -> Tensor:
     """A bijection of 64 bits whose every output bit depends on every input bit; shifts are of unsigned numbers."""
     z = (z ^ (z >> 30 & (1 << 34) - 1)) * MIX[1]

@@ -89,8 +89,10 @@ def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
                     raise InputError(kind + nearest(one, available[group]))
             choices.append(f"{key}={value.split(',')[0]}")
     known = set(flat(compose_config(choices, config_dir, resolve=False)))
-    # what a group itself is made of is chosen by its name; what it holds (BiC's base) by its class
-    known = {n for n in known if not n.rsplit(".", 1)[-1].startswith("_") or n.endswith(".base._target_")}
+    # what a group itself is made of is chosen by its name; what it holds (a memory, BiC's base) by its class
+    known = {
+        n for n in known if not n.rsplit(".", 1)[-1].startswith("_") or (n.count(".") > 1 and n.endswith("._target_"))
+    }
     prefixes = {name.rsplit(".", i)[0] for name in known for i in range(name.count(".") + 1)}
     for override in overrides:
         key, _ = split_override(override)

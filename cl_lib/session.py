@@ -26,7 +26,8 @@ from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.record import CHECKPOINT
-from cl_lib.strategies.strategy import Phase, Strategy
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Learner
 
 CHECKPOINT_SECONDS = 60.0

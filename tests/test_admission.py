@@ -174,9 +174,9 @@ def test_before_anything_is_held_it_is_fine_tuning(kind):
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        (GSS(cl_lib.Memory(10, 4)), "admission='reservoir': GSS chooses what is kept"),
+        (GSS(cl_lib.Memory(10, 4)), "admission='reservoir': GSS chooses itself what its memory holds"),
         (GSS(TEN, compared=0), "compared=0: must be 1 or more"),
-        (ERTricks(cl_lib.Memory(10, 4)), "admission='reservoir': this reservoir chooses itself"),
+        (ERTricks(cl_lib.Memory(10, 4)), "admission='reservoir': ERTricks chooses itself what its memory holds"),
         (ERTricks(cl_lib.Memory(0, 4, "strategy")), "capacity=0: this strategy needs at least 1"),
     ],
     ids=str,

@@ -1,5 +1,6 @@
 """Evaluations against a slow loop over samples in float64."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,9 +54,8 @@ class Linear:
     def begin_evaluation(self) -> None:
         self.begun += 1
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        replicas = len(self.weight)
-        x = x.expand(replicas, *x.shape[-4:]) if x.ndim == 5 else x.expand(replicas, *x.shape)
+    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor:
+        x = x.expand(len(self.weight), *x.shape) if isinstance(x, Tensor) else torch.stack(list(x))
         assert task.shape == x.shape[:2]
         assert task.shape[1] <= CHUNK
         self.asked += task.shape[1]
@@ -205,7 +205,7 @@ class Answers:
     def begin_evaluation(self) -> None:
         self.asked = 0
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor:
         self.asked += task.shape[1]
         return self.log_probs[:, self.asked - task.shape[1] : self.asked]
 

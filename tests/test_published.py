@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,9 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="benchmarks are not 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("split_fashion_mnist", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        yield importlib.import_module("split_fashion_mnist")
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +69,21 @@ def load(name, monkeypatch):
 
 
 def test_split_digits_is_generated_from_its_records_and_has_every_strategy(monkeypatch):
-    digits = load("split_digits", monkeypatch)
-    found = {}
-    for name in digits.every():
-        record = Record.load(digits.RECORDS / name / "run")
-        hyper = digits.best(Record.load(digits.RECORDS / name / "search"))
+    digits = load("every_strategy", monkeypatch)
+    table = digits.TABLES["split_digits"]
+    found = digits.known(table)
+    assert list(found) == digits.every()
+    for name, (record, hyper) in found.items():
         assert hyper["optim.lr"] == record.job["optim"]["lr"], name
         assert len(record.seeds) == 10
-        found[name] = record, hyper
-    assert digits.page(found) == digits.PAGE.read_text()
+    assert digits.page(table, found) == table.page.read_text()
 
 
 def test_searches_have_the_same_budget_and_never_see_test_data(monkeypatch):
-    digits = load("split_digits", monkeypatch)
+    digits = load("every_strategy", monkeypatch)
+    table = digits.TABLES["split_digits"]
     for name in digits.every():
-        search = Record.load(digits.RECORDS / name / "search")
+        search = Record.load(table.records / name / "search")
         assert len(search.grid) == 9, name
         assert len(search.seeds) == 3
         assert search.job["eval_on"] == "valid"
@@ -96,8 +92,9 @@ def test_searches_have_the_same_budget_and_never_see_test_data(monkeypatch):
 @pytest.mark.parametrize("name", ["finetune", "er", "slda"])
 def test_part_of_split_digits_comes_out_again(name, monkeypatch):
     """Two of the ten seeds, run now; another machine may round otherwise."""
-    digits = load("split_digits", monkeypatch)
-    record = Record.load(digits.RECORDS / name / "run")
+    digits = load("every_strategy", monkeypatch)
+    table = digits.TABLES["split_digits"]
+    record = Record.load(table.records / name / "run")
     strategy = {
         "finetune": cl_lib.strategies.Finetune(),
         "er": cl_lib.strategies.ER(),

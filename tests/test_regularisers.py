@@ -286,6 +286,10 @@ def test_bic_corrects_by_the_loops_numbers():
 
 def test_bic_uses_the_memory_of_its_base_and_refuses_one_that_is_filled():
     assert BiC(base=ER(BALANCED)).memory == BALANCED
+    assert BiC(BALANCED, ER()).base.memory == BALANCED
+    assert BiC(base=ER()).base.memory.admission == "class_balanced"
+    with pytest.raises(cl_lib.InputError, match=r"capacity=77.*share one memory"):
+        Session(job(BiC(BALANCED, ER(cl_lib.Memory(77)))))
     with pytest.raises(cl_lib.InputError, match="GDumb fills or trains on its memory itself"):
         Session(job(BiC(base=GDumb(BALANCED))))
     with pytest.raises(cl_lib.InputError, match="BiC does not fill its memory itself"):

@@ -444,10 +444,10 @@ def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
     [
         (ER(cl_lib.Memory(capacity=-1)), "capacity=-1: must be 0 or more"),
         (ER(cl_lib.Memory(batch=0)), "batch=0: must be 1 or more"),
-        (ER(combine="both"), "combine='both': must be concat or sum"),
+        (ER(combine="both"), "combine='both': must be one of concat, sum"),
         (ER(cl_lib.Memory(admission="fifo")), "admission='fifo': must be one of reservoir"),
         (ICaRL(cl_lib.Memory(3, 8, "strategy")), "capacity=3: this strategy needs at least 4"),
-        (ICaRL(cl_lib.Memory(20, 8)), "admission='reservoir': iCaRL chooses its exemplars"),
+        (ICaRL(cl_lib.Memory(20, 8)), "admission='reservoir': ICaRL chooses itself what its memory holds"),
         (EWC(lam=-1.0), "lam=-1.0: must be 0 or more"),
         (EWC(gamma=2.0), "gamma=2.0: must lie between 0 and 1"),
         (EWC(fisher="exakt"), "fisher='exakt': must be one of exact"),

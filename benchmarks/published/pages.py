@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from split_digits import CONF, FAMILIES, RECORDS, best
+from cells import accuracy, chosen, number, others, row
+from every_strategy import CONF, FAMILIES, TABLES, best
 
 from cl_lib import Record
 
+RECORDS = TABLES["split_digits"].records
 DOCS = Path(__file__).parent.parent.parent / "docs" / "strategies"
 GUIDE = """
 # Which strategy when
@@ -62,18 +64,8 @@ def classes() -> dict[str, dict[str, list[str]]]:
 
 def accuracy_row(name: str) -> str:
     """Accuracy, forgetting, calibration and the worst class on Split-Digits."""
-    record = Record.load(RECORDS / name / "run")
-    metric, hyper = record.metrics, best(Record.load(RECORDS / name / "search"))
-    accuracy = metric["accuracy"]
-    if accuracy.mean is None or accuracy.std is None:
-        return f"| `{name}` | all seeds diverged | | | | |"
-    cells = [
-        f"`{name}`",
-        f"{100 * accuracy.mean:.1f} ± {100 * accuracy.std:.1f}",
-        *(_number(metric[k].mean) for k in ("forgetting", "ece", "worst_class_accuracy")),
-        ", ".join(f"{k.removeprefix('strategy.').removeprefix('optim.')} {v:g}" for k, v in hyper.items()),
-    ]
-    return "| " + " | ".join(cells) + " |"
+    record, hyper = Record.load(RECORDS / name / "run"), best(Record.load(RECORDS / name / "search"))
+    return row([f"`{name}`", accuracy(record, 1)[0], *others(record), chosen(hyper)])
 
 
 def cost_row(name: str, rows: dict[str, Any]) -> str:
@@ -82,18 +74,14 @@ def cost_row(name: str, rows: dict[str, Any]) -> str:
     plain = rows["finetune"]["R=1"]["bytes"]
     cells = [
         f"`{name}`",
-        *(_number(side["step_ms"]) for side in (one, ten)),
-        *(_number(side["step_ratio"], 2) for side in (one, ten)),
+        *(number(side["step_ms"]) for side in (one, ten)),
+        *(number(side["step_ratio"], 2) for side in (one, ten)),
         f"{one['consolidation_seconds']:.3f}",
         f"{one['evaluation_seconds']:.3f}",
         f"{one['bytes'] / 1e6:.2f}",
         f"{one['bytes'] / plain:.1f}",
     ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return row(cells)
 
 
 def page(kind: str, names: list[str]) -> str:
@@ -152,17 +140,17 @@ def which() -> str:
     for names in FAMILIES.values():
         for name in names:
             config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-            metric, row = Record.load(RECORDS / name / "run").metrics, rows[name]
+            metric, cost = Record.load(RECORDS / name / "run").metrics, rows[name]
             mean = metric["accuracy"].mean
             cells = [
                 f"[`{name}`]({page_of(name)}.md)",
                 "yes" if "memory" in config else "no",
-                f"{row['R=1']['bytes'] / 1e6:.2f}",
-                *(_number(row[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
+                f"{cost['R=1']['bytes'] / 1e6:.2f}",
+                *(number(cost[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
                 "–" if mean is None else f"{100 * mean:.1f}",
-                _number(metric["ece"].mean),
+                number(metric["ece"].mean),
             ]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(row(cells))
     return "\n".join(
         [*lines, "", "Accuracy and ECE as in [Split-Digits](../results/split_digits.md), cost as on each page.", ""]
     )

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import subprocess
-import sys
 from pathlib import Path
+
+from cells import accuracy, machine, others, row
+from runs import bench
 
 from cl_lib import Record
 from cl_lib.report import accuracy_matrices, entries, over_time, reliability_diagrams
@@ -30,6 +31,7 @@ PROTOCOL = [
     "batch_size=10",
     "seeds=10",
     "progress=false",
+    "engine.threads=1",
 ]
 RUNS = {
     "Fine-tuning": ("finetune", ["strategy=finetune", "optim.lr=0.1"], "lr 0.1"),
@@ -68,18 +70,6 @@ LADDER = {
 SEARCH = ["strategy=joint", "stream.valid=0.1", "eval_on=valid", "grid.optim.lr=[0.03,0.1,0.2]", "seeds=3"]
 
 
-def bench(name: str, options: list[str], threads: int) -> Record:
-    """The record called ``name``, run or resumed where it is not there yet."""
-    out = RECORDS / name
-    if not (out / "record.json").exists():
-        given = {o.split("=")[0] for o in options}
-        protocol = [o for o in PROTOCOL if o.split("=")[0] not in given]
-        command = [*protocol, *options, f"engine.threads={threads}", f"out={out}", "resume=true"]
-        print("cl-bench", *command, flush=True)
-        subprocess.run([sys.executable, "-c", "from cl_lib.cli import bench; bench()", *command], check=True)
-    return Record.load(out)
-
-
 def best_lr(search: Record) -> float:
     """The learning rate with the highest mean accuracy on validation data."""
     return max(search.grid, key=lambda point: point["metrics"]["accuracy"]["mean"])["hyper"]["optim.lr"]
@@ -94,19 +84,7 @@ def ladder(rungs: dict[str, Record], published: float) -> list[str]:
     """ER + Tricks, one trick after the other."""
     lines = ["## The ladder of ER + Tricks", "", "| | accuracy, % | 95 % interval | forgetting | ECE | worst class |"]
     lines.append("|---|---|---|---|---|---|")
-    for name, record in rungs.items():
-        metric = record.metrics
-        mean, std, interval = metric["accuracy"].mean, metric["accuracy"].std, metric["accuracy"].ci95
-        assert mean is not None
-        assert std is not None
-        assert interval is not None
-        cells = [
-            name,
-            f"{100 * mean:.2f} ± {100 * std:.2f}",
-            f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f}",
-            *(f"{metric[k].mean:.3f}" for k in ("forgetting", "ece", "worst_class_accuracy")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += [row([name, *accuracy(record), *others(record)]) for name, record in rungs.items()]
     return [
         *lines,
         "",
@@ -135,30 +113,19 @@ def page(records: dict[str, tuple[Record, str]], search: Record, rungs: dict[str
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (record, _) in records.items():
-        metric, target = record.metrics, targets[name]
-        accuracy = metric["accuracy"]
-        assert accuracy.mean is not None
-        assert accuracy.std is not None
-        assert accuracy.ci95 is not None
-        published = f"{100 * float(target['target']):.2f}" if target["target"] else "–"
-        difference = f"{100 * (accuracy.mean - float(target['target'])):+.2f}" if target["target"] else "–"
-        bar = "shown only"
-        if target["low"]:
-            hit = float(target["low"]) <= accuracy.mean <= float(target["high"])
-            bar = (
-                f"{100 * float(target['low']):.2f}–{100 * float(target['high']):.2f}: {'met' if hit else '**missed**'}"
+        mean, target = record.metrics["accuracy"].mean, targets[name]
+        assert mean is not None
+        published, difference, bar = "–", "–", "shown only"
+        if target["target"]:
+            published, difference = (
+                f"{100 * float(target['target']):.2f}",
+                f"{100 * (mean - float(target['target'])):+.2f}",
             )
-        cells = [
-            name,
-            f"{100 * accuracy.mean:.2f} ± {100 * accuracy.std:.2f}",
-            f"{100 * accuracy.ci95[0]:.2f}–{100 * accuracy.ci95[1]:.2f}",
-            published,
-            difference,
-            bar,
-            *(f"{metric[k].mean:.3f}" for k in ("forgetting", "ece", "worst_class_accuracy")),
-            f"{record.cost['training_seconds']:.0f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        if target["low"]:
+            low, high = float(target["low"]), float(target["high"])
+            bar = f"{100 * low:.2f}–{100 * high:.2f}: {'met' if low <= mean <= high else '**missed**'}"
+        seconds = f"{record.cost['training_seconds']:.0f}"
+        lines.append(row([name, *accuracy(record), published, difference, bar, *others(record), seconds]))
     lines += ["", "Accuracy is the mean over the five test sets after the last experience, ± standard deviation.", ""]
     lines += ladder(rungs, float(targets["ER + Tricks"]["target"]))
     lines += ["## Recipes", ""]
@@ -170,8 +137,8 @@ def page(records: dict[str, tuple[Record, str]], search: Record, rungs: dict[str
     ]
     lines += ["| lr | validation accuracy, % |", "|---|---|"]
     for point in search.grid:
-        accuracy = point["metrics"]["accuracy"]
-        lines.append(f"| {point['hyper']['optim.lr']:g} | {100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f} |")
+        found = point["metrics"]["accuracy"]
+        lines.append(row([f"{point['hyper']['optim.lr']:g}", f"{100 * found['mean']:.2f} ± {100 * found['std']:.2f}"]))
     for name, caption in (
         ("over_time", "Accuracy and forgetting after each experience; shades are one standard deviation over seeds"),
         ("matrices", "Accuracy on every experience after every experience"),
@@ -179,11 +146,10 @@ def page(records: dict[str, tuple[Record, str]], search: Record, rungs: dict[str
     ):
         lines += ["", f"![{caption}](../images/split_fashion_mnist_{name}.svg)", "", f"{caption}."]
     lines += ["", "## Machine", ""]
-    environment = next(iter(records.values()))[0].environment
+    some = next(iter(records.values()))[0]
     lines += [
-        f"{environment['device']}, {environment['cores']} cores, {environment['threads']} thread(s); torch "
-        f"{environment['torch']}, Python {environment['python']}. Data: Fashion-MNIST, hash "
-        f"`{next(iter(records.values()))[0].stream['data_hash']}`. Seconds of training are those of all 10 seeds.",
+        f"{machine(some)}. Data: Fashion-MNIST, hash `{some.stream['data_hash']}`. Seconds of training are those of "
+        "all 10 seeds.",
         "",
     ]
     return "\n".join(lines)
@@ -191,14 +157,16 @@ def page(records: dict[str, tuple[Record, str]], search: Record, rungs: dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    args = parser.parse_args()
-    records = {name: (bench(run, options, args.threads), recipe) for name, (run, options, recipe) in RUNS.items()}
-    search = bench("joint_search", SEARCH, args.threads)
-    lr = best_lr(search)
-    joint = bench("joint", ["strategy=joint", f"optim.lr={lr:g}"], args.threads)
-    records["Joint"] = (joint, joint_recipe(search))
-    rungs = {name: bench(run, options, args.threads) for name, (run, options) in LADDER.items()}
+    parser.parse_args()
+
+    def run(name: str, options: list[str]) -> Record:
+        print(name, flush=True)
+        return bench(RECORDS / name, PROTOCOL, options)
+
+    records = {name: (run(out, options), recipe) for name, (out, options, recipe) in RUNS.items()}
+    search = run("joint_search", SEARCH)
+    records["Joint"] = run("joint", ["strategy=joint", f"optim.lr={best_lr(search):g}"]), joint_recipe(search)
+    rungs = {name: run(out, options) for name, (out, options) in LADDER.items()}
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(records, search, rungs))
     FIGURES.mkdir(parents=True, exist_ok=True)

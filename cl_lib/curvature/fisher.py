@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.per_sample import mean, mean_over_samples
+from cl_lib.noise import choose
 from cl_lib.types import Batch, Experienced, Out, Tensors
 
 Variant = Literal["exact", "sample", "empirical", "batched"]
@@ -81,8 +82,7 @@ def _targets(variant: Variant, log_probs: Tensor, batch: Batch, uniform: Tensor)
         eye = torch.eye(classes, dtype=log_probs.dtype, device=log_probs.device)
         p = log_probs.exp()
         return [(eye[c].expand_as(log_probs), p[:, c]) for c in range(classes)]
-    if variant == "sample":  # by inverting the cumulative distribution
-        cumulative = log_probs.exp().cumsum(-1)
-        y = (uniform[:, None] > cumulative).sum(-1).clamp_max(classes - 1)
+    if variant == "sample":
+        y = choose(log_probs.exp(), uniform)
     chosen = (torch.arange(classes, device=y.device) == y[:, None]).to(log_probs.dtype)
     return [(chosen, torch.ones_like(log_probs[:, 0]))]

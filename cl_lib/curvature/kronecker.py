@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_lib.curvature.per_sample import CHUNK, layers_of, listen
-from cl_lib.types import Experienced, Tensors
+from cl_lib.curvature.per_sample import CHUNK, layers_of, listen, propagated, rows
+from cl_lib.types import Experienced, Out, Tensors
 
 
 def kronecker_factors(
@@ -39,25 +39,18 @@ def kronecker_factors(
         Without a bias in the layer the last row and column of A are those of the 1 all the same.
     """
     layers = [(name, layer) for name, layer in layers_of(net.module) if f"{name}.weight" in params]
+    _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, {}, lambda out: out.raw)
+    shapes = {name: out.shape[1:] for name, out in left.items()}
     total: dict[str, dict[str, Tensor]] = {}
     parts = data.batches(CHUNK, samples)
     for part in parts:
         batch = data.read(part)
-        shapes = _shapes(layers, net, params, data)
-        added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
-
-        def forward(added: Tensors, batch: Any = batch) -> tuple[Tensor, Tensors]:
-            entered: dict[str, list[Tensor]] = {}
-            answer = lambda out: torch.log_softmax(out.logits, -1)
-            log_p, _ = listen(layers, net, params, batch, added, entered, answer)
-            return log_p, {name: values[0] for name, values in entered.items()}
-
-        pulled: Any = torch.func.vjp(forward, added, has_aux=True)
-        log_p, pull, entered = pulled
+        log_p, pull, entered = propagated(layers, shapes, net, params, batch, _log_softmax)
         for name, layer in layers:
-            rows = _rows(layer, entered[name])
+            x = rows(layer, entered[name])
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
             own = total.setdefault(name, {})
-            own["A"] = own.get("A", 0) + rows.mT @ rows
+            own["A"] = own.get("A", 0) + x.mT @ x
         for c in range(log_p.shape[-1]):
             one = torch.zeros_like(log_p[0])
             one = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == c, 1.0, one)
@@ -72,16 +65,5 @@ def kronecker_factors(
     return {name: {k: v / count for k, v in own.items()} for name, own in total.items()}
 
 
-def _shapes(layers: list[tuple[str, nn.Module]], net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size]:
-    """Shapes of one sample's outputs by layer."""
-    _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, {}, lambda out: out.raw)
-    return {name: out.shape[1:] for name, out in left.items()}
-
-
-def _rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """What the weights and the bias are multiplied with, ``(n, inputs + 1)``; all positions of a convolution."""
-    if isinstance(layer, nn.Conv2d):
-        assert not isinstance(layer.padding, str)
-        patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        x = patches.transpose(1, 2).flatten(0, 1)
-    return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+def _log_softmax(out: Out) -> Tensor:
+    return torch.log_softmax(out.logits, -1)

@@ -123,6 +123,36 @@ def listen(
             handle.remove()
 
 
+def propagated(
+    layers: Layers, shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch, answer: Answer
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensors]], Tensors]:
+    """Answers ``(n, C)``, the function from their cotangent to the error that leaves each layer, and what entered each
+    (where a layer is used more than once: the first time)."""
+    added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
+
+    def forward(added: Tensors) -> tuple[Tensor, Tensors]:
+        entered: dict[str, list[Tensor]] = {}
+        answers, _ = listen(layers, net, params, batch, added, entered, answer)
+        return answers, {name: values[0] for name, values in entered.items()}
+
+    pulled: Any = torch.func.vjp(forward, added, has_aux=True)
+    answers, pull, first = pulled
+    return answers, pull, first
+
+
+def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a convolution's weights are multiplied with at each of L positions, ``(n, in * k * k, L)``."""
+    assert not isinstance(layer.padding, str)
+    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
+def rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a layer's weights are multiplied with, one row for each sample and position, ``(n * L, inputs)``."""
+    if isinstance(layer, nn.Conv2d):
+        return patches(layer, x).transpose(1, 2).flatten(0, 1)
+    return x.flatten(0, -2)
+
+
 def _by_layer(
     layers: Layers,
     shapes: dict[str, torch.Size],
@@ -135,15 +165,7 @@ def _by_layer(
     measure: Measure,
 ) -> Tensors:
     """Sums over a chunk of measured per-sample gradients, from the layers' inputs and back-propagated errors."""
-    added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
-
-    def forward(added: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
-        entered: dict[str, list[Tensor]] = {}
-        answers, _ = listen(layers, net, params, batch, added, entered, answer)
-        return answers, {name: values[0] for name, values in entered.items()}
-
-    pulled: Any = torch.func.vjp(forward, added, has_aux=True)
-    answers, pull, entered = pulled
+    answers, pull, entered = propagated(layers, shapes, net, params, batch, answer)
     columns = {name: _columns(layer, entered[name], measure) for name, layer in layers}
     total: Tensors = {}
     for cotangent, weight in targets(answers, batch, uniform):
@@ -164,10 +186,7 @@ def _by_layer(
 
 def _columns(layer: nn.Module, x: Tensor, measure: Measure) -> Tensor:
     """What multiplies the weights: ``(n, in)`` measured for linear layers, ``(n, in * k * k, L)`` for convolutions."""
-    if not isinstance(layer, nn.Conv2d):
-        return measure(x)
-    assert not isinstance(layer.padding, str)
-    return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    return patches(layer, x) if isinstance(layer, nn.Conv2d) else measure(x)
 
 
 # ---------------------------------------------------------------------- any other network

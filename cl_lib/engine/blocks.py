@@ -16,7 +16,7 @@ from cl_lib.engine.step import write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
 from cl_lib.memory.plan import STEPS, Block, Plan
-from cl_lib.strategies.strategy import Phase
+from cl_lib.strategies.phase import Phase
 from cl_lib.types import Tensors
 
 

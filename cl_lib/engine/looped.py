@@ -87,12 +87,13 @@ class Looped:
     def begin_evaluation(self) -> None:
         """Nothing to prepare."""
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor:
         """Log-probabilities ``(R, N, C)``."""
-        batched = x.ndim == self.shared["x"].ndim + 1
+        if isinstance(x, Tensor) and x.ndim == self.shared["x"].ndim:
+            x = x.expand(len(self.learners), *x.shape)
         answers = []
-        for r, learner in enumerate(self.learners):
-            answer = learner.predict(x[r] if batched else x, task[r])
+        for own, learner, asked in zip(x, self.learners, task, strict=True):
+            answer = learner.predict(own, asked)
             wanted = (task.shape[1], self.width)
             if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
                 got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__

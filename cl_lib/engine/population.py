@@ -291,19 +291,18 @@ class Population:
         return {"index": own["index"][:, :-1], "task": own["task"][:, :-1], "count": own["count"]}
 
     @torch.no_grad()
-    def predict(self, x: Tensor, task: Tensor, lifted: bool | None = None) -> Tensor:
+    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor, lifted: bool | None = None) -> Tensor:
         """Log-probabilities ``(R, N, C)``, after `begin_evaluation`.
 
         Parameters
         ----------
-        x : Tensor
-            ``(N, *shape)`` for all replicas, or ``(R, N, *shape)``.
+        x : Tensor or sequence of R Tensor
+            ``(N, *shape)`` for all replicas, ``(R, N, *shape)``, or one for each.
         task : Tensor
             ``(R, N)``.
         lifted : bool, optional
             Default: on a CPU one replica after the other, since a lifted layer takes twice as long there.
         """
-        batched = x.ndim == len(self.spec.shape) + 2
 
         def one(own: tuple[State, Tensors, Tensors], task: Tensor, x: Tensor) -> Tensor:
             state, hyper, readout = own
@@ -311,8 +310,10 @@ class Population:
             logits = bound(self.strategy, hyper).logits(net, state, readout, x, task)
             return torch.log_softmax(logits.mT, 0)  # over the few classes this is four times as fast as by rows
 
+        shared = isinstance(x, Tensor) and x.ndim == len(self.spec.shape) + 1
         if self.lift.lifted and self.device.type != "cpu" if lifted is None else lifted:
-            run: Any = torch.func.vmap(one, in_dims=(0, 0, 0 if batched else None))
-            return run(self._asked, task, x).mT
-        x = self.lift.placed(x) if batched else x.expand(self.replicas, *x.shape)
+            run: Any = torch.func.vmap(one, in_dims=(0, 0, None if shared else 0))
+            return run(self._asked, task, x if isinstance(x, Tensor) else torch.stack(list(x))).mT
+        if isinstance(x, Tensor):
+            x = x.expand(self.replicas, *x.shape) if shared else self.lift.placed(x)
         return torch.stack([one(*own) for own in zip(self._each_asked, task, x, strict=True)]).mT

@@ -18,7 +18,9 @@ from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import prepare, rows
 from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Phase, Strategy
+from cl_lib.strategies.gradient import Gradient
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 

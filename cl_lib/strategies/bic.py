@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.finetune import Finetune
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy, gradient_of
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
 
 NAMES = "~correction.scale", "~correction.shift"
@@ -32,7 +35,7 @@ class BiC(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500. Where the base replays, the base's memory is used in its place.
+        Default: class-balanced, 500. A base that replays shares it, and it may be given to either.
     base : Strategy
         What it sits on. Default: fine-tuning. Its own hyper-parameters are the same for all replicas.
     passes : int, default 20
@@ -41,8 +44,8 @@ class BiC(Strategy):
     Raises
     ------
     InputError
-        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it; passes or a
-        capacity below 1.
+        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it; another memory
+        given to the base; passes or a capacity below 1.
 
     Notes
     -----
@@ -69,7 +72,10 @@ class BiC(Strategy):
 
     def __post_init__(self) -> None:
         if isinstance(self.base, Strategy) and self.base.memory is not None:
-            object.__setattr__(self, "memory", self.base.memory)
+            if self.base.memory == _default_memory(self.base):
+                object.__setattr__(self, "base", replace(self.base, memory=self.memory))
+            elif self.memory == _default_memory(self):
+                object.__setattr__(self, "memory", self.base.memory)
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
@@ -77,8 +83,12 @@ class BiC(Strategy):
             raise InputError(f"strategy.base={self.base!r}: must be a strategy")
         self.base.check(spec)
         self.memory.check(least=1)
-        if self.passes < 1:
-            raise InputError(f"strategy.passes={self.passes!r}: must be 1 or more")
+        if self.base.memory not in (None, self.memory):
+            raise InputError(
+                f"strategy.base.memory={self.base.memory}: is not strategy.memory={self.memory}, but BiC and its base "
+                "share one memory; give it to one of them"
+            )
+        at_least(self, 1, "passes")
         trains = any(p.source == "memory" for e in range(spec.experiences) for p in self.base.phases(e, spec))
         if self.base.fills_memory or trains:
             raise InputError(
@@ -154,3 +164,7 @@ class BiC(Strategy):
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
         return self.corrected(state, self.base.logits(net, self._inner(state), readout, x, task))
+
+
+def _default_memory(strategy: Strategy) -> Any:
+    return next(f.default_factory() for f in fields(strategy) if f.name == "memory" and callable(f.default_factory))

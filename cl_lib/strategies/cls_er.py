@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import at_least, share
+from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
 
 
@@ -71,11 +72,8 @@ class CLSER(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
-        for name in ("alpha_plastic", "alpha_stable", "rate_plastic", "rate_stable"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must lie between 0 and 1")
+        at_least(self, 0, "lam")
+        share(self, "alpha_plastic", "alpha_stable", "rate_plastic", "rate_stable")
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
         return {"chance": (2,)}

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from cl_lib.errors import InputError
+from cl_lib.strategies.bounds import at_least, decay, share
+from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.recycling import activity, hidden, recycled
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Shape, Spec, State, Tensors
 
 
@@ -64,12 +65,9 @@ class ContinualBackprop(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not 0 <= self.rate <= 1:
-            raise InputError(f"strategy.rate={self.rate!r}: must lie between 0 and 1")
-        if not 0 <= self.decay < 1:
-            raise InputError(f"strategy.decay={self.decay!r}: must be 0 or more and below 1")
-        if self.maturity < 0:
-            raise InputError(f"strategy.maturity={self.maturity!r}: must be 0 or more")
+        share(self, "rate")
+        decay(self, "decay")
+        at_least(self, 0, "maturity")
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
         return {"key": ()}

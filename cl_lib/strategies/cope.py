@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import above, decay
 from cl_lib.strategies.frozen_features import fixed_matrix, memberships
-from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
 
 FAR = -1e9
@@ -72,10 +73,8 @@ class CoPE(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"strategy.momentum={self.momentum!r}: must be 0 or more and below 1")
+        above(self, 0, "temperature")
+        decay(self, "momentum")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         like = next(iter(params.values()))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors
 
 

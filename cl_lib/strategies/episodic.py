@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from cl_lib.memory.store import Contents
-from cl_lib.strategies.strategy import Net
-from cl_lib.types import State, Tensors
+from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.losses import replayed
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Out, Recalled, Spec, State, Tensors
 
 CHUNK = 500
 FAR = -1e9
@@ -15,13 +21,47 @@ LEAST = 1e-6
 """Probability that a class has at least; a class without a vote would have none."""
 
 
+@dataclass(frozen=True)
+class AnswersFromMemory(Strategy, ABC):
+    """Base of strategies that are trained as experience replay and write `answer`; not one itself.
+
+    Parameters
+    ----------
+    memory : Memory
+        Default: class-balanced, 500, 10 recalled a step.
+    """
+
+    memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
+
+    @abstractmethod
+    def answer(self, out: Out, readout: Tensors) -> Tensor:
+        """``(N, C)`` for what the network makes of N samples and what is `remembered`."""
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        self.memory.check(least=1)
+
+    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
+        return replayed(net, state.params, batch, recalled[0]), {}
+
+    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
+        return remembered(net, state, memory)
+
+    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
+        out = net(state.params, x, task, train=False)
+        return torch.where(readout["valid"].any(), self.answer(out, readout), out.raw)
+
+
 def remembered(net: Net, state: State, memory: Contents | None) -> Tensors:
-    """``features`` (M, F), ``logits`` (M, C), ``label`` and ``valid`` (M,) of all that lies in memory."""
+    """``features`` (M, F) and as ``keys`` of length 1, ``logits`` (M, C), ``label`` and ``valid`` (M,) of all that lies
+    in memory."""
     assert memory is not None
     parts = [memory.read(slice(i, i + CHUNK)) for i in range(0, memory.index.shape[0], CHUNK)]
     outs = [net(state.params, part.x, part.task, train=False) for part in parts]
+    features = torch.cat([out.features for out in outs])
     return {
-        "features": torch.cat([out.features for out in outs]),
+        "features": features,
+        "keys": normalize(features, dim=-1),
         "logits": torch.cat([out.raw for out in outs]),
         "label": torch.cat([part.y for part in parts]),
         "valid": torch.cat([part.weight for part in parts]),

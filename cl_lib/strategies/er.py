@@ -7,11 +7,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Net, Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import one_of
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,12 @@ class ER(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.combine not in ("concat", "sum"):
-            raise InputError(f"strategy.combine={self.combine!r}: must be concat or sum")
+        one_of(self, ("concat", "sum"), "combine")
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         (old,) = recalled
         if self.combine == "concat":
-            both = join(batch, old)
-            return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
+            return replayed(net, state.params, batch, old), {}
         new = cross_entropy(net(state.params, batch.x, batch.task).logits, batch.y, batch.weight)
         past = cross_entropy(net(state.params, old.x, old.task).logits, old.y, old.weight)
         return new + self.beta * past, {}

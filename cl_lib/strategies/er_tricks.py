@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.noise import choose
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import weighted_mean
-from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
 
 
@@ -72,10 +73,6 @@ class ERTricks(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=1)
-        if self.memory.admission != "strategy":
-            raise InputError(
-                f"strategy.memory.admission={self.memory.admission!r}: this reservoir chooses itself, set 'strategy'"
-            )
 
     def keeps(self, spec: Spec) -> dict[str, Shape]:
         return {"loss": (), "label": ()}
@@ -110,8 +107,8 @@ class ERTricks(Strategy):
         place, classes = (torch.arange(n, device=loss.device) for n in (sink + 1, held.shape[0]))
         for i, (y, given) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
             seen = seen + given
-            total = torch.where(place < count, self.eviction(loss, label, held, place < count), 0.0)[:-1].cumsum(0)
-            victim = (chance[i, 1] * total[-1] > total).sum().clamp_max(sink - 1)
+            valid = place < count
+            victim = choose(torch.where(valid, self.eviction(loss, label, held, valid), 0.0)[:-1], chance[i, 1])
             enters = chance[i, 0] * seen < sink
             full = count >= sink
             slot = torch.where(full, torch.where(enters, victim, sink), count)

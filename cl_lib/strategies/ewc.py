@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cl_lib.curvature.algebra import quadratic
 from cl_lib.curvature.fisher import VARIANTS, Variant, diagonal_fisher
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.bounds import at_least, one_of, share
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Experienced, Spec, State, Tensors
 
 
@@ -76,16 +77,11 @@ class EWC(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        for name, known in (("mode", ("separate", "online")), ("fisher", VARIANTS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
-        if not 0 <= self.gamma <= 1:
-            raise InputError(f"strategy.gamma={self.gamma!r}: must lie between 0 and 1")
-        for name in ("samples", "fisher_batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must be 1 or more")
+        one_of(self, ("separate", "online"), "mode")
+        one_of(self, VARIANTS, "fisher")
+        at_least(self, 0, "lam")
+        share(self, "gamma")
+        at_least(self, 1, "samples", "fisher_batch")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy
+from cl_lib.strategies.bounds import at_least, one_of
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 KINDS = ("first", "identity", "random")
 
 
 @dataclass(frozen=True)
-class OnFrozenFeatures(Strategy):
+class OnFrozenFeatures(Strategy, ABC):
     """Base of strategies that write `statistics`, one pass over each experience; not one itself.
 
     Parameters
@@ -33,16 +36,14 @@ class OnFrozenFeatures(Strategy):
     features: Literal["first", "identity", "random"] = "first"
     width: int = 512
 
+    @abstractmethod
     def statistics(self, extra: dict[str, Any], z: Tensor, batch: Batch) -> dict[str, Any]:
         """``extra`` with the batch's features ``z`` (B, F) counted in."""
-        raise NotImplementedError
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.features not in KINDS:
-            raise InputError(f"strategy.features={self.features!r}: must be one of {', '.join(KINDS)}")
-        if self.width < 1:
-            raise InputError(f"strategy.width={self.width!r}: must be 1 or more")
+        one_of(self, KINDS, "features")
+        at_least(self, 1, "width")
 
     def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
         statistics = Phase("statistics", epochs=1, trainable=())

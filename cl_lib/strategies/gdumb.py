@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.strategy import Gradient, Net, Phase, Strategy
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State
 
 
@@ -58,8 +60,7 @@ class GDumb(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=1)
-        if self.passes < 1:
-            raise InputError(f"strategy.passes={self.passes!r}: must be 1 or more")
+        at_least(self, 1, "passes")
 
     def draws(self) -> tuple[int, ...]:
         return ()

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
 
@@ -67,8 +68,7 @@ class GEM(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.margin < 0:
-            raise InputError(f"strategy.margin={self.margin!r}: must be 0 or more")
+        at_least(self, 0, "margin")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         return {"past": next(iter(params.values())).new_zeros(spec.experiences)}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cl_lib import noise
-from cl_lib.errors import InputError
+from cl_lib.strategies.bounds import above, at_least
+from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
 
 LAYERS = "encode", "code", "decode", "draw"
@@ -72,11 +73,8 @@ class GenerativeReplay(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        for name in ("codes", "hidden"):
-            if getattr(self, name) < 1:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must be 1 or more")
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
+        at_least(self, 1, "codes", "hidden")
+        above(self, 0, "temperature")
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
         return {"codes": (3, self.codes)}  # to draw samples, and to code new and drawn ones

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_lib.curvature.per_sample import layers_of, listen
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.curvature.per_sample import layers_of, listen, rows
+from cl_lib.strategies.bounds import at_least, share
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
 CHUNK = 32
@@ -68,10 +68,8 @@ class GPM(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not 0 <= self.energy <= 1:
-            raise InputError(f"strategy.energy={self.energy!r}: must lie between 0 and 1")
-        if self.samples < 1:
-            raise InputError(f"strategy.samples={self.samples!r}: must be 1 or more")
+        share(self, "energy")
+        at_least(self, 1, "samples")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         projector = {}
@@ -100,8 +98,8 @@ class GPM(Strategy):
             listen(layers, net, state.params, data.read(part), {}, entered, lambda out: out.raw)
             for name, layer in layers:
                 for x in entered.get(name, ()) if name in second else ():
-                    rows = _inputs(layer, x)
-                    second[name] = second[name] + rows.mT @ rows
+                    inputs = rows(layer, x)
+                    second[name] = second[name] + inputs.mT @ inputs
         grown = {name: self.grown(m, second[name]) for name, m in state.extra["projector"].items()}
         return state._replace(extra={"projector": grown})
 
@@ -114,12 +112,3 @@ class GPM(Strategy):
         kept = total - values.sum() + values.cumsum(0) - values  # before each direction is added
         chosen = (kept < self.energy * total) & (values > 1e-9 * total)
         return m + (vectors * chosen.to(m.dtype)) @ vectors.mT
-
-
-def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a layer's weights are multiplied with, one row each: ``(n, inputs)``."""
-    if not isinstance(layer, nn.Conv2d):
-        return x.flatten(0, -2)
-    assert not isinstance(layer.padding, str)
-    patches = partial(nn.functional.unfold, dilation=layer.dilation, padding=layer.padding, stride=layer.stride)
-    return patches(x, layer.kernel_size).transpose(1, 2).flatten(0, 1)

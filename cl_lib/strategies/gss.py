@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
+from cl_lib.noise import choose
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors
 
 EMPTY = 0.1
 """Score of a sample that there is nothing to compare with."""
@@ -68,12 +70,7 @@ class GSS(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=1)
-        if self.memory.admission != "strategy":
-            raise InputError(
-                f"strategy.memory.admission={self.memory.admission!r}: GSS chooses what is kept, set 'strategy'"
-            )
-        if self.compared < 1:
-            raise InputError(f"strategy.compared={self.compared!r}: must be 1 or more")
+        at_least(self, 1, "compared")
 
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.compared
@@ -85,8 +82,7 @@ class GSS(Strategy):
         return {"chance": (2,)}
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        both = join(batch, recalled[0])
-        return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
+        return replayed(net, state.params, batch, recalled[0]), {}
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         new = super().gradient(net, state, batch, recalled)
@@ -115,8 +111,7 @@ class GSS(Strategy):
         chance, slots, sink = batch.noise["chance"], [], score.shape[0] - 1
         place = torch.arange(sink + 1, device=score.device)
         for i in range(batch.y.shape[0]):  # one after the other: each changes what the next one finds
-            total = torch.where(place < count, score, 0.0)[:-1].cumsum(0)
-            victim = (chance[i, 0] * total[-1] > total).sum().clamp_max(sink - 1)
+            victim = choose(torch.where(place < count, score, 0.0)[:-1], chance[i, 0])
             theirs = score[victim[None]][0]
             taken = (alike[i] < 1) & (chance[i, 1] * (theirs + alike[i]) < theirs)
             slot = torch.where(count < sink, count, torch.where(taken, victim, sink))

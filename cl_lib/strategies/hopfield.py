@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.episodic import FAR, remembered, votes
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Net, Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import above, at_least
+from cl_lib.strategies.episodic import FAR, AnswersFromMemory, votes
+from cl_lib.types import Out, Spec, Tensors
 
 
 @dataclass(frozen=True)
-class Hopfield(Strategy):
+class Hopfield(AnswersFromMemory):
     r"""Modern Hopfield read-out (Ramsauer et al. 2021, "Hopfield Networks is All You Need").
 
     Trained as experience replay. The memory's normalised features are the stored patterns K; a test sample's features
@@ -58,29 +55,16 @@ class Hopfield(Strategy):
     True
     """
 
-    memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
     beta: float = 10.0
     updates: int = 1
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        self.memory.check(least=1)
-        if not self.beta > 0:
-            raise InputError(f"strategy.beta={self.beta!r}: must be above 0")
-        if self.updates < 0:
-            raise InputError(f"strategy.updates={self.updates!r}: must be 0 or more")
+        above(self, 0, "beta")
+        at_least(self, 0, "updates")
 
-    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        both = join(batch, recalled[0])
-        return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
-
-    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        found = remembered(net, state, memory)
-        return found | {"features": normalize(found["features"], dim=-1)}
-
-    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
-        out = net(state.params, x, task, train=False)
-        patterns, valid = readout["features"], readout["valid"] > 0
+    def answer(self, out: Out, readout: Tensors) -> Tensor:
+        patterns, valid = readout["keys"], readout["valid"] > 0
 
         def attention(xi: Tensor) -> Tensor:
             return torch.softmax(torch.where(valid, self.beta * (xi @ patterns.mT), FAR), -1)
@@ -90,4 +74,4 @@ class Hopfield(Strategy):
             xi = attention(xi) @ patterns
         weight = attention(xi)
         label = readout["label"].expand(weight.shape)
-        return torch.where(valid.any(), votes(weight, label, out.raw.shape[-1]), out.raw)
+        return votes(weight, label, out.raw.shape[-1])

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.errors import InputError
 from cl_lib.memory.herding import herd
 from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import weighted_mean
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
 
 CHUNK = 500
@@ -71,10 +71,6 @@ class ICaRL(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=spec.classes)
-        if self.memory.admission != "strategy":
-            raise InputError(
-                f"strategy.memory.admission={self.memory.admission!r}: iCaRL chooses its exemplars, set 'strategy'"
-            )
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         device = next(iter(params.values())).device

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.episodic import FAR, remembered, votes
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Net, Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import above, at_least
+from cl_lib.strategies.episodic import FAR, AnswersFromMemory, votes
+from cl_lib.types import Out, Spec, Tensors
 
 
 @dataclass(frozen=True)
-class KNN(Strategy):
+class KNN(AnswersFromMemory):
     r"""k nearest neighbours in an episodic memory (Khandelwal et al. 2020, "Generalization through Memorization").
 
     Trained as experience replay; a test sample is answered by the k samples in memory whose features are most alike,
@@ -56,30 +53,17 @@ class KNN(Strategy):
     True
     """
 
-    memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
     k: int = 10
     temperature: float = 0.1
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        self.memory.check(least=1)
-        if self.k < 1:
-            raise InputError(f"strategy.k={self.k!r}: must be 1 or more")
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
+        at_least(self, 1, "k")
+        above(self, 0, "temperature")
 
-    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        both = join(batch, recalled[0])
-        return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
-
-    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        found = remembered(net, state, memory)
-        return found | {"features": normalize(found["features"], dim=-1)}
-
-    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
-        out = net(state.params, x, task, train=False)
-        alike = normalize(out.features, dim=-1) @ readout["features"].mT
+    def answer(self, out: Out, readout: Tensors) -> Tensor:
+        alike = normalize(out.features, dim=-1) @ readout["keys"].mT
         near = torch.where(readout["valid"] > 0, alike, FAR).topk(min(self.k, alike.shape[1]))
         label = readout["label"][near.indices]
         weight = torch.softmax(near.values / self.temperature, -1)
-        return torch.where(readout["valid"].any(), votes(weight, label, out.raw.shape[-1]), out.raw)
+        return votes(weight, label, out.raw.shape[-1])

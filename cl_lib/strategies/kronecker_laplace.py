@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.curvature.per_sample import layers_of
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Experienced, Spec, State, Tensors
 
 
@@ -63,10 +64,8 @@ class KroneckerLaplace(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
-        if self.samples < 1:
-            raise InputError(f"strategy.samples={self.samples!r}: must be 1 or more")
+        at_least(self, 0, "lam")
+        at_least(self, 1, "samples")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         inputs, outputs = {}, {}

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Spec, State, Tensors
 
 
@@ -51,8 +52,7 @@ class L2Init(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
+        at_least(self, 0, "lam")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         return {"initial": params}

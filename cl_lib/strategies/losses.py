@@ -1,9 +1,13 @@
-"""Means over samples that may be padding."""
+"""Losses that strategies share: means over samples that may be padding."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from cl_lib.types import Batch, Recalled, Tensors, join
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -23,3 +27,9 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """``sum(w * v) / sum(w)``, and 0 where every weight is 0 (an empty memory)."""
     return (values * weight).sum() / weight.sum().clamp_min(1e-12)
+
+
+def replayed(net: Any, params: Tensors, batch: Batch, recalled: Recalled) -> Tensor:
+    """Experience replay: one cross-entropy over new and recalled samples together."""
+    both = join(batch, recalled)
+    return cross_entropy(net(params, both.x, both.task).logits, both.y, both.weight)

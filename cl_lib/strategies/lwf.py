@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
+from cl_lib.strategies.bounds import above
+from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
 
@@ -58,8 +59,7 @@ class LwF(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
+        above(self, 0, "temperature")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         first = next(iter(params.values()))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature import output_sensitivity, quadratic
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Experienced, Spec, State, Tensors
 
 
@@ -62,10 +63,8 @@ class MAS(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
-        if self.samples < 1:
-            raise InputError(f"strategy.samples={self.samples!r}: must be 1 or more")
+        at_least(self, 0, "lam")
+        at_least(self, 1, "samples")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         return {"importance": {k: torch.zeros_like(p) for k, p in params.items()}, "anchor": params}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.episodic import FAR, remembered
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Net, Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import above, at_least
+from cl_lib.strategies.episodic import FAR, AnswersFromMemory
+from cl_lib.types import Out, Spec, Tensors
 
 
 @dataclass(frozen=True)
-class MbPA(Strategy):
+class MbPA(AnswersFromMemory):
     r"""MbPA (Sprechmann et al. 2018, "Memory-based Parameter Adaptation").
 
     Trained as experience replay. For each test sample the head's weights W are adapted to its k nearest neighbours in
@@ -66,7 +63,6 @@ class MbPA(Strategy):
     True
     """
 
-    memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
     k: int = 20
     steps: int = 5
     eta: float = 0.02
@@ -75,27 +71,16 @@ class MbPA(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        self.memory.check(least=1)
-        for name, least in (("k", 1), ("steps", 0), ("eta", 0), ("lam", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must be {least} or more")
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
+        at_least(self, 1, "k")
+        at_least(self, 0, "steps", "eta", "lam")
+        above(self, 0, "temperature")
 
-    def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        both = join(batch, recalled[0])
-        return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
-
-    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        return remembered(net, state, memory)
-
-    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
-        out = net(state.params, x, task, train=False)
-        z, keys = out.features, readout["features"]
-        alike = torch.where(readout["valid"] > 0, normalize(z, dim=-1) @ normalize(keys, dim=-1).mT, FAR)
-        near = alike.topk(min(self.k, keys.shape[0]))
+    def answer(self, out: Out, readout: Tensors) -> Tensor:
+        z = out.features
+        alike = torch.where(readout["valid"] > 0, normalize(z, dim=-1) @ readout["keys"].mT, FAR)
+        near = alike.topk(min(self.k, alike.shape[1]))
         weight = torch.softmax(near.values / self.temperature, -1)[..., None]
-        around, start = keys[near.indices], readout["logits"][near.indices]  # (N, k, F), (N, k, C)
+        around, start = readout["features"][near.indices], readout["logits"][near.indices]  # (N, k, F), (N, k, C)
         wanted = (readout["label"][near.indices][..., None] == torch.arange(start.shape[-1], device=z.device)).to(
             z.dtype
         )
@@ -105,5 +90,4 @@ class MbPA(Strategy):
         for _ in range(self.steps):
             error = torch.softmax(start + gram @ coefficients, -1) - wanted
             coefficients = (1 - 2 * self.eta * self.lam) * coefficients - self.eta * weight * error
-        adapted = out.raw + (own * coefficients).sum(-2)
-        return torch.where(readout["valid"].any(), adapted, out.raw)
+        return out.raw + (own * coefficients).sum(-2)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Gradient, Net, Strategy, gradient_of
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,7 @@ class MIR(Strategy):
                 f"strategy.candidates={self.candidates}: must be at least strategy.memory.batch={self.memory.batch}, "
                 "the number that is replayed"
             )
-        if self.eta < 0:
-            raise InputError(f"strategy.eta={self.eta!r}: must be 0 or more")
+        at_least(self, 0, "eta")
 
     def draws(self) -> tuple[int, ...]:
         return (self.candidates,)
@@ -98,5 +99,4 @@ class MIR(Strategy):
         return answers(state.params) - answers({k: p - self.eta * grads[k] for k, p in state.params.items()})
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        both = join(batch, recalled[0])
-        return cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight), {}
+        return replayed(net, state.params, batch, recalled[0]), {}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
+from cl_lib.strategies.bounds import above
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, memberships
-from cl_lib.strategies.strategy import Net
+from cl_lib.strategies.gradient import Net
 from cl_lib.types import Batch, Spec, State, Tensors
 
 FAR = -1e9
@@ -59,8 +59,7 @@ class NCM(OnFrozenFeatures):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
+        above(self, 0, "temperature")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         like = next(iter(params.values()))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 
 LEAST = 1e-4

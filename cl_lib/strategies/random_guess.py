@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.strategies.strategy import Net, Phase, Strategy
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Spec, State, Tensors
 
 TINY = 1e-4

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents
+from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, fixed_matrix, memberships
-from cl_lib.strategies.strategy import Net
+from cl_lib.strategies.gradient import Net
 from cl_lib.types import Batch, Spec, State, Tensors
 
 
@@ -67,10 +67,8 @@ class RanPAC(OnFrozenFeatures):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.expansion < 1:
-            raise InputError(f"strategy.expansion={self.expansion!r}: must be 1 or more")
-        if not self.ridge > 0:
-            raise InputError(f"strategy.ridge={self.ridge!r}: must be above 0")
+        at_least(self, 1, "expansion")
+        above(self, 0, "ridge")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         like, size = next(iter(params.values())), self.expansion

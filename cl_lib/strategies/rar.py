@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
 FAR = 1e9
 
@@ -68,9 +69,8 @@ class RAR(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        for name, least in (("gamma", 0), ("epsilon", 0), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"strategy.{name}={getattr(self, name)!r}: must be {least} or more")
+        at_least(self, 0, "gamma", "epsilon")
+        at_least(self, 1, "steps")
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         (old,) = recalled
@@ -99,7 +99,6 @@ class RAR(Strategy):
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         old, moved = recalled
-        both = join(batch, old)
-        loss = cross_entropy(net(state.params, both.x, both.task).logits, both.y, both.weight)
+        loss = replayed(net, state.params, batch, old)
         again = cross_entropy(net(state.params, moved.x, moved.task).logits, moved.y, moved.weight)
         return loss + self.gamma * again, {}

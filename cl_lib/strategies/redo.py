@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from cl_lib.errors import InputError
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.recycling import activity, hidden, recycled
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Shape, Spec, State, Tensors
 
 
@@ -58,10 +59,8 @@ class ReDo(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.tau < 0:
-            raise InputError(f"strategy.tau={self.tau!r}: must be 0 or more")
-        if self.every < 1:
-            raise InputError(f"strategy.every={self.every!r}: must be 1 or more")
+        at_least(self, 0, "tau")
+        at_least(self, 1, "every")
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
         return {"key": ()}

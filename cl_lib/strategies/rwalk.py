@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature import quadratic
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.bounds import at_least, share
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Spec, State, Tensors
 
 EPSILON = 1e-3
@@ -63,10 +64,8 @@ class RWalk(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.lam < 0:
-            raise InputError(f"strategy.lam={self.lam!r}: must be 0 or more")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"strategy.alpha={self.alpha!r}: must lie between 0 and 1")
+        at_least(self, 0, "lam")
+        share(self, "alpha")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_lib import noise
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.episodic import FAR, remembered
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
 
 
@@ -69,10 +70,8 @@ class SCR(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=1)
-        if not self.temperature > 0:
-            raise InputError(f"strategy.temperature={self.temperature!r}: must be above 0")
-        if self.width < 1:
-            raise InputError(f"strategy.width={self.width!r}: must be 1 or more")
+        above(self, 0, "temperature")
+        at_least(self, 1, "width")
 
     def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
         like, size = next(iter(params.values())), spec.features

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from cl_lib import noise
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Net, Strategy
+from cl_lib.strategies.bounds import at_least, share
+from cl_lib.strategies.gradient import Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Experienced, Spec, State, Tensors
 
 
@@ -57,10 +58,8 @@ class ShrinkPerturb(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not 0 <= self.shrink <= 1:
-            raise InputError(f"strategy.shrink={self.shrink!r}: must lie between 0 and 1")
-        if self.perturb < 0:
-            raise InputError(f"strategy.perturb={self.perturb!r}: must be 0 or more")
+        share(self, "shrink")
+        at_least(self, 0, "perturb")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         return {"initial": params}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.algebra import quadratic
-from cl_lib.errors import InputError
-from cl_lib.strategies.strategy import Gradient, Net, Strategy
+from cl_lib.strategies.bounds import above, at_least
+from cl_lib.strategies.gradient import Gradient, Net
+from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Spec, State, Tensors
 
 
@@ -61,10 +62,8 @@ class SI(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.c < 0:
-            raise InputError(f"strategy.c={self.c!r}: must be 0 or more")
-        if not self.xi > 0:
-            raise InputError(f"strategy.xi={self.xi!r}: must be above 0")
+        at_least(self, 0, "c")
+        above(self, 0, "xi")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, memberships
-from cl_lib.strategies.strategy import Net
+from cl_lib.strategies.gradient import Net
 from cl_lib.types import Batch, Spec, State, Tensors
 
 

@@ -14,83 +14,18 @@ annotated ``float`` may differ between replicas: inside the step it is a 0-d ten
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Contents, Memory
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.types import Batch, Experienced, Out, Recalled, Shape, Spec, State, Tensors
-
-
-class Net(Protocol):
-    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine."""
-
-    module: nn.Module
-    buffers: Tensors
-    mask: Tensor | None
-
-    def __call__(
-        self,
-        params: Tensors,
-        x: Tensor,
-        task: Tensor,
-        *,
-        train: bool | None = None,
-        buffers: Tensors | None = None,
-    ) -> Out: ...
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One stretch of training within an experience.
-
-    Parameters
-    ----------
-    name : str
-        Shown in the progress bar, and what ``batch.phase`` says.
-    source : {"experience", "so_far", "full", "memory"}
-        The data: of this experience, of all experiences so far, of the whole stream (an upper bound), or what the
-        memory holds when the phase begins.
-    epochs, batch_size : int, optional
-        Default: the run's.
-    trainable : tuple of str, optional
-        Prefixes of the names of the parameters that are trained; default all, ``()`` none.
-    reset : bool, default False
-        Begin with the initial parameters, buffers and optimiser.
-    """
-
-    name: str = "train"
-    source: Literal["experience", "so_far", "full", "memory"] = "experience"
-    epochs: int | None = None
-    batch_size: int | None = None
-    trainable: tuple[str, ...] | None = None
-    reset: bool = False
-
-
-class Gradient(NamedTuple):
-    """What a step descends along, the loss it belongs to, what to keep beside the samples in memory, and what else was
-    found that `Strategy.after_step` is to know."""
-
-    grads: Tensors
-    loss: Tensor
-    kept: Tensors
-    found: Tensors = {}  # noqa: RUF012
-
-
-def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]) -> Gradient:
-    """Gradient of ``objective(params) -> (loss, kept)``; the network's buffers are carried over."""
-
-    def run(params: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors, Tensors]]:
-        loss, kept = objective(params)
-        return loss, (loss, {k: v.detach() for k, v in kept.items()}, net.buffers)
-
-    grads, (loss, kept, net.buffers) = torch.func.grad(run, has_aux=True)(params)
-    return Gradient(grads, loss, kept)
+from cl_lib.strategies.phase import Phase
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -128,9 +63,9 @@ class Strategy:
 
         Returns the slot of each ``(B,)``, whole tensors of what is kept, by name, and ``extra``. The capacity stands
         for no slot, as where ``offered`` (B,) is 0; slots are taken from 0 upwards, and of several samples for one the
-        last stays. What ``gradient.kept`` holds is written into the slots.
+        last stays. What ``gradient.kept`` holds is written into the slots. Default: none enters.
         """
-        raise NotImplementedError
+        return torch.full_like(batch.y, state.memory["index"].shape[0] - 1), {}, state.extra
 
     # ------------------------------------------------------------------ what is minimised
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:

@@ -1,0 +1,23 @@
+"""The records that the tables are made of: run where one is missing, read where it is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cl_lib import Record
+
+
+def bench(out: Path, protocol: Sequence[str], options: Sequence[str]) -> Record:
+    """The record in ``out``, of ``cl-bench`` with a protocol and the options that add to it or replace parts of it."""
+    if not (out / "record.json").exists():
+        given = {option.split("=")[0] for option in options}
+        kept = [option for option in protocol if option.split("=")[0] not in given]
+        command = [*kept, *options, f"out={out}", "resume=true"]
+        run = [sys.executable, "-c", "from cl_lib.cli import bench; bench()", *command]
+        done = subprocess.run(run, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"cl-bench {' '.join(command)}\n{done.stderr}")
+    return Record.load(out)

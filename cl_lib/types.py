@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from cl_lib.memory.store import Contents
 
 Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]
@@ -104,6 +107,13 @@ class Out(NamedTuple):
     buffers: Tensors
 
 
+class Stored(NamedTuple):
+    """Shape and dtype of what is kept beside a sample in memory, where the dtype is not the run's."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+
 class Spec(NamedTuple):
     """What `Strategy.init` and `Strategy.phases` may rely on; static for a run."""
 
@@ -136,6 +146,8 @@ class Experienced:
         0-d int64, another for each replica and experience: what `cl_lib.noise.uniform` draws any other shape from.
     gather : callable
         ``gather(index, task) -> x, y``.
+    memory : Contents, optional
+        What the replica's memory holds now, where the strategy has one.
     """
 
     number: int
@@ -148,6 +160,7 @@ class Experienced:
     uniform: Tensor
     key: Tensor
     gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    memory: Contents | None = None
 
     def __len__(self) -> int:
         return self.index.shape[0]

@@ -29,7 +29,8 @@ def records(script):
     runs = {name: (Record.load(script.RECORDS / run), recipe) for name, (run, _, recipe) in script.RUNS.items()}
     search = Record.load(script.RECORDS / "joint_search")
     joint = Record.load(script.RECORDS / "joint")
-    rungs = {name: Record.load(script.RECORDS / run) for name, (run, _) in script.LADDER.items()}
+    ladders = (script.LADDER, script.EXEMPLARS)
+    rungs = [{name: Record.load(script.RECORDS / run) for name, (run, _) in own.items()} for own in ladders]
     return runs | {"Joint": (joint, script.joint_recipe(search))}, search, rungs
 
 
@@ -109,6 +110,31 @@ def test_part_of_split_digits_comes_out_again(name, monkeypatch):
     )
     expected, got = (r.metrics["accuracy"].per_seed[:2] for r in (record, again))
     assert got == pytest.approx(expected, abs=0.03)
+
+
+def test_the_fisher_page_is_generated_from_its_records(monkeypatch):
+    script = load("fisher_variants", monkeypatch)
+    found = {v: {p: Record.load(script.RECORDS / v / p) for p in script.PARTS} for v in script.VARIANTS}
+    found["none"] = {"high": Record.load(script.RECORDS / "none" / "high")}
+    assert script.page(found) == script.PAGE.read_text()
+
+
+def test_the_domain_incremental_page_is_generated_from_its_records(monkeypatch):
+    script = load("domain_incremental", monkeypatch)
+    found = {s: {n: Record.load(script.RECORDS / s / n) for n in script.NAMES} for s in script.STREAMS}
+    assert script.page(found) == script.PAGE.read_text()
+
+
+def test_the_plasticity_page_is_generated_from_its_records(monkeypatch):
+    script = load("plasticity", monkeypatch)
+    found = {n: script.results(n) for n in script.NAMES}
+    assert script.page(found) == script.PAGE.read_text()
+
+
+def test_every_strategy_on_fashion_mnist_is_generated_from_its_records(monkeypatch):
+    script = load("every_strategy", monkeypatch)
+    table = script.TABLES["split_fashion_mnist_every"]
+    assert script.page(table, script.known(table)) == table.page.read_text()
 
 
 def test_the_strategies_pages_are_generated_from_records(monkeypatch):

@@ -72,7 +72,13 @@ EVERY = {
     "redo": strategies.ReDo(tau=0.5, every=10),
     "gss": strategies.GSS(cl_lib.Memory(20, 8, "strategy"), compared=5),
     "er_tricks": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy")),
+    "er_compressed": strategies.CompressedER(SMALL, bits=2),
+    "latent_replay": strategies.LatentReplay(SMALL),
+    "fromp": strategies.FROMP(points=12, samples=30),
+    "key_value": strategies.KeyValue(slots=40, k=3),
+    "lwf_multi": LwF(heads="multi"),
     "generative_replay": strategies.GenerativeReplay(codes=3, hidden=10),
+    "er_tricks_bias": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy"), bias_epochs=3),
     "er_plain_reservoir": strategies.ERTricks(cl_lib.Memory(20, 8, "strategy"), balanced=False, loss_aware=False),
 }
 

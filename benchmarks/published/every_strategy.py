@@ -43,12 +43,26 @@ FAMILIES = {
         "gdumb",
         "gss",
         "er_tricks",
+        "er_compressed",
+        "latent_replay",
         "generative_replay",
         "icarl",
     ],
-    "Regularisation": ["ewc", "ewc_online", "si", "mas", "rwalk", "lwf", "kronecker_laplace", "bic", "l2_init"],
+    "Regularisation": [
+        "ewc",
+        "ewc_online",
+        "si",
+        "mas",
+        "rwalk",
+        "lwf",
+        "lwf_multi",
+        "fromp",
+        "kronecker_laplace",
+        "bic",
+        "l2_init",
+    ],
     "Projection": ["agem", "gem", "ogd", "gpm"],
-    "Memory-augmented": ["ncm", "slda", "ranpac", "cope", "knn", "hopfield", "mbpa"],
+    "Memory-augmented": ["ncm", "slda", "ranpac", "cope", "knn", "hopfield", "mbpa", "key_value"],
     "Plasticity": ["shrink_perturb", "continual_backprop", "redo"],
 }
 CHOSEN = {
@@ -64,6 +78,9 @@ CHOSEN = {
     "mas": ("lam", [0.001, 0.01, 0.1]),
     "rwalk": ("lam", [0.1, 1.0, 10.0]),
     "lwf": ("alpha", [0.3, 1.0, 3.0]),
+    "lwf_multi": ("alpha", [0.3, 1.0, 3.0]),
+    "fromp": ("tau", [0.1, 1.0, 10.0]),
+    "key_value": ("novelty", [0.8, 0.9, 0.95]),
     "kronecker_laplace": ("lam", [0.1, 1.0, 10.0]),
     "l2_init": ("lam", [0.0001, 0.001, 0.01]),
     "gem": ("margin", [0.0, 0.1, 0.5]),
@@ -80,7 +97,7 @@ CHOSEN = {
     "redo": ("tau", [0.0, 0.025, 0.1]),
 }
 FIXED = {"cls_er": ["strategy.alpha_plastic=0.9"], "ncm": ["strategy.features=identity"]}
-FIXED |= {name: ["strategy.features=identity"] for name in ("slda", "ranpac")}
+FIXED |= {name: ["strategy.features=identity"] for name in ("slda", "ranpac", "key_value")}
 
 
 class Table(NamedTuple):

@@ -34,6 +34,9 @@ class FunctionalNet:
         Default of ``train``.
     half : bool
         Whether matrix products are computed in bfloat16; what is answered has the dtype of ``x`` all the same.
+
+    With ``start=(layer, latent)`` the network begins at the layer of that name: ``latent`` enters it in place of what
+    would have come from ``x``, which then only says how many samples there are.
     """
 
     def __init__(
@@ -48,12 +51,23 @@ class FunctionalNet:
         self.training, self.half = training, half
 
     def __call__(
-        self, params: Tensors, x: Tensor, task: Tensor, *, train: bool | None = None, buffers: Tensors | None = None
+        self,
+        params: Tensors,
+        x: Tensor,
+        task: Tensor,
+        *,
+        train: bool | None = None,
+        buffers: Tensors | None = None,
+        start: tuple[str, Tensor] | None = None,
     ) -> Out:
         train = self.training if train is None else train
         entered: list[Tensor] = []
-        head = head_of(self.module)
-        handle = head.register_forward_pre_hook(lambda _, args: entered.append(args[0])) if head is not None else None
+        handles = []
+        if start is not None:  # what is computed before that layer is not used: a trace leaves it out
+            layer, latent = start
+            handles.append(self.module.get_submodule(layer).register_forward_pre_hook(lambda *_: (latent,)))
+        if (head := head_of(self.module)) is not None:
+            handles.append(head.register_forward_pre_hook(lambda _, args: entered.append(args[0])))
         # BatchNorm updates in place: give it copies, the maths stays pure
         own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
         if train or self.module.training:  # it looks at every layer
@@ -63,7 +77,7 @@ class FunctionalNet:
                 theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
                 raw = functional_call(self.module, {**theirs, **own}, (x,)).to(x.dtype)
         finally:
-            if handle is not None:
+            for handle in handles:
                 handle.remove()
         if train and buffers is None:
             self.buffers = own

@@ -204,7 +204,8 @@ class Population:
         memory = self.strategy.memory
         if memory is None:
             return extra
-        return extra + memory.size(self.shared["x"][0].nbytes, self.strategy.keeps(self.spec), self.dtype)
+        sample = self.shared["x"][0].nbytes if self.strategy.keeps_inputs else 0
+        return extra + memory.size(sample, self.strategy.keeps(self.spec), self.dtype)
 
     # ------------------------------------------------------------------ training
     def begin_experience(self, number: int) -> None:
@@ -234,7 +235,7 @@ class Population:
         index, task = (torch.from_numpy(a).to(self.device) for a in self.plan.arrays(number))
         classes, seen = self.plan.classes_in(number), self._seen(number)
 
-        def one(state: State, hyper: Tensors, table: Tensors, own: Tensors) -> State:
+        def one(state: State, hyper: Tensors, table: Tensors, own: Tensors, held: Tensors) -> State:
             data = Experienced(
                 number,
                 own["classes"],
@@ -245,7 +246,8 @@ class Population:
                 own["task"],
                 own["uniform"],
                 own["key"],
-                lambda i, t: gather(self.shared, table, i, t, self.dtype),
+                partial(gather, self.shared, table, dtype=self.dtype),
+                self._contents(held, table),
             )
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
             return bound(self.strategy, hyper).consolidate(net, state, data)
@@ -258,7 +260,7 @@ class Population:
             "uniform": self.plan.uniform(number).to(self.device),
             "key": self.plan.keys(number).to(self.device),
         }
-        new = self.lift.each(one, self.state, self.hyper["strategy"], self.table, own)
+        new = self.lift.each(one, self.state, self.hyper["strategy"], self.table, own, self._held())
         write(self.state._asdict(), new._asdict())
 
     # ------------------------------------------------------------------ answers
@@ -268,17 +270,20 @@ class Population:
         if type(self.strategy).readout is not Strategy.readout:
 
             def one(state: State, hyper: Tensors, table: Tensors, held: Tensors) -> Tensors:
-                contents = None
-                if held:
-                    valid = torch.arange(held["index"].shape[0], device=self.device) < held["count"]
-                    read = partial(gather, self.shared, table, dtype=self.dtype)
-                    contents = Contents(held["index"], held["task"], valid, read)
                 net = FunctionalNet(self.module, state.buffers)
-                return bound(self.strategy, hyper).readout(net, state, contents)
+                return bound(self.strategy, hyper).readout(net, state, self._contents(held, table))
 
             readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table, self._held())
         self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
         self._each_asked = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
+
+    def _contents(self, held: Tensors, table: Tensors) -> Contents | None:
+        """One replica's memory."""
+        if not held:
+            return None
+        valid = torch.arange(held["index"].shape[0], device=self.device) < held["count"]
+        read = partial(gather, self.shared, table, dtype=self.dtype)
+        return Contents(held["index"], held["task"], valid, read)
 
     def _held(self) -> Tensors:
         """What each replica's memory holds: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""

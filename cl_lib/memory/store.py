@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.types import Batch, Shape
+from cl_lib.types import Batch, Shape, Stored
 
 Admission = Literal["reservoir", "class_balanced", "ring", "strategy"]
 Recall = Literal["uniform", "class_balanced"]
@@ -79,17 +79,18 @@ class Memory:
         """Whether its contents follow from labels, counts and the seed alone."""
         return self.admission != "strategy"
 
-    def init(self, keeps: dict[str, Shape], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    def init(self, keeps: dict[str, Shape | Stored], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """Tensors of one replica, with one row more than the capacity: the sink that rejected samples go to."""
         rows = self.capacity + 1
-        tensors = {k: torch.zeros(rows, *shape, dtype=dtype, device=device) for k, shape in keeps.items()}
+        stored = {k: _stored(kept, dtype) for k, kept in keeps.items()}
+        tensors = {k: torch.zeros(rows, *own.shape, dtype=own.dtype, device=device) for k, own in stored.items()}
         if not self.planned:
             for name in ("index", "task"):
                 tensors[name] = torch.zeros(rows, dtype=torch.long, device=device)
             tensors["count"] = torch.zeros((), dtype=torch.long, device=device)
         return tensors
 
-    def size(self, sample_bytes: int, keeps: dict[str, Shape], dtype: torch.dtype) -> int:
+    def size(self, sample_bytes: int, keeps: dict[str, Shape | Stored], dtype: torch.dtype) -> int:
         """Bytes that ``capacity`` samples with all that is kept beside them stand for, labels and indices included.
 
         The samples count in their stored type, as they would where the stream is not at hand any more.
@@ -99,8 +100,13 @@ class Memory:
         >>> Memory(capacity=500).size(784, {"logits": (10,)}, torch.float32)
         424000
         """
-        beside = sum(torch.Size(shape).numel() for shape in keeps.values()) * dtype.itemsize
+        stored = [_stored(kept, dtype) for kept in keeps.values()]
+        beside = sum(torch.Size(own.shape).numel() * own.dtype.itemsize for own in stored)
         return self.capacity * (sample_bytes + 8 + 8 + 8 + beside)  # index, task, label: int64 each
+
+
+def _stored(kept: Shape | Stored, dtype: torch.dtype) -> Stored:
+    return kept if isinstance(kept, Stored) else Stored(kept, dtype)
 
 
 @dataclass(frozen=True)

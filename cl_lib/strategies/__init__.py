@@ -10,10 +10,12 @@ from cl_lib.strategies.der import DER
 from cl_lib.strategies.derpp import DERpp
 from cl_lib.strategies.er import ER
 from cl_lib.strategies.er_ace import ERACE
+from cl_lib.strategies.er_compressed import CompressedER
 from cl_lib.strategies.er_tricks import ERTricks
 from cl_lib.strategies.ewc import EWC
 from cl_lib.strategies.finetune import Finetune
 from cl_lib.strategies.from_scratch import FromScratch
+from cl_lib.strategies.fromp import FROMP
 from cl_lib.strategies.frozen import Frozen
 from cl_lib.strategies.gdumb import GDumb
 from cl_lib.strategies.gem import GEM
@@ -24,9 +26,11 @@ from cl_lib.strategies.gss import GSS
 from cl_lib.strategies.hopfield import Hopfield
 from cl_lib.strategies.icarl import ICaRL
 from cl_lib.strategies.joint import Joint
+from cl_lib.strategies.key_value import KeyValue
 from cl_lib.strategies.knn import KNN
 from cl_lib.strategies.kronecker_laplace import KroneckerLaplace
 from cl_lib.strategies.l2_init import L2Init
+from cl_lib.strategies.latent_replay import LatentReplay
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.lwf import LwF
 from cl_lib.strategies.mas import MAS
@@ -54,6 +58,7 @@ __all__ = [
     "ER",
     "ERACE",
     "EWC",
+    "FROMP",
     "GEM",
     "GPM",
     "GSS",
@@ -68,6 +73,7 @@ __all__ = [
     "SLDA",
     "BiC",
     "CoPE",
+    "CompressedER",
     "ContinualBackprop",
     "Cumulative",
     "DERpp",
@@ -81,8 +87,10 @@ __all__ = [
     "Hopfield",
     "ICaRL",
     "Joint",
+    "KeyValue",
     "KroneckerLaplace",
     "L2Init",
+    "LatentReplay",
     "LwF",
     "MbPA",
     "Net",

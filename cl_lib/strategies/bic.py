@@ -16,7 +16,7 @@ from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors
 
 NAMES = "~correction.scale", "~correction.shift"
 
@@ -102,7 +102,7 @@ class BiC(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.base.draws()
 
-    def keeps(self, spec: Spec) -> dict[str, Shape]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         return self.base.keeps(spec)
 
     def noise(self, spec: Spec) -> dict[str, Shape]:

@@ -10,7 +10,7 @@ from cl_lib.memory.store import Memory
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class DERpp(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.memory.batch
 
-    def keeps(self, spec: Spec) -> dict[str, Shape]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         return {"logits": (spec.classes,)}
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:

@@ -10,10 +10,14 @@ from torch import Tensor
 
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
+from cl_lib.strategies.bias import corrected, fit_bias
+from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
+
+CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class ERTricks(Strategy):
         \nu\big(\tfrac12 \nu(-\ell_j) + \tfrac12\, n_{y_j} / \max_c n_c\big) & \text{both} \end{cases}
 
     with :math:`n_c` the samples of class c in memory, :math:`\ell_j` a sample's loss when it was last replayed, and
-    :math:`\nu` the scaling to [0, 1]. The other tricks are separate: the exponential decay of the learning rate is
-    ``optim.schedule.kind=exponential``, bias correction is `BiC` (where the memory is planned).
+    :math:`\nu` the scaling to [0, 1]. The other tricks: a correction of the newest classes' logits, fitted on the
+    memory when an experience ends (`cl_lib.strategies.bias.fit_bias`), and the exponential decay of the learning rate,
+    ``optim.schedule.kind=exponential``.
 
     Parameters
     ----------
@@ -42,19 +47,25 @@ class ERTricks(Strategy):
         Evict from the classes that have most (the balanced reservoir).
     loss_aware : bool, default True
         Evict what has a small loss (the loss-aware reservoir). With neither: a plain reservoir.
+    bias_epochs : int, default 0
+        Epochs over the memory of the bias correction, 0 or more; 0: none. The paper has 50.
+    bias_lr : float, default 0.5
+        Its learning rate, above 0. May differ by replica.
 
     Raises
     ------
     InputError
-        By ``check``: another admission, a capacity below 1.
+        By ``check``: another admission, a capacity below 1, epochs below 0, a learning rate not above 0.
 
     Notes
     -----
     Cost: the step of `ER`, and for each new sample a pass over ``capacity`` numbers. Memory: ``capacity`` samples with
-    a loss and a label each.
+    a loss and a label each. With bias correction, when an experience ends, a forward pass over the memory and
+    ``bias_epochs * capacity / memory.batch`` steps of two numbers.
 
     Differences from the paper: samples are recalled with replacement; class counts are scaled by the largest before
-    they are added.
+    they are added; the bias correction is fitted anew after every experience, in the paper after the last, where both
+    are the same.
 
     Examples
     --------
@@ -69,12 +80,16 @@ class ERTricks(Strategy):
     memory: Memory = field(default_factory=lambda: Memory(batch=32, admission="strategy"))
     balanced: bool = True
     loss_aware: bool = True
+    bias_epochs: int = 0
+    bias_lr: float = 0.5
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
         self.memory.check(least=1)
+        at_least(self, 0, "bias_epochs")
+        above(self, 0, "bias_lr")
 
-    def keeps(self, spec: Spec) -> dict[str, Shape]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         return {"loss": (), "label": ()}
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
@@ -82,7 +97,9 @@ class ERTricks(Strategy):
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         like = next(iter(params.values()))
-        return {"offered": like.new_zeros(()), "held": like.new_zeros(spec.classes)}
+        none, classes = like.new_zeros(()), torch.zeros(spec.classes, dtype=torch.bool, device=like.device)
+        counts = {"offered": none, "held": like.new_zeros(spec.classes)}
+        return counts | {"scale": none, "shift": none, "newest": classes}
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         (old,) = recalled
@@ -120,7 +137,7 @@ class ERTricks(Strategy):
             loss, label = torch.where(mine, found["new"][i], loss), torch.where(mine, y.to(label.dtype), label)
             count = torch.maximum(count, torch.where(taken, slot + 1, 0))
             slots.append(slot)
-        return torch.stack(slots), {"loss": loss, "label": label}, {"offered": seen, "held": held}
+        return torch.stack(slots), {"loss": loss, "label": label}, state.extra | {"offered": seen, "held": held}
 
     def eviction(self, loss: Tensor, label: Tensor, held: Tensor, valid: Tensor) -> Tensor:
         """Weight with which each slot is given up, ``(capacity + 1,)``; above 0, so that some slot always can be."""
@@ -131,6 +148,21 @@ class ERTricks(Strategy):
         else:
             weight = (share >= 1).to(loss.dtype) if self.balanced else torch.ones_like(loss)
         return weight + 1e-6
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        if not self.bias_epochs or data.memory is None:
+            return state
+        parts = [data.memory.read(slice(i, i + CHUNK)) for i in range(0, data.memory.index.shape[0], CHUNK)]
+        logits = torch.cat([net(state.params, part.x, part.task, train=False).logits for part in parts])
+        y, weight = (torch.cat([getattr(part, name) for part in parts]) for name in ("y", "weight"))
+        scale, shift = fit_bias(
+            logits, y, weight, data.classes, data.key, epochs=self.bias_epochs, batch=self.memory.batch, lr=self.bias_lr
+        )
+        return state._replace(extra=state.extra | {"scale": scale, "shift": shift, "newest": data.classes})
+
+    def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
+        raw, extra = net(state.params, x, task, train=False).raw, state.extra
+        return corrected(raw, extra["scale"], extra["shift"], extra["newest"])
 
 
 def scaled(values: Tensor, valid: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ KINDS = ("first", "identity", "random")
 
 
 @dataclass(frozen=True)
-class OnFrozenFeatures(Strategy, ABC):
-    """Base of strategies that write `statistics`, one pass over each experience; not one itself.
+class FrozenFeatures(Strategy):
+    """Base of strategies that answer from features which are frozen; not one itself.
 
     Parameters
     ----------
@@ -36,18 +36,10 @@ class OnFrozenFeatures(Strategy, ABC):
     features: Literal["first", "identity", "random"] = "first"
     width: int = 512
 
-    @abstractmethod
-    def statistics(self, extra: dict[str, Any], z: Tensor, batch: Batch) -> dict[str, Any]:
-        """``extra`` with the batch's features ``z`` (B, F) counted in."""
-
     def check(self, spec: Spec) -> None:
         super().check(spec)
         one_of(self, KINDS, "features")
         at_least(self, 1, "width")
-
-    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
-        statistics = Phase("statistics", epochs=1, trainable=())
-        return (Phase("features"), statistics) if experience == 0 and self.features == "first" else (statistics,)
 
     def size(self, spec: Spec) -> int:
         """F."""
@@ -63,6 +55,22 @@ class OnFrozenFeatures(Strategy, ABC):
             return net(state.params, x, task, train=False).features
         flat = x.flatten(1)
         return flat if self.features == "identity" else torch.relu(flat @ state.extra["projection"])
+
+    def after_features(self, experience: int, phase: Phase) -> tuple[Phase, ...]:
+        """A phase, in experience 1 behind that which trains what will be frozen."""
+        return (Phase("features"), phase) if experience == 0 and self.features == "first" else (phase,)
+
+
+@dataclass(frozen=True)
+class OnFrozenFeatures(FrozenFeatures, ABC):
+    """Base of strategies that write `statistics`, one pass over each experience; not one itself."""
+
+    @abstractmethod
+    def statistics(self, extra: dict[str, Any], z: Tensor, batch: Batch) -> dict[str, Any]:
+        """``extra`` with the batch's features ``z`` (B, F) counted in."""
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        return self.after_features(experience, Phase("statistics", epochs=1, trainable=()))
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         if batch.phase == "statistics":

@@ -12,7 +12,10 @@ from cl_lib.types import Out, Tensors
 
 
 class Net(Protocol):
-    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine."""
+    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine.
+
+    With ``start=(layer, latent)`` it begins at the layer of that name, which ``latent`` enters.
+    """
 
     module: nn.Module
     buffers: Tensors
@@ -26,6 +29,7 @@ class Net(Protocol):
         *,
         train: bool | None = None,
         buffers: Tensors | None = None,
+        start: tuple[str, Tensor] | None = None,
     ) -> Out: ...
 
 

@@ -14,7 +14,7 @@ from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import cross_entropy, replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors
 
 EMPTY = 0.1
 """Score of a sample that there is nothing to compare with."""
@@ -75,7 +75,7 @@ class GSS(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.compared
 
-    def keeps(self, spec: Spec) -> dict[str, Shape]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         return {"score": ()}
 
     def noise(self, spec: Spec) -> dict[str, Shape]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cl_lib.strategies.bounds import above
+from cl_lib.strategies.bounds import above, one_of
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
@@ -19,11 +19,12 @@ from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
 class LwF(Strategy):
     r"""LwF (Li & Hoiem 2016, "Learning without Forgetting").
 
-    The network as it was when the last experience ended teaches its answers for the old classes O on the new data:
+    The network as it was when the last experience ended teaches its answers for old classes on the new data, by a
+    softmax over each group O of them:
 
     .. math::
         L = \text{CE}
-        + \alpha\,T^2\,\frac{1}{|B|} \sum_B \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big),
+        + \alpha\,T^2\,\frac{1}{|B|} \sum_B \sum_O \mathrm{KL}\big(q_{T}(\cdot \mid x)\,\|\,p_{T}(\cdot \mid x)\big),
         \qquad p_T = \mathrm{softmax}_O(f / T)
 
     Parameters
@@ -33,17 +34,22 @@ class LwF(Strategy):
     temperature : float, default 2
         T above 0. May differ by replica.
 
+    heads : {"single", "multi"}, default "single"
+        One group of all old classes, or one for the classes of each experience before, as where each has a head of its
+        own. In domain-incremental streams the groups of ``"multi"`` are all alike, so that ``alpha`` counts as often.
+
     Raises
     ------
     InputError
-        By ``check``: a temperature that is not above 0.
+        By ``check``: a temperature that is not above 0, unknown heads.
 
     Notes
     -----
     Cost: one more forward pass a step; state: one copy of the network.
 
-    Differences from the paper: one softmax over all old classes, where the paper has one for each old task's head; the
-    KL divergence in place of the cross-entropy (the same gradient); no warm-up of the new head.
+    Differences from the paper: by default one softmax over all old classes, where the paper has one for each old task's
+    head (``heads="multi"``); the KL divergence in place of the cross-entropy (the same gradient); no warm-up of the new
+    head.
 
     Examples
     --------
@@ -56,14 +62,17 @@ class LwF(Strategy):
 
     alpha: float = 1.0
     temperature: float = 2.0
+    heads: Literal["single", "multi"] = "single"
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
         above(self, 0, "temperature")
+        one_of(self, ("single", "multi"), "heads")
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         first = next(iter(params.values()))
-        old = torch.zeros(spec.classes, dtype=torch.bool, device=first.device)
+        groups = 1 if self.heads == "single" else spec.experiences
+        old = torch.zeros(groups, spec.classes, dtype=torch.bool, device=first.device)
         return {"teacher": params, "buffers": net.buffers, "old": old}
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
@@ -71,14 +80,17 @@ class LwF(Strategy):
         extra = state.extra
         taught = net(extra["teacher"], batch.x, batch.task, train=False, buffers=extra["buffers"]).raw
         log_q, log_p = (
-            torch.log_softmax(torch.where(extra["old"], logits / self.temperature, -1e9), -1)
+            torch.log_softmax(torch.where(extra["old"], logits[:, None] / self.temperature, -1e9), -1)
             for logits in (taught, out.raw)
         )
-        # before the first experience has ended no class is old: then both are uniform and the divergence is 0
-        divergence = (torch.softmax(log_q, -1) * (log_q - log_p)).sum(-1)
+        # a group without classes, as before the first experience has ended: both are uniform and the divergence is 0
+        divergence = (torch.softmax(log_q, -1) * (log_q - log_p)).sum((-2, -1))
         loss = cross_entropy(out.logits, batch.y, batch.weight)
         return loss + self.alpha * self.temperature**2 * weighted_mean(divergence, batch.weight), {}
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
-        extra = {"teacher": state.params, "buffers": net.buffers, "old": data.seen}
-        return state._replace(extra=extra)
+        old = data.seen[None]
+        if self.heads == "multi":
+            newest = torch.arange(len(state.extra["old"]), device=old.device) == data.number
+            old = torch.where(newest[:, None], data.classes, state.extra["old"])
+        return state._replace(extra={"teacher": state.params, "buffers": net.buffers, "old": old})

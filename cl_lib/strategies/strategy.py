@@ -25,7 +25,7 @@ from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.phase import Phase
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Strategy:
     """False: the engine runs the step eagerly."""
     fills_memory: ClassVar[bool] = False
     """True: `admit` or `consolidate` fills the memory, whose ``admission`` is then ``"strategy"``."""
+    keeps_inputs: ClassVar[bool] = True
+    """False: it replays only what it `keeps`, so that the samples themselves need not lie in memory."""
     skips: ClassVar[dict[str, str]] = {}
     """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
 
@@ -48,7 +50,7 @@ class Strategy:
         """Samples recalled in a step, one entry for each independent draw. Default: one of ``memory.batch``."""
         return (self.memory.batch,) if self.memory is not None else ()
 
-    def keeps(self, spec: Spec) -> dict[str, Shape]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         """Shapes of what is kept beside each sample in memory (``loss`` returns it under the same names)."""
         return {}
 

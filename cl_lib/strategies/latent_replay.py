@@ -1,0 +1,136 @@
+"""Replay of what enters a layer, behind a frozen prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.curvature.per_sample import listen
+from cl_lib.engine.net import has_batch_statistics, head_of
+from cl_lib.errors import InputError
+from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import at_least
+from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.losses import cross_entropy
+from cl_lib.strategies.phase import Phase
+from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class LatentReplay(Strategy):
+    r"""Latent replay (Pellegrini et al. 2020, "Latent Replay for Real-Time Continual Learning").
+
+    After the first experience the layers before one are frozen: they are a function h. The memory keeps h(x) in place
+    of x, and the rest g of the network is trained on new and recalled latents together,
+
+    .. math::
+        L = \frac{1}{|B \cup M|} \Big( \sum_{x \in B} -\log p_g(y \mid h(x)) + \sum_{z \in M} -\log p_g(y \mid z)
+        \Big)
+
+    Parameters
+    ----------
+    memory : Memory
+        Default: reservoir of 500, 10 recalled a step.
+    layer : str, default "head"
+        Name of the linear layer that latents enter, as in ``model.named_modules()``; ``"head"`` is the last one,
+        whatever its name. What comes before is frozen after experience 1.
+    width : int, optional
+        Numbers in a latent. Default: what enters the head.
+
+    Raises
+    ------
+    InputError
+        By ``check``: a memory that cannot work, width below 1. When the network is known: no layer of that name, or
+        none that takes vectors of that width; BatchNorm, whose statistics would go on moving in what is frozen.
+
+    Notes
+    -----
+    Cost: a step of fine-tuning, without the gradients before the layer, and one over ``memory.batch`` latents behind it
+    (a traced step leaves out what is not used). Memory: ``capacity`` latents, no inputs.
+
+    Differences from the paper: the prefix is trained in experience 1 and does not move at all afterwards (the paper
+    slows it down), so latents never grow old; nothing is replayed in experience 1, and its latents are computed when it
+    ends; "before" is the order of ``named_parameters``, and latents are vectors.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.permuted(cl_lib.datasets.digits(), 3)
+    >>> record = cl_lib.run(stream, LatentReplay(), seeds=2, epochs=5)
+    >>> record.metrics["accuracy"].mean > 0.5
+    True
+    """
+
+    keeps_inputs: ClassVar[bool] = False
+    memory: Memory = field(default_factory=Memory)
+    layer: str = "head"
+    width: int | None = None
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        if self.width is not None:
+            at_least(self, 1, "width")
+
+    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+        return {"latent": (self._width(spec),)}
+
+    def _width(self, spec: Spec) -> int:
+        return spec.features if self.width is None else self.width
+
+    def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
+        return (Phase("behind" if experience else "whole"),)
+
+    def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
+        _, layer = self._layer(net.module)
+        width = self._width(spec)
+        if getattr(layer, "in_features", None) != width:
+            takes = getattr(layer, "in_features", "no vectors")
+            raise InputError(f"strategy.layer={self.layer!r}: takes {takes}, set strategy.width to that, not {width}")
+        if has_batch_statistics(net.module):
+            raise InputError("strategy: LatentReplay freezes layers, but BatchNorm's statistics go on moving")
+        return {}
+
+    def _layer(self, module: nn.Module) -> tuple[str, nn.Module]:
+        """Name and layer that latents enter."""
+        named = {name: layer for name, layer in module.named_modules() if name}
+        name = next((k for k, v in named.items() if v is head_of(module)), "") if self.layer == "head" else self.layer
+        if name not in named:
+            raise InputError(f"strategy.layer={self.layer!r}: the model has no such layer, only {', '.join(named)}")
+        return name, named[name]
+
+    def latents(self, net: Net, params: Tensors, batch: Batch) -> Tensor:
+        """h(x), ``(B, width)``."""
+        name, layer = self._layer(net.module)
+        entered: dict[str, list[Tensor]] = {}
+        listen([(name, layer)], net, params, batch, {}, entered, lambda out: out.raw)
+        return entered[name][0]
+
+    def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
+        if batch.phase == "whole":
+            return super().gradient(net, state, batch, recalled)
+        (old,) = recalled
+        name, _ = self._layer(net.module)
+        own = self.latents(net, state.params, batch)
+        both, latent = join(batch, old), torch.cat([own, old.kept["latent"]])
+
+        def objective(params: Tensors) -> tuple[Tensor, Tensors]:
+            logits = net(params, both.x, both.task, start=(name, latent)).logits
+            return cross_entropy(logits, both.y, both.weight), {"latent": own}
+
+        new = gradient_of(net, state.params, objective)
+        names = list(state.params)
+        behind = names[next(i for i, param in enumerate(names) if param.startswith(f"{name}.")) :]
+        return new._replace(grads={k: new.grads[k] for k in behind})
+
+    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+        if data.number or data.memory is None or "latent" not in state.memory:
+            return state
+        parts = [data.memory.read(slice(i, i + CHUNK)) for i in range(0, data.memory.index.shape[0], CHUNK)]
+        latent = [self.latents(net, state.params, part) for part in parts]
+        return state._replace(memory=state.memory | {"latent": torch.cat([*latent, state.memory["latent"][-1:]])})

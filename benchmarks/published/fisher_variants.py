@@ -99,8 +99,8 @@ def claim(found: dict[str, Variant]) -> str:
         f"The claim that *batched* needs a λ orders of magnitude larger is {verdict} here. To come nearer to its best "
         f"than to fine-tuning *batched* needs λ = {start['batched']:.0e}, *exact* {start['exact']:.0e}: {needed:+.0f} "
         f"orders of magnitude. The best λ are {best['batched']:.0e} and {best['exact']:.0e} ({top:+.0f}); but Adam "
-        "does not mind a stiff penalty, so that a wide range of large λ does about as well, and which of them is best is "
-        "noise."
+        "does not mind a stiff penalty, so that a wide range of large λ does about as well, and which of them is "
+        "best is noise."
     )
 
 
@@ -116,8 +116,8 @@ def page(found: dict[str, Variant]) -> str:
         "Adam with lr 0.001, 2,000 steps of 30 samples an experience, EWC with separate penalties, the Fisher "
         "information over all 12,000 training samples of an experience (*batched*: in batches of 128). Fourteen λ "
         "times ten seeds a variant, trained as two populations. The question is that of van de Ven, *On the "
-        "Computation of the Fisher Information in Continual Learning* (ICLR Blogposts 2025), on Split-MNIST with 2 × 400 units; "
-        "its accuracies (30 seeds) stand beside ours.",
+        "Computation of the Fisher Information in Continual Learning* (ICLR Blogposts 2025), on Split-MNIST with "
+        "2 × 400 units; its accuracies (30 seeds) stand beside ours.",
         "",
         "| | best λ | accuracy, % | half-way from λ | within half a point | minus exact, points | 95 % interval | "
         "van de Ven |",

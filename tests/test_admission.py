@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 import cl_lib
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.noise import uniform
 from cl_lib.session import Session
 from cl_lib.strategies import GSS, ERTricks, Finetune, Gradient
+from cl_lib.strategies.bias import fit_bias
 from cl_lib.types import Batch, Recalled, State
 
 TEN = cl_lib.Memory(10, 4, "strategy")
@@ -184,3 +186,36 @@ def test_before_anything_is_held_it_is_fine_tuning(kind):
 def test_bad_hyper_parameters_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message):
         Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- bias correction
+def test_the_bias_is_fitted_as_autograd_would():
+    g = torch.Generator().manual_seed(0)
+    f, y = torch.randn(50, 5, generator=g, dtype=torch.float64), torch.randint(0, 5, (50,), generator=g)
+    weight = (torch.rand(50, generator=g) > 0.3).double()
+    newest, key = torch.tensor([False, True, False, True, False]), torch.tensor(3)
+    numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    for epoch in range(4):
+        for part in uniform(key + epoch, (50,)).argsort().split(8):
+            logits = torch.where(newest, (1 + numbers[0]) * f[part] + numbers[1], f[part])
+            nll = F.cross_entropy(logits, y[part], reduction="none")
+            (step,) = torch.autograd.grad((nll * weight[part]).sum() / weight[part].sum(), numbers)
+            numbers = (numbers - 0.5 * step).detach().requires_grad_()
+    got = fit_bias(f, y, weight, newest, key, epochs=4, batch=8, lr=0.5)
+    assert torch.allclose(torch.stack(got), numbers.detach(), atol=1e-13)
+
+
+def test_the_correction_answers_for_the_classes_of_the_last_experience_only():
+    memory = cl_lib.Memory(20, 8, "strategy")
+    plain, bent = (trained(ERTricks(memory, bias_epochs=epochs)) for epochs in (0, 20))
+    same_params(plain, bent)  # training is the same
+    x = cl_lib.checks.toy_data().test.x.double()
+    params = {k: p[0] for k, p in plain.state.params.items()}
+    raw = torch.func.functional_call(plain.module.double(), params, (x,))
+    extra = bent.state.extra
+    assert extra["newest"][0].tolist() == [False, False, True, True]
+    assert float(extra["scale"].abs() + extra["shift"].abs()) > 0.01
+    raw[:, 2:] = (1 + extra["scale"][0]) * raw[:, 2:] + extra["shift"][0]
+    bent.begin_evaluation()
+    got = bent.predict(x, torch.zeros(1, len(x), dtype=torch.long))[0]
+    assert torch.allclose(got, raw.log_softmax(1), atol=1e-12)

@@ -26,14 +26,17 @@ GUIDE = """
 keep. `derpp`, `scr`, `rar` and the read-outs over the memory (`knn`, `hopfield`, `mbpa`) cost more in a step or an
 evaluation and may reach further. `gdumb` is the floor that a replay strategy should beat at the same memory.
 
+**A budget of bytes?** `er_compressed` keeps several times the samples in the same bytes, `latent_replay` keeps what
+a frozen part of the network makes of them: small where a layer is narrow, and no inputs have to be stored.
+
 **No samples, but good features that need not change?** `slda` and `ranpac` keep sums only, need one pass and no
 gradients, and answer the same whatever the order of the data. They stand and fall with the features (`features=first`,
-`identity`, `random`).
+`identity`, `random`). `key_value` learns values at learnt places of such features by gradient descent.
 
 **No samples, and the network must go on learning?** With task labels at test time (`scenario=task`) the regularisers
 `ewc`, `si`, `mas`, `rwalk`, `kronecker_laplace` and the projections `gpm`, `ogd` hold what was learnt. Without task
 labels the regularisers alone do not keep old classes apart from new ones, here as in the literature; projections that
-keep answers to past inputs can.
+keep answers to past inputs can, and so can `fromp`, which regularises answers to a few kept samples.
 
 **Is it forgetting at all?** A network that no longer learns needs `l2_init`, `shrink_perturb`, `continual_backprop` or
 `redo`; they do nothing against forgetting.

@@ -42,3 +42,33 @@ def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
         free = free & (rows != best)
         chosen.append(best)
     return torch.stack(chosen), torch.stack(real)
+
+
+def by_class(label: Tensor, rank: Tensor, keep: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """An order by class, within a class by rank; those that are not kept lie behind.
+
+    Parameters
+    ----------
+    label, rank : Tensor
+        ``(n,)`` int64.
+    keep : Tensor
+        ``(n,)`` bool.
+    classes : int
+
+    Returns
+    -------
+    order : Tensor
+        ``(n,)`` rows.
+    place : Tensor
+        ``(n,)`` the new rank of each row of ``order`` within its class.
+
+    Examples
+    --------
+    >>> by_class(torch.tensor([1, 0, 1, 0]), torch.tensor([1, 2, 0, 0]), torch.tensor([True, True, True, False]), 2)
+    (tensor([1, 2, 0, 3]), tensor([0, 0, 1, 0]))
+    """
+    ranked = torch.sort(rank, stable=True).indices
+    kind = torch.sort(torch.where(keep, label, classes)[ranked], stable=True)
+    sizes = (kind.values[:, None] == torch.arange(classes + 1, device=label.device)).sum(0)
+    first = (sizes.cumsum(0) - sizes)[kind.values]
+    return ranked[kind.indices], torch.arange(len(label), device=label.device) - first

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.memory.herding import herd
+from cl_lib.memory.herding import by_class, herd
 from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import weighted_mean
@@ -104,14 +104,10 @@ class ICaRL(Strategy):
         # a class that comes back shares its quota among all its experiences
         times = state.extra["times"]
         past = torch.where(data.classes, quota * times // (times + 1), quota)
-        held = [
-            data.gather(memory["index"][i : i + CHUNK], memory["task"][i : i + CHUNK])[1]
-            for i in range(0, capacity, CHUNK)
-        ]
-        label = [torch.cat(held)[:capacity]]
+        assert data.memory is not None
+        label = [torch.cat([data.memory.read(slice(i, i + CHUNK)).y for i in range(0, capacity, CHUNK)])]
         index, task, rank = [memory["index"][:-1]], [memory["task"][:-1]], [state.extra["rank"]]
-        slots = torch.arange(capacity, device=features.device)
-        valid = [(slots < memory["count"]) & (rank[0] < past[label[0]])]
+        valid = [data.memory.valid & (rank[0] < past[label[0]])]
         present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
         places = torch.arange(quota, device=features.device)
         for own in present.unbind(0):
@@ -122,20 +118,15 @@ class ICaRL(Strategy):
             label.append(own.expand(quota))
             valid.append(real & (places < quota - torch.where(times[own] > 0, past[own], 0)))
         keep = torch.cat(valid)
-        # sorted by class, within it by rank (old and new in turn); whoever goes lies behind
-        by_rank = torch.sort(torch.cat(rank), stable=True).indices
-        kind = torch.where(keep, torch.cat(label), classes)[by_rank]
-        by_class = torch.sort(kind, stable=True)
-        order = by_rank[by_class.indices][:capacity]
-        sizes = (by_class.values[:, None] == torch.arange(classes + 1, device=kind.device)).sum(0)
-        first = (sizes.cumsum(0) - sizes)[by_class.values][:capacity]
+        order, place = by_class(torch.cat(label), torch.cat(rank), keep, classes)
+        order, place = order[:capacity], place[:capacity]
         new = {"index": torch.cat(index)[order], "task": torch.cat(task)[order]}
         memory = {k: torch.cat([v, memory[k][-1:]]) for k, v in new.items()} | {"count": keep.sum()}
         extra = {
             "teacher": state.params,
             "buffers": net.buffers,
             "old": data.seen,
-            "rank": slots - first,
+            "rank": place,
             "times": times + data.classes.long(),
         }
         return state._replace(memory=memory, extra=extra)

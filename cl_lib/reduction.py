@@ -89,7 +89,7 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
     for name in sorted(names):
         if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.", "loss")):
             out[name] = stacked(name, slice(None))
-            if name.endswith("bins") and not name.startswith("experience"):
+            if name.endswith("bins"):
                 out[name] = out[name][:, [0, -1]]  # large: reports show the first and last evaluation
     return out
 

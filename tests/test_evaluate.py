@@ -310,3 +310,12 @@ def test_validation_without_held_out_samples_is_refused() -> None:
 
 def test_an_online_stream_can_be_run_on_its_validation_part() -> None:
     cl_lib.run(online(split(DATA, 3, valid=0.2), 40), cl_lib.strategies.Finetune(), eval_on="valid")
+
+
+def test_a_record_holds_the_bins_of_the_first_and_the_last_evaluation_only() -> None:
+    arrays = cl_lib.run(split(DATA, 3), cl_lib.strategies.Finetune(), seeds=2).arrays
+    shapes = {name: values.shape for name, values in arrays.items() if name.endswith("bins")}
+    assert shapes["experience.bins"] == (2, 2, 3, BINS + 1, 3)
+    assert shapes["class.bins"] == (2, 2, 6, BINS + 1, 3)
+    assert shapes["pooled.bins"] == (2, 2, BINS + 1, 3)
+    assert {shape[1] for shape in shapes.values()} == {2}

@@ -81,7 +81,7 @@ def figure(found: dict[str, tuple[Record, dict[str, float]]]) -> str:
             axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("tasks learnt")
         axes.set_ylabel("accuracy on the task just learnt")
-        axes.set_ylim(0, 1)
+        axes.set_ylim(top=1)
         axes.grid(axis="y")
         drawing.legend(loc="outside lower center", ncols=3)
         return svg(drawing, "Accuracy on the task just learnt, over 200 tasks, by strategy")

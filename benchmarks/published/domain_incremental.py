@@ -142,7 +142,8 @@ def page(found: dict[str, dict[str, Record]]) -> str:
         "",
         *(f"- {NAMES[n]}, {s}: `{r.environment['command']}`" for s, own in found.items() for n, r in own.items()),
         "",
-        f"{machine(some)}. Seconds of training are those of all ten seeds, tracing included.",
+        f"{machine(some)}. Seconds of training are those of all ten seeds, tracing included; other work ran at "
+        "the same time.",
         "",
     ]
     return "\n".join(lines)

@@ -155,7 +155,7 @@ def page(found: dict[str, Variant]) -> str:
         *(f"- {name}: `{r.environment['command']}`" for name, own in found.items() for r in own.values()),
         "",
         f"{machine(found['exact']['high'])}. Seconds of training, 140 replicas: "
-        f"{', '.join(f'{v} {own}' for v, own in seconds.items())}.",
+        f"{', '.join(f'{v} {own}' for v, own in seconds.items())}; other work ran at the same time.",
         "",
     ]
     return "\n".join(lines)

@@ -58,7 +58,7 @@ class FROMP(Strategy):
     Cost: a forward and backward pass over all ``points`` a step; after an experience one forward pass over it, its
     Fisher information and ``points * classes`` gradients. State, whatever the length of the data: ``points`` samples in
     the run's dtype with C probabilities each, C kernels of ``points // experiences`` squared numbers for each
-    experience, and one copy of the network (2.0 MB for 200 digits of 28 × 28, 10 classes and 5 experiences, beside it).
+    experience, and one copy of the network (1.0 MB for 200 images of 28 × 28, 10 classes and 5 experiences, beside it).
 
     Differences from the paper: gradients of the whole network from automatic differentiation; uncertainty is the trace
     of the softmax's Hessian :math:`\sum_c p_c (1 - p_c)`, over all of an experience, not class by class; all memorable

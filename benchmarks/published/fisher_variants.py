@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from cl_lib import Record
 from cl_lib.curvature.fisher import VARIANTS
+from cl_lib.report.canvas import GREY, panels, style, svg
 from cl_lib.stats import paired_difference
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ RECORDS = HERE / "records" / "fisher_variants"
 PAGE = HERE.parent.parent / "docs" / "results" / "fisher_variants.md"
 PARTS = {"low": [10.0**k for k in range(-4, 0)], "high": [10.0**k for k in range(10)]}
 """Each part of a variant's grid is one population."""
+FIGURE = PAGE.parent.parent / "images" / "fisher_variants.svg"
 LAMBDAS = [value for part in PARTS.values() for value in part]
 PROTOCOL = [
     "stream=split_fashion_mnist",
@@ -104,6 +106,25 @@ def claim(found: dict[str, Variant]) -> str:
     )
 
 
+def figure(found: dict[str, Variant]) -> str:
+    """Accuracy over λ, a line for each variant."""
+    with panels(1, 1, 3.8) as (drawing, (axes,)):
+        for k, variant in enumerate(VARIANTS):
+            look, y = style(k), 100 * accuracies(found[variant])
+            mean, std = y.mean(1), y.std(1, ddof=1)
+            shown = {"color": look.colour, "marker": look.marker, "linestyle": look.dash}
+            axes.plot(LAMBDAS, mean, label=variant, markersize=4, linewidth=1.5, **shown)
+            axes.fill_between(LAMBDAS, mean - std, mean + std, color=look.colour, alpha=0.12, linewidth=0)
+        axes.axhline(100 * float(means(found["none"])[0]), color=GREY, linestyle=":", label="fine-tuning")
+        axes.set_xscale("log")
+        axes.set_xlabel("λ")
+        axes.set_ylabel("accuracy, %")
+        axes.set_ylim(top=100)
+        axes.grid(axis="y")
+        drawing.legend(loc="outside lower center", ncols=5)
+        return svg(drawing, "Accuracy over the strength of the penalty, by variant of the Fisher information")
+
+
 def page(found: dict[str, Variant]) -> str:
     """The results as Markdown, from records alone."""
     lines = [
@@ -141,7 +162,20 @@ def page(found: dict[str, Variant]) -> str:
             f"{PUBLISHED[variant]:.2f}",
         ]
         lines.append(row(cells))
-    lines += ["", claim(found), "", "## Every λ", "", row(["λ", *VARIANTS]), "|" + "---|" * (1 + len(VARIANTS))]
+    shown = (
+        "![Accuracy over λ, a line for each variant; shades are one standard deviation](../images/fisher_variants.svg)"
+    )
+    lines += [
+        "",
+        claim(found),
+        "",
+        shown,
+        "",
+        "## Every λ",
+        "",
+        row(["λ", *VARIANTS]),
+        "|" + "---|" * (1 + len(VARIANTS)),
+    ]
     table = {variant: accuracies(found[variant]) for variant in VARIANTS}
     for k, value in enumerate(LAMBDAS):
         cells = [f"{100 * own[k].mean():.2f} ± {100 * own[k].std(ddof=1):.2f}" for own in table.values()]
@@ -171,7 +205,8 @@ def main() -> None:
             bar.set_postfix_str(f"{variant} {part}")
             found[variant][part] = bench(RECORDS / variant / part, PROTOCOL, options(variant, part))
     PAGE.write_text(page(found))
-    print(f"wrote {PAGE}")
+    FIGURE.write_text(figure(found) + "\n")
+    print(f"wrote {PAGE} and its figure")
 
 
 if __name__ == "__main__":

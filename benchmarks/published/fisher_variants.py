@@ -112,11 +112,11 @@ def figure(found: dict[str, Variant]) -> str:
         for k, variant in enumerate(VARIANTS):
             look, y = style(k), 100 * accuracies(found[variant])
             mean, std = y.mean(1), y.std(1, ddof=1)
-            shown = {"color": look.colour, "marker": look.marker, "linestyle": look.dash}
-            axes.plot(LAMBDAS, mean, label=variant, markersize=4, linewidth=1.5, **shown)
+            axes.plot(LAMBDAS, mean, label=variant, color=look.colour, marker=look.marker, markersize=4, linewidth=1.5)
             axes.fill_between(LAMBDAS, mean - std, mean + std, color=look.colour, alpha=0.12, linewidth=0)
         axes.axhline(100 * float(means(found["none"])[0]), color=GREY, linestyle=":", label="fine-tuning")
         axes.set_xscale("log")
+        axes.set_xticks(LAMBDAS[::2], [f"{value:.0e}" for value in LAMBDAS[::2]])
         axes.set_xlabel("λ")
         axes.set_ylabel("accuracy, %")
         axes.set_ylim(top=100)
@@ -162,9 +162,7 @@ def page(found: dict[str, Variant]) -> str:
             f"{PUBLISHED[variant]:.2f}",
         ]
         lines.append(row(cells))
-    shown = (
-        "![Accuracy over λ, a line for each variant; shades are one standard deviation](../images/fisher_variants.svg)"
-    )
+    shown = "![Accuracy over λ by variant; shades are one standard deviation](../images/fisher_variants.svg)"
     lines += [
         "",
         claim(found),

@@ -6,12 +6,12 @@ import dataclasses
 import importlib
 import inspect
 import json
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from cl_lib.errors import InputError, nearest
+from cl_lib.typed import typed
 
 _data: dict[str, Any] = {}
 """Data sets already read in this process: the jobs of a sweep share them."""
@@ -51,7 +51,7 @@ def build(node: Any, where: str) -> Any:
         place = f"{where}.{name}"
         if name not in parameters and not open_ended:
             raise InputError(f"{place}: unknown option of {node['_target_']}{nearest(name, parameters)}")
-        built[name] = _typed(build(value, place), hints.get(name, Any), place)
+        built[name] = typed(build(value, place), hints.get(name, Any), place)
     if node.get("_partial_"):
         return partial(target, **built)
     missing = [
@@ -73,56 +73,3 @@ def _find(path: Any, where: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{where}._target_={path}: cannot be imported ({error})") from error
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type that ``hint`` asks for."""
-    origin = get_origin(hint)
-    if hint is Any or hint is inspect.Parameter.empty:
-        return value
-    if origin in (Union, types.UnionType):
-        for option in get_args(hint):
-            try:
-                return _typed(value, option, where)
-            except InputError:
-                continue
-        raise InputError(f"{where}={value!r}: must be {_words(hint)}")
-    if origin is Literal:
-        fits = value in get_args(hint)
-    elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        fits = False
-    elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif hint in (bool, str):
-        fits = isinstance(value, hint)
-    elif hint is type(None):
-        fits = value is None
-    elif origin in (tuple, list, Sequence) or hint in (tuple, list):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise InputError(f"{where}={value!r}: must be {_words(hint)}")
-        inner = (*get_args(hint), Any)[0]
-        values = [_typed(v, inner, f"{where}[{i}]") for i, v in enumerate(value)]
-        return tuple(values) if origin is tuple else values
-    else:
-        try:
-            fits = isinstance(value, hint)
-        except TypeError:  # a hint that cannot be asked, such as a Protocol
-            fits = True
-    if not fits:
-        raise InputError(f"{where}={value!r}: must be {_words(hint)}")
-    return value
-
-
-def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    if hint in names:
-        return names[hint]
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_words(h) for h in get_args(hint))
-    if get_origin(hint) in (tuple, list, Sequence):
-        return f"a list (of {_words((*get_args(hint), Any)[0])})"
-    return getattr(hint, "__name__", "of another kind")

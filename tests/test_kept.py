@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from running import SMALL, equals_hand_loop, experienced, job, same_params, trained
+from torch import nn
 from torch.nn import functional as F
 
 import cl_lib
@@ -14,7 +15,7 @@ from cl_lib.datasets import from_arrays
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.models import MLP, ConvNet
 from cl_lib.session import Session
-from cl_lib.strategies import ER, FROMP, CompressedER, Finetune, KeyValue, LatentReplay, LwF
+from cl_lib.strategies import ER, FROMP, GEM, GSS, OGD, CompressedER, Finetune, KeyValue, LatentReplay, LwF
 from cl_lib.strategies.er_compressed import BITS, packed, unpacked
 from cl_lib.types import Batch, State
 
@@ -71,6 +72,43 @@ def test_half_the_bits_hold_twice_the_samples_in_the_same_bytes():
 
 
 # ---------------------------------------------------------------------- latents
+class Odd(nn.Module):
+    """A network that latents cannot enter at ``m``, or only with care."""
+
+    def __init__(self, kind, classes):
+        super().__init__()
+        self.kind, self.head = kind, nn.Linear(5, classes)  # the last layer is made first
+        self.a, self.m = nn.Linear(6, 5), nn.Linear(5, 5)
+        self.head.requires_grad_(kind != "frozen")
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        inner = {
+            "plain": lambda: self.m(h),
+            "frozen": lambda: self.m(h),
+            "twice": lambda: self.m(self.m(h)),
+            "never": lambda: h,
+            "around": lambda: h + self.m(h),
+            "rows": lambda: self.m(torch.stack([h, h], 1)).mean(1),
+        }[self.kind]
+        return self.head(torch.relu(inner()))
+
+
+def odd(kind):
+    return lambda shape, classes: Odd(kind, classes)
+
+
+@pytest.mark.parametrize("optim", [cl_lib.SGD(lr=0.05, momentum=0.9), cl_lib.SGD(lr=0.05, weight_decay=0.1)], ids=str)
+def test_what_lies_before_the_layer_stands_still_whatever_the_order_of_its_making(optim):
+    options = {"model": odd("plain"), "optim": optim}
+    session = Session(job(LatentReplay(SMALL, "m", 5), **options))
+    states = [{k: p.clone() for k, p in session.learner.state.params.items()} for _ in session]
+    assert torch.equal(states[1]["a.weight"], states[2]["a.weight"])
+    for name in ("m.weight", "head.weight"):
+        assert not torch.equal(states[1][name], states[2][name])
+    assert set(session.learner.state.extra["behind"]) == {"m.weight", "m.bias", "head.weight", "head.bias"}
+
+
 def test_latent_replay_equals_a_hand_written_loop_whose_prefix_stands_still():
     later = []
 
@@ -113,8 +151,24 @@ def test_a_network_that_begins_midway_does_not_look_at_its_input():
     ("strategy", "options", "message"),
     [
         (LatentReplay(layer="tail"), {}, "layer='tail': the model has no such layer, only body, .*head"),
-        (LatentReplay(layer="body.1", width=3), {}, "layer='body.1': takes 6, set strategy.width to that, not 3"),
-        (LatentReplay(layer="body.2"), {}, "layer='body.2': takes no vectors"),
+        (LatentReplay(layer="body.1", width=3), {}, "layer='body.1': takes 6 numbers, not 3; set strategy.width=6"),
+        (LatentReplay(layer="m", width=5), {"model": odd("twice")}, "layer='m': is used 2 times in a pass"),
+        (LatentReplay(layer="m", width=5), {"model": odd("never")}, "layer='m': is used 0 times in a pass"),
+        (
+            LatentReplay(layer="m", width=5),
+            {"model": odd("around")},
+            "layer='m': the network also goes around it, by a",
+        ),
+        (LatentReplay(layer="m", width=5), {"model": odd("rows")}, r"layer='m': is given shape \(2, 5\) for a sample"),
+        (LatentReplay(), {"model": odd("frozen")}, "layer='head': no parameter behind it is trained"),
+        (LatentReplay(memory=None), {}, "memory=None: must be Memory"),
+        (LatentReplay(layer=[1]), {}, r"layer=\[1\]: must be a text"),
+        (LatentReplay(width=2.5), {}, "width=2.5: must be a whole number or null"),
+        (CompressedER(bits=True), {}, "bits=True: must be a whole number"),
+        (FROMP(points="x"), {}, "points='x': must be a whole number"),
+        (FROMP(tau=10**400), {}, "tau=inf: must be a finite number"),
+        (KeyValue(k=float("nan")), {}, "k=nan: must be a whole number"),
+        (LwF(alpha=-1.0), {}, "alpha=-1.0: must be 0 or more"),
         (LatentReplay(width=0), {}, "width=0: must be 1 or more"),
         (CompressedER(bits=3), {}, "bits=3: must be one of 1, 2, 4, 8"),
         (FROMP(points=1), {}, "points=1: must be 2 or more, one for each experience"),
@@ -175,6 +229,24 @@ def test_kernels_and_penalty_equal_slow_ones():
     got = strategy.penalty(net, state._replace(params=moved))
     assert float(got) == pytest.approx(float(expected.detach()), rel=1e-9)
     assert float(strategy.penalty(net, state)) == 0
+
+
+def test_places_without_a_sample_do_not_count():
+    """Twelve samples in one experience: with places for twenty of them the penalty is that of twelve."""
+    found = []
+    for each in (12, 20):
+        strategy, net, _, _, state = fromp_state(each)
+        moved = {k: 1.1 * p for k, p in state.params.items()}
+        found.append(float(strategy.penalty(net, state._replace(params=moved))))
+    assert found[0] > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+
+
+def test_parameters_without_dimensions_have_gradients_too():
+    model = MLP.factory(hidden=(5,), head="cosine")
+    memory = cl_lib.Memory(20, 8, "strategy")
+    for strategy in (FROMP(points=8, samples=20), GSS(memory, compared=4), GEM(cl_lib.Memory(20, 8, "ring")), OGD(8)):
+        assert trained(strategy, model=model).diverged.tolist() == [-1]
 
 
 def test_fromp_reduces_to_fine_tuning_and_holds_old_tasks():

@@ -12,7 +12,24 @@ from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.models import MLP, ConvNet
 from cl_lib.session import Session
-from cl_lib.strategies import ER, MAS, SI, BiC, Finetune, GDumb, ICaRL, KroneckerLaplace, L2Init, RWalk
+from cl_lib.strategies import (
+    CLSER,
+    ER,
+    KNN,
+    MAS,
+    NCM,
+    SI,
+    BiC,
+    Finetune,
+    GDumb,
+    ICaRL,
+    Joint,
+    KeyValue,
+    KroneckerLaplace,
+    L2Init,
+    ReDo,
+    RWalk,
+)
 from cl_lib.types import State
 
 NETS = {
@@ -296,5 +313,29 @@ def test_bic_uses_the_memory_of_its_base_and_refuses_one_that_is_filled():
         Session(job(BiC(base=ICaRL(cl_lib.Memory(20, 8, "strategy")))))
     with pytest.raises(cl_lib.InputError, match="passes=0: must be 1 or more"):
         Session(job(BiC(BALANCED, passes=0)))
-    with pytest.raises(cl_lib.InputError, match="base=3: must be a strategy"):
+    with pytest.raises(cl_lib.InputError, match="Joint does not train on each experience"):
+        Session(job(BiC(BALANCED, Joint())))
+    with pytest.raises(cl_lib.InputError, match="KNN answers from its memory"):
+        Session(job(BiC(base=KNN(BALANCED))))
+    with pytest.raises(cl_lib.InputError, match=r"strategy\.base\.lam=-1\.0: must be 0 or more"):
+        Session(job(BiC(BALANCED, L2Init(lam=-1.0))))
+    with pytest.raises(cl_lib.InputError, match="base=3: must be Strategy"):
         Session(job(BiC(BALANCED, base=3)))
+
+
+OTHER = [NCM("identity"), KeyValue("identity", slots=30), CLSER(alpha_plastic=0.8, alpha_stable=0.9)]
+
+
+@pytest.mark.parametrize("base", OTHER, ids=lambda s: type(s).__name__)
+def test_bic_corrects_what_its_base_answers(base):
+    """Fitted on anything else the correction would turn right answers into wrong ones."""
+    stream = cl_lib.streams.split(toy_data(), 2)
+    alone, corrected = (
+        cl_lib.run(stream, strategy, seeds=4, epochs=3).metrics["accuracy"].mean
+        for strategy in (base, BiC(BALANCED, base))
+    )
+    assert corrected > alone - 0.1
+
+
+def test_bic_sits_on_strategies_that_change_parameters_after_a_step():
+    assert trained(BiC(BALANCED, ReDo(tau=0.5, every=10))).diverged.tolist() == [-1]

@@ -28,3 +28,14 @@ def quadratic(importance: Tensors, params: Tensors, anchor: Tensors) -> Tensor:
     tensor(11.)
     """
     return torch.stack([(w * (params[k] - anchor[k]).square()).sum() for k, w in importance.items()]).sum()
+
+
+def as_rows(each: Tensors) -> Tensor:
+    """One row for each of n trees that are stacked on a leading axis, ``(n, all numbers of a tree)``.
+
+    Examples
+    --------
+    >>> as_rows({"w": torch.ones(3, 2, 2), "s": torch.zeros(3)}).shape
+    torch.Size([3, 5])
+    """
+    return torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in each.values()], 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents, Memory
+from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.finetune import Finetune
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
@@ -44,8 +44,8 @@ class BiC(Strategy):
     Raises
     ------
     InputError
-        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it; another memory
-        given to the base; passes or a capacity below 1.
+        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it, does not train on
+        each experience, or answers from its memory; another memory given to the base; passes or a capacity below 1.
 
     Notes
     -----
@@ -79,9 +79,10 @@ class BiC(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if not isinstance(self.base, Strategy):
-            raise InputError(f"strategy.base={self.base!r}: must be a strategy")
-        self.base.check(spec)
+        try:
+            self.base.check(spec)
+        except InputError as error:
+            raise InputError(str(error).replace("strategy.", "strategy.base.", 1)) from error
         self.memory.check(least=1)
         if self.base.memory not in (None, self.memory):
             raise InputError(
@@ -89,11 +90,16 @@ class BiC(Strategy):
                 "share one memory; give it to one of them"
             )
         at_least(self, 1, "passes")
-        trains = any(p.source == "memory" for e in range(spec.experiences) for p in self.base.phases(e, spec))
-        if self.base.fills_memory or trains:
-            raise InputError(
-                f"strategy.base: {type(self.base).__name__} fills or trains on its memory itself; BiC cannot share it"
-            )
+        name, sources = (
+            type(self.base).__name__,
+            [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)],
+        )
+        if self.base.fills_memory or any("memory" in own for own in sources):
+            raise InputError(f"strategy.base: {name} fills or trains on its memory itself; BiC cannot share it")
+        if not all("experience" in own for own in sources):
+            raise InputError(f"strategy.base: {name} does not train on each experience, whose classes BiC corrects")
+        if type(self.base).readout is not Strategy.readout:
+            raise InputError(f"strategy.base: {name} answers from its memory; there are no logits for BiC to correct")
 
     # ------------------------------------------------------------------ the base's
     def _inner(self, state: State) -> State:
@@ -107,9 +113,6 @@ class BiC(Strategy):
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
         return self.base.noise(spec)
-
-    def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        return self.base.readout(net, self._inner(state), memory)
 
     # ------------------------------------------------------------------ the correction
     def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
@@ -138,7 +141,7 @@ class BiC(Strategy):
         if batch.phase != "bias":
             base = self.base.gradient(net, self._inner(state), batch, recalled)
             return base._replace(grads={k: g for k, g in base.grads.items() if k not in NAMES})
-        raw = net(state.params, batch.x, batch.task, train=False).raw
+        raw = self.base.logits(net, self._inner(state), {}, batch.x, batch.task)
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
             logits = self.corrected(state._replace(params=params), raw)
@@ -149,14 +152,15 @@ class BiC(Strategy):
         newest = torch.arange(state.params[NAMES[0]].shape[0], device=raw.device) == state.extra["number"]
         return new._replace(grads={k: torch.where(newest, new.grads[k], 0.0) for k in NAMES})
 
-    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
+    def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any] | State:
         if batch.phase == "bias":
             return new.extra
         classes = torch.arange(new.extra["owner"].shape[0], device=batch.y.device)
         met = ((batch.y[:, None] == classes) & (batch.weight > 0)[:, None]).any(0)
         owner = torch.where(met, new.extra["number"], new.extra["owner"])
-        base = self.base.after_step(net, self._inner(old), self._inner(new), batch, gradient)
-        return new.extra | {"base": base, "owner": owner}
+        done = self.base.after_step(net, self._inner(old), self._inner(new), batch, gradient)
+        extra = new.extra | {"base": done.extra if isinstance(done, State) else done, "owner": owner}
+        return done._replace(extra=extra) if isinstance(done, State) else extra
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         done = self.base.consolidate(net, self._inner(state), data)

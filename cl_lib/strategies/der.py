@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
@@ -54,6 +55,10 @@ class DER(Strategy):
 
     memory: Memory = field(default_factory=Memory)
     alpha: float = 0.5
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        at_least(self, 0, "alpha")
 
     def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
         return {"logits": (spec.classes,)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
@@ -36,7 +37,7 @@ class DERpp(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a weight that is not finite, a memory that cannot work.
+        By ``check``: a weight below 0, a memory that cannot work.
 
     Notes
     -----
@@ -58,6 +59,10 @@ class DERpp(Strategy):
     memory: Memory = field(default_factory=Memory)
     alpha: float = 0.5
     beta: float = 0.5
+
+    def check(self, spec: Spec) -> None:
+        super().check(spec)
+        at_least(self, 0, "alpha", "beta")
 
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.memory.batch

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.bounds import one_of
+from cl_lib.strategies.bounds import at_least, one_of
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, replayed
 from cl_lib.strategies.strategy import Strategy
@@ -63,6 +63,7 @@ class ER(Strategy):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         one_of(self, ("concat", "sum"), "combine")
+        at_least(self, 0, "beta")
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         (old,) = recalled

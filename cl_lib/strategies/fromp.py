@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import as_rows
 from cl_lib.curvature.fisher import diagonal_fisher
 from cl_lib.errors import InputError
 from cl_lib.strategies.bounds import above, at_least
@@ -95,6 +96,7 @@ class FROMP(Strategy):
         return {
             "x": like.new_zeros(kept, *spec.shape),
             "task": torch.zeros(kept, dtype=torch.long, device=like.device),
+            "real": like.new_zeros(kept),
             "probabilities": like.new_zeros(kept, spec.classes),
             "inverse": like.new_zeros(spec.experiences, spec.classes, each, each),
             "precision": {k: torch.zeros_like(p) for k, p in params.items()},
@@ -116,15 +118,19 @@ class FROMP(Strategy):
         extra["size"] = torch.full_like(extra["size"], len(data))
         x, task = self.memorable(net, params, data, each)
         place = slice(data.number * each, data.number * each + len(task))
-        extra["x"], extra["task"] = extra["x"].clone(), extra["task"].clone()
-        extra["x"][place], extra["task"][place] = x, task
+        for name, value in (("x", x), ("task", task), ("real", torch.ones_like(x.flatten(1)[:, 0]))):
+            extra[name] = extra[name].clone()
+            extra[name][place] = value
         extra["probabilities"] = answers(net, params, extra["x"], extra["task"])
         spread = {k: (d + self.prior).rsqrt() for k, d in extra["precision"].items()}
         blocks = []
         for s in range(experiences):
             own = slice(s * each, (s + 1) * each)
             kernel = self.kernels(net, params, extra["x"][own], extra["task"][own], spread, classes)
-            blocks.append(torch.linalg.inv(kernel) if s <= data.number else torch.zeros_like(kernel))
+            # where an experience had fewer samples than places for them, the rest must not count
+            real = extra["real"][own]
+            pairs = real[:, None] * real
+            blocks.append(pairs * torch.linalg.inv(pairs * kernel + torch.diag(1 - real)))
         return state._replace(extra=extra | {"inverse": torch.stack(blocks)})
 
     def memorable(self, net: Net, params: Tensors, data: Experienced, count: int) -> tuple[Tensor, Tensor]:
@@ -145,7 +151,7 @@ class FROMP(Strategy):
         blocks = []
         for one in torch.eye(classes, dtype=x.dtype, device=x.device).unbind(0):
             found = gradients(params, x, task, one)
-            scaled = torch.cat([(g * spread[k]).flatten(1) for k, g in found.items()], 1)
+            scaled = as_rows({k: g * spread[k] for k, g in found.items()})
             blocks.append(scaled @ scaled.mT)
         return torch.stack(blocks) + self.jitter * torch.eye(len(x), dtype=x.dtype, device=x.device)
 

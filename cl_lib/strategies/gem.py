@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import as_rows
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Gradient, Net
@@ -87,7 +88,7 @@ class GEM(Strategy):
         weights = (old.task == experiences[:, None]) * old.weight * past[:, None]  # (E, B)
         each = torch.func.vmap(on)(weights)
         net.buffers = buffers
-        rows = torch.cat([g.flatten(1) for g in each.values()], 1)
+        rows = as_rows(each)
         flat = torch.cat([g.flatten() for g in new.grads.values()])
         along = rows @ flat
         weight = torch.ops.cl_lib.cone_weights(rows @ rows.mT, along, torch.ones_like(along) * self.margin)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import as_rows
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
 from cl_lib.strategies.bounds import at_least
@@ -99,7 +100,7 @@ class GSS(Strategy):
         rows = []
         for samples in (batch, held):
             grads = each(state.params, samples.x, samples.y, samples.task)
-            flat = torch.cat([g.flatten(1) for g in grads.values()], 1)
+            flat = as_rows(grads)
             rows.append(flat / flat.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-30))
         cosine = torch.where(held.weight > 0, rows[0] @ rows[1].mT, -1.0)
         return torch.where(held.weight.any(), 1 + cosine.amax(-1), EMPTY)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib.curvature.per_sample import listen
+from cl_lib.engine.entry import entry
 from cl_lib.engine.net import has_batch_statistics, head_of
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
@@ -38,16 +39,17 @@ class LatentReplay(Strategy):
     memory : Memory
         Default: reservoir of 500, 10 recalled a step.
     layer : str, default "head"
-        Name of the linear layer that latents enter, as in ``model.named_modules()``; ``"head"`` is the last one,
-        whatever its name. What comes before is frozen after experience 1.
+        Name of the layer that latents enter, as in ``model.named_modules()``; ``"head"`` is the last linear one where
+        none has that name. What comes before is frozen after experience 1.
     width : int, optional
         Numbers in a latent. Default: what enters the head.
 
     Raises
     ------
     InputError
-        By ``check``: a memory that cannot work, width below 1. When the network is known: no layer of that name, or
-        none that takes vectors of that width; BatchNorm, whose statistics would go on moving in what is frozen.
+        By ``check``: a memory that cannot work, width below 1. When the network is known: no layer of that name, one
+        that is used more than once, is given no vectors of that width, or that the network goes around; nothing to
+        train behind it; BatchNorm, whose statistics would go on moving in what is frozen.
 
     Notes
     -----
@@ -56,7 +58,7 @@ class LatentReplay(Strategy):
 
     Differences from the paper: the prefix is trained in experience 1 and does not move at all afterwards (the paper
     slows it down), so latents never grow old; nothing is replayed in experience 1, and its latents are computed when it
-    ends; "before" is the order of ``named_parameters``, and latents are vectors.
+    ends; latents are vectors.
 
     Examples
     --------
@@ -87,21 +89,23 @@ class LatentReplay(Strategy):
         return (Phase("behind" if experience else "whole"),)
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
-        _, layer = self._layer(net.module)
-        width = self._width(spec)
-        if getattr(layer, "in_features", None) != width:
-            takes = getattr(layer, "in_features", "no vectors")
-            raise InputError(f"strategy.layer={self.layer!r}: takes {takes}, set strategy.width to that, not {width}")
         if has_batch_statistics(net.module):
             raise InputError("strategy: LatentReplay freezes layers, but BatchNorm's statistics go on moving")
-        return {}
+        name, layer = self._layer(net.module)
+        width, names = entry(net.module, name, layer, spec.shape)
+        if width != self._width(spec):
+            takes = f"takes {width} numbers, not {self._width(spec)}; set strategy.width={width}"
+            raise InputError(f"strategy.layer={self.layer!r}: {takes}")
+        nothing = next(iter(params.values())).new_zeros(0)
+        return {"behind": {k: nothing for k in names if k in params}}  # the names are what matters
 
     def _layer(self, module: nn.Module) -> tuple[str, nn.Module]:
         """Name and layer that latents enter."""
         named = {name: layer for name, layer in module.named_modules() if name}
         name = next((k for k, v in named.items() if v is head_of(module)), "") if self.layer == "head" else self.layer
         if name not in named:
-            raise InputError(f"strategy.layer={self.layer!r}: the model has no such layer, only {', '.join(named)}")
+            has = f"only {', '.join(named)}" if named else "nor any other"
+            raise InputError(f"strategy.layer={self.layer!r}: the model has no such layer, {has}")
         return name, named[name]
 
     def latents(self, net: Net, params: Tensors, batch: Batch) -> Tensor:
@@ -124,9 +128,7 @@ class LatentReplay(Strategy):
             return cross_entropy(logits, both.y, both.weight), {"latent": own}
 
         new = gradient_of(net, state.params, objective)
-        names = list(state.params)
-        behind = names[next(i for i, param in enumerate(names) if param.startswith(f"{name}.")) :]
-        return new._replace(grads={k: new.grads[k] for k in behind})
+        return new._replace(grads={k: new.grads[k] for k in state.extra["behind"]})
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         if data.number or data.memory is None or "latent" not in state.memory:

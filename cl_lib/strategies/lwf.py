@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_lib.strategies.bounds import above, one_of
+from cl_lib.strategies.bounds import above, at_least, one_of
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
@@ -41,7 +41,7 @@ class LwF(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a temperature that is not above 0, unknown heads.
+        By ``check``: α below 0, a temperature that is not above 0, unknown heads.
 
     Notes
     -----
@@ -66,6 +66,7 @@ class LwF(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
+        at_least(self, 0, "alpha")
         above(self, 0, "temperature")
         one_of(self, ("single", "multi"), "heads")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import as_rows
 from cl_lib.errors import InputError
 from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
@@ -86,7 +87,7 @@ class OGD(Strategy):
 
         each: Any = torch.func.vmap(torch.func.grad(labelled), in_dims=(None, 0, 0, 0))
         grads = each(state.params, batch.x, batch.y, batch.task)
-        rows = torch.cat([g.flatten(1) for g in grads.values()], 1)
+        rows = as_rows(grads)
         held = basis.flatten(0, 1)
         for _ in range(2):  # the second time takes away what rounding left
             rows = rows - (rows @ held.mT) @ held

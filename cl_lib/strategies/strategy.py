@@ -25,6 +25,7 @@ from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.phase import Phase
+from cl_lib.typed import typed
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors
 
 
@@ -123,10 +124,11 @@ class Strategy:
     # ------------------------------------------------------------------ before work starts
     def check(self, spec: Spec) -> None:
         """Raise `InputError` for hyper-parameters that cannot work; extended with ``super().check(spec)``."""
-        for name in hyper_parameters(self):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-                raise InputError(f"strategy.{name}={value!r}: must be a finite number")
+        for name, hint in get_type_hints(type(self)).items():
+            if name in {f.name for f in dataclasses.fields(self) if f.init}:
+                value = typed(getattr(self, name), hint, f"strategy.{name}")
+                if isinstance(value, float) and not abs(value) < float("inf"):
+                    raise InputError(f"strategy.{name}={value!r}: must be a finite number")
 
 
 def hyper_parameters(part: Any) -> tuple[str, ...]:

@@ -1,0 +1,83 @@
+"""Values of a configuration or a dataclass as the types that they were declared with."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from cl_lib.errors import InputError
+
+LARGEST = 1.7e308
+"""Whole numbers beyond have no float."""
+
+
+def typed(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the type that ``hint`` asks for.
+
+    Raises
+    ------
+    InputError
+        When it is of another type, naming ``where``, the value and what would be right.
+
+    Examples
+    --------
+    >>> typed(1, float, "strategy.lam")
+    1.0
+    >>> typed(2.5, int, "strategy.k")
+    Traceback (most recent call last):
+        ...
+    cl_lib.errors.InputError: strategy.k=2.5: must be a whole number
+    """
+    origin = get_origin(hint)
+    if hint is Any or hint is inspect.Parameter.empty:
+        return value
+    if origin in (Union, types.UnionType):
+        for option in get_args(hint):
+            try:
+                return typed(value, option, where)
+            except InputError:
+                continue
+        raise InputError(f"{where}={value!r}: must be {_words(hint)}")
+    if origin is Literal:
+        fits = value in get_args(hint)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value) if abs(value) < LARGEST else math.inf
+        fits = False
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif hint in (bool, str):
+        fits = isinstance(value, hint)
+    elif hint is type(None):
+        fits = value is None
+    elif origin in (tuple, list, Sequence) or hint in (tuple, list):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise InputError(f"{where}={value!r}: must be {_words(hint)}")
+        inner = (*get_args(hint), Any)[0]
+        values = [typed(v, inner, f"{where}[{i}]") for i, v in enumerate(value)]
+        return tuple(values) if origin is tuple else values
+    else:
+        try:
+            fits = isinstance(value, hint)
+        except TypeError:  # a hint that cannot be asked, such as a Protocol
+            fits = True
+    if not fits:
+        needs = f" (say which with {where}._target_)" if isinstance(value, Mapping) else ""
+        raise InputError(f"{where}={value!r}: must be {_words(hint)}{needs}")
+    return value
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if hint in names:
+        return names[hint]
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_words(h) for h in get_args(hint))
+    if get_origin(hint) in (tuple, list, Sequence):
+        return f"a list (of {_words((*get_args(hint), Any)[0])})"
+    return getattr(hint, "__name__", "of another kind")

@@ -177,7 +177,7 @@ def test_a_network_that_begins_midway_does_not_look_at_its_input():
         (KeyValue(novelty=1.5), {}, "novelty=1.5: must lie between 0 and 1"),
         (LwF(heads="two"), {}, "heads='two': must be one of single, multi"),
     ],
-    ids=str,
+    ids=lambda v: "" if isinstance(v, dict) else str(v)[:60],
 )
 def test_bad_hyper_parameters_are_named(strategy, options, message):
     with pytest.raises(cl_lib.InputError, match=message):

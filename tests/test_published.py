@@ -26,12 +26,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def records(script):
-    runs = {name: (Record.load(script.RECORDS / run), recipe) for name, (run, _, recipe) in script.RUNS.items()}
-    search = Record.load(script.RECORDS / "joint_search")
-    joint = Record.load(script.RECORDS / "joint")
-    ladders = (script.LADDER, script.EXEMPLARS)
-    rungs = [{name: Record.load(script.RECORDS / run) for name, (run, _) in own.items()} for own in ladders]
-    return runs | {"Joint": (joint, script.joint_recipe(search))}, search, rungs
+    return script.known()
 
 
 def test_the_page_is_generated_from_the_records(script, records):

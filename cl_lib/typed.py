@@ -45,7 +45,7 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         fits = value in get_args(hint)
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value) if abs(value) < LARGEST else math.inf
+            return math.inf if abs(value) > LARGEST else float(value)
         fits = False
     elif hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool)

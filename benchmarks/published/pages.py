@@ -147,7 +147,7 @@ def which() -> str:
             mean = metric["accuracy"].mean
             cells = [
                 f"[`{name}`]({page_of(name)}.md)",
-                "yes" if "memory" in config else "no",
+                "yes" if {"memory", "points"} & set(config) else "no",
                 f"{cost['R=1']['bytes'] / 1e6:.2f}",
                 *(number(cost[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
                 "–" if mean is None else f"{100 * mean:.1f}",

@@ -22,6 +22,9 @@ ModelFactory = Callable[[Shape, int], nn.Module]
 class FunctionalNet:
     """``net(params, x, task) -> Out``; holds no parameters, only the module's structure.
 
+    With ``start=(layer, latent)`` the network begins at the layer of that name: ``latent`` enters it in place of what
+    would have come from ``x``, which then only says how many samples there are.
+
     Parameters
     ----------
     module : nn.Module
@@ -34,9 +37,6 @@ class FunctionalNet:
         Default of ``train``.
     half : bool
         Whether matrix products are computed in bfloat16; what is answered has the dtype of ``x`` all the same.
-
-    With ``start=(layer, latent)`` the network begins at the layer of that name: ``latent`` enters it in place of what
-    would have come from ``x``, which then only says how many samples there are.
     """
 
     def __init__(

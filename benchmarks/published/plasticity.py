@@ -27,6 +27,7 @@ RECORDS = HERE / "records" / "plasticity"
 PAGE = HERE.parent.parent / "docs" / "results" / "plasticity.md"
 FIGURE = PAGE.parent.parent / "images" / "plasticity.svg"
 EXPERIENCES, EVERY = 200, 10
+SHOWN = ["matrix.accuracy"]
 PROTOCOL = [
     "stream=permuted_digits",
     f"stream.experiences={EXPERIENCES}",
@@ -58,9 +59,9 @@ GRIDS = {
 def results(name: str) -> tuple[Record, dict[str, float]]:
     """Ten seeds with the hyper-parameters that are best after the third experience."""
     points = [f"grid.{k}=[{','.join(f'{v:g}' for v in values)}]" for k, values in GRIDS[name].items()]
-    hyper = best(bench(RECORDS / name / "search", PROTOCOL, [f"strategy={name}", *SEARCH, *points]))
+    hyper = best(bench(RECORDS / name / "search", PROTOCOL, [f"strategy={name}", *SEARCH, *points], SHOWN))
     options = [f"strategy={name}", *(f"{k}={v:g}" for k, v in hyper.items())]
-    return bench(RECORDS / name / "run", PROTOCOL, options), hyper
+    return bench(RECORDS / name / "run", PROTOCOL, options, SHOWN), hyper
 
 
 def current(record: Record) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cl_lib import Record
 
 
-def bench(out: Path, protocol: Sequence[str], options: Sequence[str]) -> Record:
-    """The record in ``out``, of ``cl-bench`` with a protocol and the options that add to it or replace parts of it."""
+def bench(out: Path, protocol: Sequence[str], options: Sequence[str], arrays: Sequence[str] | None = None) -> Record:
+    """The record in ``out``, of ``cl-bench`` with a protocol and the options that add to it or replace parts of it.
+
+    With ``arrays`` only those are kept: hundreds of test sets make megabytes of what no table shows.
+    """
     if not (out / "record.json").exists():
         given = {option.split("=")[0] for option in options}
         kept = [option for option in protocol if option.split("=")[0] not in given]
@@ -20,4 +24,7 @@ def bench(out: Path, protocol: Sequence[str], options: Sequence[str]) -> Record:
         done = subprocess.run(run, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"cl-bench {' '.join(command)}\n{done.stderr}")
+        if arrays is not None:
+            full = Record.load(out)
+            replace(full, arrays={name: full.arrays[name] for name in arrays}).save(out)
     return Record.load(out)

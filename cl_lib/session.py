@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
-from cl_lib.engine.net import FunctionalNet, build, has_batch_statistics, is_convolutional
+from cl_lib.engine.net import FunctionalNet, build
 from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
 from cl_lib.evaluate import Evaluator
 from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Block, Plan
+from cl_lib.models.structure import has_batch_statistics, is_convolutional
 from cl_lib.record import CHECKPOINT
 from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_lib.engine.net import FunctionalNet, build, has_batch_statistics, head_of
+from cl_lib.engine.net import FunctionalNet, build
 from cl_lib.errors import InputError
 from cl_lib.models import MLP, ConvNet, CosineHead, SlimResNet18, make_head
+from cl_lib.models.structure import has_batch_statistics, head_of
 
 SHAPE, CLASSES = (3, 12, 10), 6
 FACTORIES: dict[str, Any] = {

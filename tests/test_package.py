@@ -51,6 +51,13 @@ def test_no_room_is_called_utils():
     assert not [p for p in ROOT.rglob("*.py") if p.name in banned]
 
 
+@pytest.mark.parametrize("room", ["memory", "models", "metrics", "datasets", "streams", "curvature", "strategies"])
+def test_a_room_imports_downwards_only(room):
+    for path in (ROOT / room).glob("*.py"):
+        lines = [line for line in path.read_text().splitlines() if line.startswith(("from cl_lib", "import cl_lib"))]
+        assert not [line for line in lines if "cl_lib.engine" in line or "cl_lib.report" in line], path.name
+
+
 def test_strategies_are_one_short_file_each():
     for path in (ROOT / "strategies").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 200, path.name

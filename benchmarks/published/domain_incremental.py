@@ -9,11 +9,10 @@ Runs what is missing under ``records/domain_incremental/``, then writes ``docs/r
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cells import accuracy, machine, number, others, row
-from runs import bench
+from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record
@@ -195,8 +194,7 @@ def page(found: dict[str, dict[str, Record]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    no_options(__doc__)
     with tqdm([(s, n) for s in STREAMS for n in NAMES], unit="run") as bar:
         for stream, name in bar:
             bar.set_postfix_str(f"{stream} {name}")

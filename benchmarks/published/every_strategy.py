@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from cells import accuracy, chosen, machine, others, row
 from runs import bench
+from split_fashion_mnist import PROTOCOL
 from tqdm import tqdm
 
 import cl_lib
@@ -134,16 +135,7 @@ TABLES = {
         "paper has it.",
     ),
     "split_fashion_mnist_every": Table(
-        [
-            "stream=split_fashion_mnist",
-            "stream.eval_classes=all",
-            "model.hidden=[256,256]",
-            "epochs=1",
-            "batch_size=10",
-            "seeds=10",
-            "progress=false",
-            "engine.threads=1",
-        ],
+        PROTOCOL,
         [*HELD_OUT, "seeds=1"],
         32,
         "Split-Fashion-MNIST, class-incremental: every strategy",

@@ -10,12 +10,11 @@ an experience; fourteen λ times ten seeds for each variant, trained as two popu
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from cells import machine, number, row
-from runs import bench
+from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record
@@ -194,8 +193,7 @@ def page(found: dict[str, Variant]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    no_options(__doc__)
     runs = [*((variant, part) for variant in VARIANTS for part in PARTS), ("none", "high")]
     found: dict[str, Variant] = {variant: {} for variant, _ in runs}
     with tqdm(runs, unit="run") as bar:

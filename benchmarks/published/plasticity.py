@@ -9,13 +9,12 @@ under ``records/plasticity/``, then writes ``docs/results/plasticity.md`` and it
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from cells import chosen, machine, number, row
 from every_strategy import best
-from runs import bench
+from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record
@@ -142,8 +141,7 @@ def page(found: dict[str, tuple[Record, dict[str, float]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    no_options(__doc__)
     found = {}
     with tqdm(NAMES, unit="strategy") as bar:
         for name in bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cl_lib import Record
+
+
+def no_options(description: str | None) -> None:
+    """A script that takes no options: ``--help`` says what it does, anything else is refused."""
+    raw = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=description, formatter_class=raw).parse_args()
 
 
 def bench(out: Path, protocol: Sequence[str], options: Sequence[str], arrays: Sequence[str] | None = None) -> Record:

@@ -9,14 +9,13 @@ Runs what is missing under ``records/``, then writes ``docs/results/split_fashio
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cells import accuracy, machine, others, row
-from runs import bench
+from runs import bench, no_options
 
 from cl_lib import Record
 from cl_lib.report import accuracy_matrices, entries, over_time, reliability_diagrams
@@ -223,8 +222,7 @@ def page(records: dict[str, tuple[Record, str]], search: Record, rungs: Sequence
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    no_options(__doc__)
 
     def run(name: str, options: list[str]) -> Record:
         print(name, flush=True)

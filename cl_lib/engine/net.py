@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cl_lib.errors import InputError
+from cl_lib.models.structure import head_of
 from cl_lib.types import OWN, Out, Shape, Tensors
 
 MASKED = -1e9
@@ -86,15 +87,6 @@ class FunctionalNet:
         return Out(logits, raw, features, own)
 
 
-def head_of(module: nn.Module) -> nn.Module | None:
-    """The module's ``head``, else its last linear layer."""
-    head = getattr(module, "head", None)
-    if isinstance(head, nn.Module):
-        return head
-    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
-    return linear[-1] if linear else None
-
-
 def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
     """One freshly initialised module for each seed.
 
@@ -163,13 +155,3 @@ def _check(module: nn.Module, shape: Shape, classes: int) -> None:
             f"model: {type(module).__name__} answers with shape {got} for 2 samples; this stream has {classes} classes,"
             f" so (2, {classes}) is needed: make its last layer {classes} wide"
         )
-
-
-def is_convolutional(module: nn.Module) -> bool:
-    """Whether a lifted step would run grouped convolutions."""
-    return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
-
-
-def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether samples of a batch influence each other in training (BatchNorm): such batches cannot be padded."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())

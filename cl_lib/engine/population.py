@@ -19,7 +19,7 @@ from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
 from cl_lib.engine.blocks import Blocks
 from cl_lib.engine.lift import Lift
-from cl_lib.engine.net import FunctionalNet, has_batch_statistics
+from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.rows import Store, is_streamed
@@ -29,6 +29,7 @@ from cl_lib.engine.window import Window
 from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.memory.store import Contents
+from cl_lib.models.structure import has_batch_statistics
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Classes, Realisation
 from cl_lib.types import OWN, Experienced, Spec, State, Tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +117,10 @@ class Contents:
     task: Tensor
     valid: Tensor
     gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def batches(self, size: int = 500) -> Iterator[Batch]:
+        """All rows, at most ``size`` at a time; only those are held at once."""
+        return (self.read(slice(i, i + size)) for i in range(0, self.index.shape[0], size))
 
     def read(self, part: slice) -> Batch:
         """The samples of some rows; ``weight`` is 0 beyond the memory's fill."""

@@ -90,10 +90,8 @@ class BiC(Strategy):
                 "share one memory; give it to one of them"
             )
         at_least(self, 1, "passes")
-        name, sources = (
-            type(self.base).__name__,
-            [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)],
-        )
+        name = type(self.base).__name__
+        sources = [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)]
         if self.base.fills_memory or any("memory" in own for own in sources):
             raise InputError(f"strategy.base: {name} fills or trains on its memory itself; BiC cannot share it")
         if not all("experience" in own for own in sources):

@@ -15,7 +15,6 @@ from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Out, Recalled, Spec, State, Tensors
 
-CHUNK = 500
 FAR = -1e9
 LEAST = 1e-6
 """Probability that a class has at least; a class without a vote would have none."""
@@ -56,7 +55,7 @@ def remembered(net: Net, state: State, memory: Contents | None) -> Tensors:
     """``features`` (M, F) and as ``keys`` of length 1, ``logits`` (M, C), ``label`` and ``valid`` (M,) of all that lies
     in memory."""
     assert memory is not None
-    parts = [memory.read(slice(i, i + CHUNK)) for i in range(0, memory.index.shape[0], CHUNK)]
+    parts = list(memory.batches())
     outs = [net(state.params, part.x, part.task, train=False) for part in parts]
     features = torch.cat([out.features for out in outs])
     return {

@@ -17,8 +17,6 @@ from cl_lib.strategies.losses import weighted_mean
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
 
-CHUNK = 500
-
 
 @dataclass(frozen=True)
 class ERTricks(Strategy):
@@ -152,7 +150,7 @@ class ERTricks(Strategy):
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         if not self.bias_epochs or data.memory is None:
             return state
-        parts = [data.memory.read(slice(i, i + CHUNK)) for i in range(0, data.memory.index.shape[0], CHUNK)]
+        parts = list(data.memory.batches())
         logits = torch.cat([net(state.params, part.x, part.task, train=False).logits for part in parts])
         y, weight = (torch.cat([getattr(part, name) for part in parts]) for name in ("y", "weight"))
         scale, shift = fit_bias(

@@ -105,7 +105,7 @@ class ICaRL(Strategy):
         times = state.extra["times"]
         past = torch.where(data.classes, quota * times // (times + 1), quota)
         assert data.memory is not None
-        label = [torch.cat([data.memory.read(slice(i, i + CHUNK)).y for i in range(0, capacity, CHUNK)])]
+        label = [torch.cat([part.y for part in data.memory.batches()])]
         index, task, rank = [memory["index"][:-1]], [memory["task"][:-1]], [state.extra["rank"]]
         valid = [data.memory.valid & (rank[0] < past[label[0]])]
         present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
@@ -135,8 +135,7 @@ class ICaRL(Strategy):
         assert memory is not None
         classes = torch.arange(state.extra["old"].shape[0], device=memory.index.device)
         total: Tensor | None = None
-        for start in range(0, memory.index.shape[0], CHUNK):
-            batch = memory.read(slice(start, start + CHUNK))
+        for batch in memory.batches():
             member = (batch.y == classes[:, None]) * batch.weight
             part = member @ _features(net, state.params, batch)
             total = part if total is None else total + part

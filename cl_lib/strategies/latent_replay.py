@@ -9,18 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib.curvature.per_sample import listen
-from cl_lib.engine.entry import entry
-from cl_lib.engine.net import has_batch_statistics, head_of
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.models.structure import entry, has_batch_statistics, head_of
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
-
-CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -133,6 +130,5 @@ class LatentReplay(Strategy):
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         if data.number or data.memory is None or "latent" not in state.memory:
             return state
-        parts = [data.memory.read(slice(i, i + CHUNK)) for i in range(0, data.memory.index.shape[0], CHUNK)]
-        latent = [self.latents(net, state.params, part) for part in parts]
+        latent = [self.latents(net, state.params, part) for part in data.memory.batches()]
         return state._replace(memory=state.memory | {"latent": torch.cat([*latent, state.memory["latent"][-1:]])})

@@ -1,4 +1,4 @@
-"""Whether a network can begin at one of its layers, and what then lies before it and behind it."""
+"""What any network is made of: its head, kinds of layers, and what lies before and behind one of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from torch import Tensor, nn
 
 from cl_lib.errors import InputError
 from cl_lib.types import Shape
+
+
+def head_of(module: nn.Module) -> nn.Module | None:
+    """The module's ``head``, else its last linear layer."""
+    head = getattr(module, "head", None)
+    if isinstance(head, nn.Module):
+        return head
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether a lifted step would run grouped convolutions."""
+    return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether samples of a batch influence each other in training (BatchNorm): such batches cannot be padded."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
 
 
 def entry(module: nn.Module, name: str, layer: nn.Module, shape: Shape) -> tuple[int, list[str]]:

@@ -85,6 +85,8 @@ RUNS |= {
 TRICKS = ["strategy=er_tricks", "optim.lr=0.03"]
 DECAY = ["optim.schedule.kind=exponential", "optim.schedule.decay=0.9995"]
 """A step of ten new samples; the authors' 0.99995 is a sample's."""
+SLOW = [DECAY[0], "optim.schedule.decay=0.99995"]
+CORRECTED = "strategy.bias_epochs=50"
 LADDER = {
     "ER, 32 recalled": ("er32", ["strategy=er", "strategy.memory.batch=32", "optim.lr=0.03"]),
     "and a balanced reservoir": ("er32_balanced", [TRICKS[0], "strategy.loss_aware=false", TRICKS[1]]),
@@ -94,10 +96,12 @@ LADDER = {
         "er32_both_decay",
         [*TRICKS, *DECAY],
     ),
-    "and bias correction, 50 epochs": ("er32_all", [*TRICKS, *DECAY, "strategy.bias_epochs=50"]),
+    "and bias correction, 50 epochs": ("er32_all", [*TRICKS, *DECAY, CORRECTED]),
+    "both, and a decay of 0.99995 a step in place of a sample": ("er32_both_slow", [*TRICKS, *SLOW]),
+    "and bias correction of these": ("er32_slow_all", [*TRICKS, *SLOW, CORRECTED]),
     "bias correction alone": (
         "er32_bias",
-        [TRICKS[0], "strategy.balanced=false", "strategy.loss_aware=false", "strategy.bias_epochs=50", TRICKS[1]],
+        [TRICKS[0], "strategy.balanced=false", "strategy.loss_aware=false", CORRECTED, TRICKS[1]],
     ),
 }
 """ER + Tricks, rung by rung."""

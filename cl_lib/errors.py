@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -23,3 +24,30 @@ def nearest(name: str, known: Iterable[str], more: bool = True) -> str:
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; there are {', '.join(names)}" if more and names else ""
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Say as an `InputError` that ``what`` does not fit into memory, for which torch and numpy have several errors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with within_memory("er: 10 replicas"):
+    ...     torch.empty(10**15)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    cl_lib.errors.InputError: er: 10 replicas do not fit into memory (...); take fewer seeds or points ...
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = str(error).splitlines()[0] if str(error) else "out of memory"
+        full = ("allocate memory", "out of memory", "size calculation overflowed")
+        if not isinstance(error, MemoryError) and not any(words in said for words in full):
+            raise
+        said = said.rpartition("Allocator: ")[2]
+        raise InputError(
+            f"{what} do not fit into memory ({said}); take fewer seeds or points of a grid at once, smaller batches, "
+            "or a smaller memory or state of the strategy"
+        ) from error

@@ -20,7 +20,7 @@ from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet, build
 from cl_lib.engine.population import Population
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, within_memory
 from cl_lib.evaluate import Evaluator
 from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
@@ -77,6 +77,10 @@ class Session:
                     )
 
     def __iter__(self) -> Iterator[Row]:
+        with within_memory(f"{self.job.name}: {len(self.replicas)} replicas"):
+            yield from self._rows()
+
+    def _rows(self) -> Iterator[Row]:
         plans = [self._plan(group) for group in self.groups]
         total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]

@@ -229,6 +229,7 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["device=tpu"], "device='tpu': must be one of auto, cpu, cuda"),
         (["dtype=half"], "dtype='half': must be one of float32, float64"),
         (["resume=perhaps"], "resume='perhaps': must be true or false"),
+        (["strategy=key_value", "strategy.slots=1000000000000"], "keyvalue: 10 replicas do not fit into memory"),
         (["grid.strategy.lam=[1,2]"], "grid.strategy.lam: no float hyper-parameter of that name"),
         (["grid.optim.lr=[]"], "grid.optim.lr=[]: must be a list of at least one number"),
         (["grid.optim.lr=[0.1,-1]"], "optim.lr=-1"),

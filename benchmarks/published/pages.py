@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 from cells import accuracy, chosen, number, others, row
-from every_strategy import CONF, FAMILIES, TABLES, best
+from every_strategy import CONF, FAMILIES, TABLES, Table, best
 
 from cl_lib import Record
 
-RECORDS = TABLES["split_digits"].records
 DOCS = Path(__file__).parent.parent.parent / "docs" / "strategies"
 GUIDE = """
 # Which strategy when
@@ -65,10 +64,21 @@ def classes() -> dict[str, dict[str, list[str]]]:
     return out
 
 
-def accuracy_row(name: str) -> str:
-    """Accuracy, forgetting, calibration and the worst class on Split-Digits."""
-    record, hyper = Record.load(RECORDS / name / "run"), best(Record.load(RECORDS / name / "search"))
-    return row([f"`{name}`", accuracy(record, 1)[0], *others(record), chosen(hyper)])
+def measured(table: Table, name: str) -> Record | None:
+    """A strategy's record on one stream, None where it has not been run."""
+    path = table.records / name / "run"
+    return Record.load(path) if (path / "record.json").exists() else None
+
+
+def accuracy_rows(name: str) -> list[str]:
+    """Accuracy, forgetting, calibration and the worst class on each stream."""
+    rows = []
+    for table in TABLES.values():
+        if (record := measured(table, name)) is not None:
+            hyper, stream = best(Record.load(table.records / name / "search")), table.title.partition(",")[0]
+            link = f"[{stream}](../results/{table.name}.md)"
+            rows.append(row([f"`{name}`", link, accuracy(record, 1)[0], *others(record), chosen(hyper)]))
+    return rows
 
 
 def cost_row(name: str, rows: dict[str, Any]) -> str:
@@ -103,11 +113,11 @@ def page(kind: str, names: list[str]) -> str:
         "",
         "## Measured",
         "",
-        "[Split-Digits](../results/split_digits.md), class-incremental, memories of 500, ten seeds:",
+        "Class-incremental, memories of 500, ten seeds:",
         "",
-        "| | accuracy, % | forgetting | ECE | worst class | chosen on validation data |",
-        "|---|---|---|---|---|---|",
-        *map(accuracy_row, names),
+        "| | stream | accuracy, % | forgetting | ECE | worst class | chosen on validation data |",
+        "|---|---|---|---|---|---|---|",
+        *(line for name in names for line in accuracy_rows(name)),
         "",
         "Cost on the second work of the [speed benchmark](../performance.md) (MLP 784-100-100-10, 10 new samples a "
         "step, shipped options), beside fine-tuning in the same run:",
@@ -137,26 +147,39 @@ def which() -> str:
     """All strategies beside each other, and what to look at."""
     rows, lines = json.loads(COST.read_text())["rows"], [GUIDE.strip(), ""]
     lines += [
-        "| | keeps samples | state, MB | step over fine-tuning, R = 1 | R = 10 | Split-Digits, % | ECE |",
-        "|---|---|---|---|---|---|---|",
+        "| | keeps samples | state, MB | step over fine-tuning, R = 1 | R = 10 | Split-Digits, % | ECE | "
+        "Split-Fashion-MNIST, % | ECE |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for names in FAMILIES.values():
         for name in names:
             config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-            metric, cost = Record.load(RECORDS / name / "run").metrics, rows[name]
-            mean = metric["accuracy"].mean
+            cost, reached = rows[name], [measured(table, name) for table in TABLES.values()]
             cells = [
                 f"[`{name}`]({page_of(name)}.md)",
                 "yes" if {"memory", "points"} & set(config) else "no",
                 f"{cost['R=1']['bytes'] / 1e6:.2f}",
                 *(number(cost[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
-                "–" if mean is None else f"{100 * mean:.1f}",
-                number(metric["ece"].mean),
+                *(cell for record in reached for cell in accuracy_and_ece(record)),
             ]
             lines.append(row(cells))
     return "\n".join(
-        [*lines, "", "Accuracy and ECE as in [Split-Digits](../results/split_digits.md), cost as on each page.", ""]
+        [
+            *lines,
+            "",
+            "Accuracy and ECE as in [Split-Digits](../results/split_digits.md) and "
+            "[Split-Fashion-MNIST](../results/split_fashion_mnist_every.md), cost as on each page.",
+            "",
+        ]
     )
+
+
+def accuracy_and_ece(record: Record | None) -> list[str]:
+    """Two cells, in per cent and as a share; dashes for what has not been run or has diverged."""
+    mean = None if record is None else record.metrics["accuracy"].mean
+    if record is None or mean is None:
+        return ["–", "–"]
+    return [f"{100 * mean:.1f}", number(record.metrics["ece"].mean)]
 
 
 def page_of(name: str) -> str:

@@ -93,7 +93,7 @@ def _transform(table: Tensors, x: Tensor, task: Tensor) -> Tensor:
             tap = planes.gather(-1, pixel[task].unsqueeze(1).expand_as(planes))
         if "pixel_weight" in table:
             weight = table["pixel_weight"][k][task]
-            tap = tap * (weight.unsqueeze(1))
+            tap = tap * weight.unsqueeze(1)
         total = tap if total is None else total + tap
     assert total is not None
     return (total if across is None else total.mT).reshape(x.shape)

@@ -125,8 +125,8 @@ class Record:
             try:
                 with np.load(path.parent / ARRAYS, allow_pickle=False) as file:
                     arrays = {k: file[k] for k in file.files}
-            # zipfile has NotImplementedError for a compression that it does not know
-            except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+            # RuntimeErrors are zipfile's, for encrypted files and for a compression that it does not know
+            except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
                 raise InputError(f"{path.parent / ARRAYS}: not readable ({error})") from error
         data["metrics"] = {k: Metric(**v) for k, v in data["metrics"].items()}
         return cls(**data, arrays=arrays, directory=str(path.parent))

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench import bench, no_options
 from cells import accuracy, machine, number, others, row
-from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
+from bench import bench
 from cells import accuracy, chosen, machine, others, row
-from runs import bench
 from split_fashion_mnist import PROTOCOL
 from tqdm import tqdm
 

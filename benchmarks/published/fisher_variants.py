@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from bench import bench, no_options
 from cells import machine, number, row
-from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record

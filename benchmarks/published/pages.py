@@ -8,14 +8,13 @@ writes ``docs/strategies/``.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from cells import accuracy, chosen, number, others, row
-from every_strategy import CONF, FAMILIES, TABLES, Table, best
-
-from cl_lib import Record
+from every_strategy import CONF, FAMILIES, TABLES, Result, known
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "strategies"
 GUIDE = """
@@ -65,19 +64,19 @@ def classes() -> dict[str, dict[str, list[str]]]:
     return out
 
 
-def measured(table: Table, name: str) -> Record | None:
-    """A strategy's record on one stream, None where it has not been run."""
-    path = table.records / name / "run"
-    return Record.load(path) if (path / "record.json").exists() else None
+@cache
+def found() -> dict[str, dict[str, Result]]:
+    """What has been run of each table."""
+    return {name: known(table) for name, table in TABLES.items()}
 
 
 def accuracy_rows(name: str) -> list[str]:
     """Accuracy, forgetting, calibration and the worst class on each stream."""
     rows = []
-    for table in TABLES.values():
-        if (record := measured(table, name)) is not None:
-            hyper, stream = best(Record.load(table.records / name / "search")), table.title.partition(",")[0]
-            link = f"[{stream}](../results/{table.name}.md)"
+    for stream, there in found().items():
+        if name in there:
+            record, hyper = there[name]
+            link = f"[{TABLES[stream].title.partition(',')[0]}](../results/{stream}.md)"
             rows.append(row([f"`{name}`", link, accuracy(record, 1)[0], *others(record), chosen(hyper)]))
     return rows
 
@@ -155,13 +154,13 @@ def which() -> str:
     for names in FAMILIES.values():
         for name in names:
             config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-            cost, reached = rows[name], [measured(table, name) for table in TABLES.values()]
+            cost = rows[name]
             cells = [
                 f"[`{name}`]({page_of(name)}.md)",
                 "yes" if {"memory", "points"} & set(config) else "no",
                 f"{cost['R=1']['bytes'] / 1e6:.2f}",
                 *(number(cost[side]["step_ratio"], 2) for side in ("R=1", "R=10")),
-                *(cell for record in reached for cell in accuracy_and_ece(record)),
+                *(cell for there in found().values() for cell in accuracy_and_ece(there.get(name))),
             ]
             lines.append(row(cells))
     return "\n".join(
@@ -175,12 +174,11 @@ def which() -> str:
     )
 
 
-def accuracy_and_ece(record: Record | None) -> list[str]:
+def accuracy_and_ece(result: Result | None) -> list[str]:
     """Two cells, in per cent and as a share; dashes for what has not been run or has diverged."""
-    mean = None if record is None else record.metrics["accuracy"].mean
-    if record is None or mean is None:
-        return ["–", "–"]
-    return [f"{100 * mean:.1f}", number(record.metrics["ece"].mean)]
+    metrics = {} if result is None else result[0].metrics
+    mean = metrics["accuracy"].mean if metrics else None
+    return ["–", "–"] if mean is None else [f"{100 * mean:.1f}", number(metrics["ece"].mean)]
 
 
 def page_of(name: str) -> str:

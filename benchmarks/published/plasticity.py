@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from bench import bench, no_options
 from cells import chosen, machine, number, row
 from every_strategy import best
-from runs import bench, no_options
 from tqdm import tqdm
 
 from cl_lib import Record

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import bench, no_options
 from cells import accuracy, machine, others, row
-from runs import bench, no_options
 
 from cl_lib import Record
 from cl_lib.report import accuracy_matrices, entries, over_time, reliability_diagrams

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from cl_lib.memory.eviction import eviction
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
 from cl_lib.strategies.bias import corrected, fit_bias
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
-from cl_lib.strategies.losses import weighted_mean
+from cl_lib.strategies.losses import negative_log_likelihood, weighted_mean
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
 
@@ -105,7 +106,7 @@ class ERTricks(Strategy):
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
             logits = net(params, both.x, both.task).logits
-            nll = -torch.log_softmax(logits, -1).gather(-1, both.y[:, None]).squeeze(-1)
+            nll = negative_log_likelihood(logits, both.y)
             return weighted_mean(nll, both.weight), {"nll": nll}
 
         new = gradient_of(net, state.params, objective)
@@ -123,7 +124,8 @@ class ERTricks(Strategy):
         for i, (y, given) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
             seen = seen + given
             valid = place < count
-            victim = choose(torch.where(valid, self.eviction(loss, label, held, valid), 0.0)[:-1], chance[i, 1])
+            weight = eviction(loss, held[label.long()], valid, balanced=self.balanced, loss_aware=self.loss_aware)
+            victim = choose(weight[:-1], chance[i, 1])
             enters = chance[i, 0] * seen < sink
             full = count >= sink
             slot = torch.where(full, torch.where(enters, victim, sink), count)
@@ -136,16 +138,6 @@ class ERTricks(Strategy):
             count = torch.maximum(count, torch.where(taken, slot + 1, 0))
             slots.append(slot)
         return torch.stack(slots), {"loss": loss, "label": label}, state.extra | {"offered": seen, "held": held}
-
-    def eviction(self, loss: Tensor, label: Tensor, held: Tensor, valid: Tensor) -> Tensor:
-        """Weight with which each slot is given up, ``(capacity + 1,)``; above 0, so that some slot always can be."""
-        share = held[label.long()] / held.max().clamp_min(1)
-        if self.loss_aware:
-            weight = scaled(-loss, valid)
-            weight = scaled(0.5 * weight + 0.5 * share, valid) if self.balanced else weight
-        else:
-            weight = (share >= 1).to(loss.dtype) if self.balanced else torch.ones_like(loss)
-        return weight + 1e-6
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         if not self.bias_epochs or data.memory is None:
@@ -161,9 +153,3 @@ class ERTricks(Strategy):
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
         raw, extra = net(state.params, x, task, train=False).raw, state.extra
         return corrected(raw, extra["scale"], extra["shift"], extra["newest"])
-
-
-def scaled(values: Tensor, valid: Tensor) -> Tensor:
-    """From 0 for the smallest of the valid values to 1 for the largest."""
-    low, high = torch.where(valid, values, torch.inf).min(), torch.where(valid, values, -torch.inf).max()
-    return torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 1.0)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.curvature.algebra import as_rows
 from cl_lib.curvature.fisher import diagonal_fisher
+from cl_lib.curvature.kernel import kernels
 from cl_lib.errors import InputError
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.gradient import Net
@@ -112,7 +112,7 @@ class FROMP(Strategy):
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         extra, params = dict(state.extra), state.params
-        experiences, classes, each, _ = extra["inverse"].shape
+        experiences, _, each, _ = extra["inverse"].shape
         fisher = diagonal_fisher(net, params, data, samples=self.samples)
         extra["precision"] = {k: d + len(data) * fisher[k] for k, d in extra["precision"].items()}
         extra["size"] = torch.full_like(extra["size"], len(data))
@@ -123,10 +123,10 @@ class FROMP(Strategy):
             extra[name][place] = value
         extra["probabilities"] = answers(net, params, extra["x"], extra["task"])
         spread = {k: (d + self.prior).rsqrt() for k, d in extra["precision"].items()}
-        blocks = []
+        blocks, jitter = [], self.jitter * torch.eye(each, dtype=x.dtype, device=x.device)
         for s in range(experiences):
             own = slice(s * each, (s + 1) * each)
-            kernel = self.kernels(net, params, extra["x"][own], extra["task"][own], spread, classes)
+            kernel = kernels(answers, net, params, extra["x"][own], extra["task"][own], spread) + jitter
             # where an experience had fewer samples than places for them, the rest must not count
             real = extra["real"][own]
             pairs = real[:, None] * real
@@ -140,20 +140,6 @@ class FROMP(Strategy):
         chosen = (p * (1 - p)).sum(-1).topk(min(count, len(p))).indices
         x, _ = data.gather(data.index[chosen], data.task[chosen])
         return x, data.task[chosen]
-
-    def kernels(self, net: Net, params: Tensors, x: Tensor, task: Tensor, spread: Tensors, classes: int) -> Tensor:
-        """K of each class, ``(classes, n, n)``, for n samples; ``spread`` is the weights' standard deviation."""
-
-        def answer(params: Tensors, x: Tensor, task: Tensor, one: Tensor) -> Tensor:
-            return answers(net, params, x[None], task[None])[0] @ one
-
-        gradients: Any = torch.func.vmap(torch.func.grad(answer), in_dims=(None, 0, 0, None))
-        blocks = []
-        for one in torch.eye(classes, dtype=x.dtype, device=x.device).unbind(0):
-            found = gradients(params, x, task, one)
-            scaled = as_rows({k: g * spread[k] for k, g in found.items()})
-            blocks.append(scaled @ scaled.mT)
-        return torch.stack(blocks) + self.jitter * torch.eye(len(x), dtype=x.dtype, device=x.device)
 
 
 def answers(net: Net, params: Tensors, x: Tensor, task: Tensor) -> Tensor:

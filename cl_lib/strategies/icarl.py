@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from cl_lib.memory.herding import by_class, herd
 from cl_lib.memory.store import Contents, Memory
 from cl_lib.strategies.gradient import Net
-from cl_lib.strategies.losses import weighted_mean
+from cl_lib.strategies.losses import log_sigmoid, weighted_mean
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
 
@@ -90,8 +90,8 @@ class ICaRL(Strategy):
         own = both.y[:, None] == classes
         # a new sample of a class that comes back is answered by its label, an exemplar as the teacher would
         fresh = torch.arange(both.y.shape[0], device=own.device)[:, None] < batch.y.shape[0]
-        target = torch.where(extra["old"] & ~(own & fresh), _log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
-        yes, no = _log_sigmoid(logits)
+        target = torch.where(extra["old"] & ~(own & fresh), log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
+        yes, no = log_sigmoid(logits)
         errors = torch.where(logits > FAR / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
         return weighted_mean(errors.sum(-1), both.weight), {}
 
@@ -148,13 +148,6 @@ class ICaRL(Strategy):
         nearest = torch.where(readout["known"], -distance, FAR)
         # without a single exemplar there is no mean to be near to: the untrained network answers itself
         return torch.where(readout["known"].any(), nearest, out.raw)
-
-
-def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log σ(x) and log σ(-x), by a softmax over two: an elementwise sigmoid rounds the last few elements of a tensor
-    in another way than the rest, so that a replica's last bits would depend on how many run beside it."""
-    yes, no = torch.log_softmax(torch.stack([x, torch.zeros_like(x)], -1), -1).unbind(-1)
-    return yes, no
 
 
 def _features(net: Net, params: Tensors, batch: Batch) -> Tensor:

@@ -20,8 +20,19 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     y, weight : Tensor
         ``(B,)``.
     """
-    nll = -torch.log_softmax(logits, -1).gather(-1, y[:, None]).squeeze(-1)
-    return weighted_mean(nll, weight)
+    return weighted_mean(negative_log_likelihood(logits, y), weight)
+
+
+def negative_log_likelihood(logits: Tensor, y: Tensor) -> Tensor:
+    r""":math:`-\log p_{i, y_i}` of each sample, ``(B,)``, from logits ``(B, C)``."""
+    return -torch.log_softmax(logits, -1).gather(-1, y[:, None]).squeeze(-1)
+
+
+def log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log σ(x) and log σ(-x), by a softmax over two: an elementwise sigmoid rounds the last few elements of a tensor
+    in another way than the rest, so that a replica's last bits would depend on how many run beside it."""
+    yes, no = torch.log_softmax(torch.stack([x, torch.zeros_like(x)], -1), -1).unbind(-1)
+    return yes, no
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

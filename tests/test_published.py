@@ -116,7 +116,10 @@ def test_the_fisher_page_is_generated_from_its_records(monkeypatch):
 
 def test_the_domain_incremental_page_is_generated_from_its_records(monkeypatch):
     script = load("domain_incremental", monkeypatch)
-    assert script.page(script.known()) == script.PAGE.read_text()
+    found = script.known()
+    for stream in script.STREAMS:
+        assert list(found[stream]) == list(script.NAMES), stream
+    assert script.page(found) == script.PAGE.read_text()
 
 
 def test_the_plasticity_page_is_generated_from_its_records(monkeypatch):

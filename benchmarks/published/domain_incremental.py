@@ -164,7 +164,12 @@ def page(found: dict[str, dict[str, Record]]) -> str:
             lines += comparisons(title, order, records)
         if missing := [NAMES[name] for name in NAMES if name not in records]:
             lines += [f"Not run yet: {', '.join(missing)}.", ""]
-        lines += [f"![Accuracy and forgetting over the stream](../images/{stream}_fashion_mnist_over_time.svg)", ""]
+        lines += [
+            f"![Accuracy and forgetting over the stream](../images/{stream}_fashion_mnist_over_time.svg)",
+            "",
+            "At a learning rate of 0.1, Joint at 0.2; lines are means over seeds, bands 95 % intervals.",
+            "",
+        ]
     lines += [
         "## Where the paper's order does not hold, and why",
         "",
@@ -210,7 +215,7 @@ def write() -> None:
     found = known()
     PAGE.write_text(page(found))
     for stream, records in found.items():
-        names = [n for n in ("joint", "derpp_low", "der_low", "er_low", "ewc_online", "finetune") if n in records]
+        names = [n for n in ("joint", "derpp_low", "der_low", "er_low", "ewc_online", "finetune_low") if n in records]
         shown = entries([records[name] for name in names])
         (FIGURES / f"{stream}_fashion_mnist_over_time.svg").write_text(over_time(shown) + "\n")
     print(f"wrote {PAGE} and its figures")

@@ -144,6 +144,13 @@ def check_population_bit_for_bit(strategy: Strategy) -> None:
         _compare(_replica(together, r), _replica(alone, 0), None, f"replica {r} of 3 and alone")
 
 
+def check_divergence_stays_alone(strategy: Strategy) -> None:
+    """A replica whose parameters overflow does not disturb the one beside it, to 1e-9 in float64."""
+    together = _state(strategy, seeds=1, grid={"optim.lr": [0.05, 1e300]})
+    alone = _state(strategy, seeds=1)
+    _compare(_replica(together, 0), _replica(alone, 0), 1e-9, "a replica beside one that diverges, and alone")
+
+
 def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
     """A grid trained as one population equals separate runs, for every float hyper-parameter."""
     for name in hyper_parameters(strategy):
@@ -249,6 +256,7 @@ CHECKS: tuple[Callable[[Strategy], None], ...] = (
     check_inputs_not_mutated,
     check_population_equals_single_runs,
     check_population_bit_for_bit,
+    check_divergence_stays_alone,
     check_hyper_parameters_by_replica,
     check_state_is_kept,
     check_save_and_load,

@@ -58,6 +58,16 @@ class NanOnPadding(Strategy):
 
 
 @dataclass(frozen=True)
+class Fragile(Strategy):
+    """Factorises what need not be finite: a library's error, for all replicas."""
+
+    def consolidate(self, net, state, data):
+        weight = state.params["head.weight"]
+        torch.linalg.cholesky(weight @ weight.mT + torch.eye(len(weight), dtype=weight.dtype))
+        return state
+
+
+@dataclass(frozen=True)
 class Foresight(ICaRL):
     """Its memory holds samples that have not come yet."""
 
@@ -76,6 +86,7 @@ class Foresight(ICaRL):
         (Lazy(), checks.check_beats_chance, "where chance is 0.25"),
         (Global(), checks.check_same_seed, "two runs: differ"),
         (Global(), checks.check_save_and_load, "differ"),
+        (Fragile(), checks.check_divergence_stays_alone, "cholesky"),
         (Growing(), checks.check_state_is_kept, r"state.extra.seen must stay \(2, 1\)"),
         (NanOnPadding(), checks.check_uneven_batches, "a loss that is not finite"),
         (Foresight(), checks.check_memory, "holds unseen samples"),
@@ -83,7 +94,7 @@ class Foresight(ICaRL):
     ids=lambda v: getattr(v, "__name__", None) or type(v).__name__,
 )
 def test_a_broken_strategy_fails(broken: Any, check: Any, message: str):
-    with pytest.raises((AssertionError, cl_lib.InputError), match=message):
+    with pytest.raises((AssertionError, cl_lib.InputError, torch.linalg.LinAlgError), match=message):
         check(broken)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 import cl_lib
 from cl_lib.curvature import inner
+from cl_lib.curvature.algebra import eigh
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.session import Session
 from cl_lib.strategies import AGEM, GEM, GPM, OGD, Finetune
@@ -138,6 +139,27 @@ def test_gpm_takes_the_fewest_directions_that_keep_the_energy(energy):
     assert torch.allclose(m @ m, m, atol=1e-12)
     again = GPM(energy=energy).grown(m, second)
     assert torch.allclose(again, m, atol=1e-12)  # nothing is missing
+
+
+def test_eigenvectors_of_layers_with_dead_units_and_of_diverged_ones():
+    """LAPACK gives up on ten or so of these 25 in float32, and on a small matrix of NaN."""
+    g = torch.Generator().manual_seed(0)
+    for alive in (2, 5, 10, 20, 50):
+        for _ in range(5):
+            inputs, units = torch.zeros(100, 256), torch.randperm(256, generator=g)[:alive]
+            inputs[:, units] = 30 * torch.randn(100, alive, generator=g).relu() * torch.logspace(0, -3, alive)
+            second = inputs.mT @ inputs
+            values, vectors = eigh(second)
+            largest = float(values[-1])
+            assert float((second @ vectors - vectors * values).abs().max()) < 1e-5 * largest
+            expected = np.linalg.eigvalsh(second.double().numpy())
+            np.testing.assert_allclose(values.double().numpy(), expected, rtol=0, atol=1e-6 * largest)
+    both = torch.stack([torch.full((4, 4), torch.nan), torch.diag(torch.arange(4.0))])
+    values, _ = eigh(both)
+    assert values[0].isnan().all()
+    assert values[1].tolist() == [0, 1, 2, 3]
+    m = torch.diag(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    assert torch.equal(GPM().grown(m, both[0]), m)
 
 
 def test_gpm_projects_convolutions_by_their_patches():

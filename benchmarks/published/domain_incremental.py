@@ -167,7 +167,7 @@ def page(found: dict[str, dict[str, Record]]) -> str:
         lines += [
             f"![Accuracy and forgetting over the stream](../images/{stream}_fashion_mnist_over_time.svg)",
             "",
-            "At a learning rate of 0.1, Joint at 0.2; lines are means over seeds, bands 95 % intervals.",
+            "At a learning rate of 0.1, Joint at 0.2; lines are means over seeds, bands a standard deviation.",
             "",
         ]
     lines += [

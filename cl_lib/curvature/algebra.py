@@ -39,3 +39,21 @@ def as_rows(each: Tensors) -> Tensor:
     torch.Size([3, 5])
     """
     return torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in each.values()], 1)
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``(..., n)``, ascending, and eigenvectors ``(..., n, n)`` in columns, of symmetric matrices.
+
+    Computed in float64, for in float32 the library that torch calls gives up on many a matrix of low rank: that of a
+    layer with dead units. Of a matrix that is not finite, a diverged replica's, the eigenvalues are NaN; it would be an
+    error, and the end of the replicas beside it.
+
+    Examples
+    --------
+    >>> values, vectors = eigh(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    >>> values
+    tensor([1., 3.])
+    """
+    finite = matrix.isfinite().all(-1).all(-1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], matrix, 0.0).double())
+    return torch.where(finite[..., None], values, torch.nan).to(matrix.dtype), vectors.to(matrix.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_lib.curvature.algebra import eigh
 from cl_lib.curvature.per_sample import layers_of, listen, rows
 from cl_lib.strategies.bounds import at_least, share
 from cl_lib.strategies.gradient import Gradient, Net
@@ -107,7 +108,7 @@ class GPM(Strategy):
         """The projector ``m`` with as few new directions as keep the wanted share of the trace of ``second``."""
         rest = torch.eye(m.shape[0], dtype=m.dtype, device=m.device) - m
         total = second.diagonal().sum()
-        values, vectors = torch.linalg.eigh(rest @ second @ rest)
+        values, vectors = eigh(rest @ second @ rest)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         kept = total - values.sum() + values.cumsum(0) - values  # before each direction is added
         chosen = (kept < self.energy * total) & (values > 1e-9 * total)

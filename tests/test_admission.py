@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cl_lib
+from cl_lib.curvature import gradient_gram
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.noise import uniform
 from cl_lib.session import Session
@@ -47,6 +48,29 @@ def test_gss_scores_are_one_plus_the_largest_cosine_of_gradients():
         )
     empty = Recalled(old.x, old.y, torch.zeros(5).double(), old.task, torch.arange(5))
     assert (GSS(TEN).alike(FunctionalNet(module, {}), State(params, {}, {}, {}, {}), new, empty) == 0.1).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 3)),
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
+        ),
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.ReLU(), nn.Linear(5, 3)),
+    ],
+    ids=["no_bias", "convolution", "another_layer"],
+)
+def test_inner_products_of_gradients_equal_those_of_gradients_that_are_made(make):
+    torch.manual_seed(0)
+    module, own = make().double(), batch(0)
+    params = {k: p.detach() for k, p in module.named_parameters()} | {"~own": torch.ones(2).double()}
+    rows = []
+    for x, y in zip(own.x, own.y, strict=True):
+        grads = torch.autograd.grad(F.cross_entropy(module(x[None]), y[None]), list(module.parameters()))
+        rows.append(torch.cat([g.flatten() for g in grads]))
+    got, expected = gradient_gram(FunctionalNet(module, {}), params, own), torch.stack(rows) @ torch.stack(rows).mT
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -40,7 +40,7 @@ def mean_over_samples(
     layers = layers_of(net.module)
     beside = {k: torch.zeros_like(p) for k, p in params.items() if k.startswith(OWN)}
     params = {k: p for k, p in params.items() if k not in beside}
-    shapes = _structure(layers, net, params, data)
+    shapes = structure(layers, net, params, data.read(slice(0, 1)))
     parts_of = _by_sample if shapes is None else partial(_by_layer, layers, shapes)
     linear = shapes is not None and all(isinstance(layer, nn.Linear) for _, layer in layers)
     parts = data.batches(LINEAR_CHUNK if linear else CHUNK, samples)
@@ -68,14 +68,14 @@ def _answers(net: Any, params: Tensors, batch: Batch, answer: Answer) -> Tensor:
 
 
 # ---------------------------------------------------------------------- by the structure of the layers
-def _structure(layers: Layers, net: Any, params: Tensors, data: Experienced) -> dict[str, torch.Size] | None:
+def structure(layers: Layers, net: Any, params: Tensors, one: Batch) -> dict[str, torch.Size] | None:
     """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
     layer that is used once."""
     owned = {f"{name}.{own}" for name, _ in layers for own in ("weight", "bias")}
     if not set(params) <= owned:
         return None
     entered: dict[str, list[Tensor]] = {}
-    _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, entered, lambda out: out.raw)
+    _, left = listen(layers, net, params, one, {}, entered, lambda out: out.raw)
     once = all(
         len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
         for name, layer in layers

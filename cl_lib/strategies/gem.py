@@ -90,9 +90,9 @@ class GEM(Strategy):
         net.buffers = buffers
         rows = as_rows(each)
         flat = torch.cat([g.flatten() for g in new.grads.values()])
-        along = rows @ flat
+        along = (flat[None] @ rows.mT)[0]  # of many replicas' columns products take several times as long
         weight = torch.ops.cl_lib.cone_weights(rows @ rows.mT, along, torch.ones_like(along) * self.margin)
-        flat = torch.where((along < 0).any(), flat + rows.mT @ weight, flat)
+        flat = torch.where((along < 0).any(), flat + (weight[None] @ rows)[0], flat)
         parts = flat.split([g.numel() for g in new.grads.values()])
         return new._replace(grads={k: p.view_as(g) for (k, g), p in zip(new.grads.items(), parts, strict=True)})
 

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl_lib.curvature.algebra import as_rows
+from cl_lib.curvature.gram import gradient_gram
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Gradient, Net
-from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors
+from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors, join
 
 EMPTY = 0.1
 """Score of a sample that there is nothing to compare with."""
@@ -48,9 +48,10 @@ class GSS(Strategy):
 
     Notes
     -----
-    Cost: the step of `ER`, and one gradient for each new and each compared sample, held at once: ``batch_size +
-    compared`` times the parameters, 8 MB in float32 for 100,000 parameters and 10 + 10. Memory: ``capacity`` samples
-    and a score each; no gradient is stored.
+    Cost: the step of `ER`, and a forward and backward pass over the new and the compared samples, whose gradients are
+    compared by what enters and leaves each linear layer and not made (`cl_lib.curvature.gradient_gram`). Where a
+    network has other layers, the gradients of ``batch_size + compared`` samples with respect to those are held at once:
+    8 MB in float32 for 100,000 parameters and 10 + 10. Memory: ``capacity`` samples and a score each; no gradient.
 
     Differences from the paper: a batch's samples are all compared with the memory as it was before the batch; samples
     are recalled, and drawn to compare with, with replacement.
@@ -91,18 +92,10 @@ class GSS(Strategy):
 
     def alike(self, net: Net, state: State, batch: Batch, held: Recalled) -> Tensor:
         """The scores :math:`c_i` of a batch beside samples from memory, ``(B,)``."""
-
-        def loss(params: Tensors, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-            one = torch.ones_like(x.flatten()[:1])
-            return cross_entropy(net(params, x[None], task[None], train=False).logits, y[None], one)
-
-        each: Any = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))
-        rows = []
-        for samples in (batch, held):
-            grads = each(state.params, samples.x, samples.y, samples.task)
-            flat = as_rows(grads)
-            rows.append(flat / flat.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-30))
-        cosine = torch.where(held.weight > 0, rows[0] @ rows[1].mT, -1.0)
+        new, gram = len(batch.y), gradient_gram(net, state.params, join(batch, held))
+        length = gram.diagonal().clamp_min(1e-30).sqrt()
+        cosine = gram[:new, new:] / (length[:new, None] * length[new:])
+        cosine = torch.where(held.weight > 0, cosine, -1.0)
         return torch.where(held.weight.any(), 1 + cosine.amax(-1), EMPTY)
 
     def admit(

@@ -1,0 +1,67 @@
+"""How alike samples' gradients are, without the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_lib.curvature.algebra import as_rows
+from cl_lib.curvature.per_sample import Layers, layers_of, patches, propagated, structure
+from cl_lib.types import OWN, Batch, Out, Tensors
+
+
+def gradient_gram(net: Any, params: Tensors, batch: Batch) -> Tensor:
+    r"""Inner products :math:`g_i^\top g_j` of the gradients of samples' cross-entropies, ``(n, n)``.
+
+    The gradient of a linear layer is the outer product of what enters it, h, and the error δ that comes back, so that
+
+    .. math::
+        g_i^\top g_j = \sum_l (\delta_{il}^\top \delta_{jl}) (h_{il}^\top h_{jl} + 1)
+
+    (1 for the bias) costs one forward and backward pass; of a convolution each sample's gradient is made, as are all
+    gradients of networks with other parametrised layers, by ``vmap``. The network answers as in an evaluation.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of Tensor
+        Those that the strategy brought along do not count.
+    batch : Batch
+        n samples; weights are not looked at.
+    """
+    params = {k: p for k, p in params.items() if not k.startswith(OWN)}
+    layers = layers_of(net.module)
+    one = Batch(batch.x[:1], batch.y[:1], batch.weight[:1], batch.task[:1])
+    shapes = structure(layers, net, params, one)
+    return _by_sample(net, params, batch) if shapes is None else _by_layer(layers, shapes, net, params, batch)
+
+
+def _log_softmax(out: Out) -> Tensor:
+    return torch.log_softmax(out.logits, -1)
+
+
+def _by_layer(layers: Layers, shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch) -> Tensor:
+    answers, pull, entered = propagated(layers, shapes, net, params, batch, _log_softmax)
+    classes = torch.arange(answers.shape[-1], device=answers.device)
+    (errors,) = pull((batch.y[:, None] == classes).to(answers.dtype))
+    total = answers.new_zeros(len(batch.y), len(batch.y))
+    for name, layer in layers:
+        error, entry, held = errors[name], entered[name], [k in params for k in (f"{name}.weight", f"{name}.bias")]
+        if isinstance(layer, nn.Conv2d):
+            error = error.flatten(2)  # (n, out, positions)
+            grads = [(error @ patches(layer, entry).mT).flatten(1), error.sum(-1)]
+            total = total + sum(g @ g.mT for g, own in zip(grads, held, strict=True) if own)
+        else:
+            total = total + (error @ error.mT) * (held[0] * (entry @ entry.mT) + held[1])
+    return total
+
+
+def _by_sample(net: Any, params: Tensors, batch: Batch) -> Tensor:
+    def likelihood(params: Tensors, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        return _log_softmax(net(params, x[None], task[None], train=False)).gather(-1, y[None, None]).sum()
+
+    each: Any = torch.func.vmap(torch.func.grad(likelihood), in_dims=(None, 0, 0, 0))
+    grads = as_rows(each(params, batch.x, batch.y, batch.task))
+    return grads @ grads.mT

@@ -51,10 +51,7 @@ def measure(strategy: Strategy, stream: Stream, replicas: int) -> dict[str, Any]
     for _ in range(EXPERIENCES):
         laps.append([side.train() for side in pair])
     own, plain = ([lap[i] for lap in laps[1:] if lap[i].steps] for i in (0, 1))
-    step, beside = (
-        float(np.median([lap.training / lap.steps for lap in side])) / replicas if side else None
-        for side in (own, plain)
-    )
+    step, beside = _step(own, replicas), _step(plain, replicas)
     learner = pair[0].session.learner
     assert learner is not None
     return {

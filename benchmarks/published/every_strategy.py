@@ -209,8 +209,9 @@ def page(table: Table, found: dict[str, Result]) -> str:
         "",
         table.head,
         "",
-        f"Hyper-parameters were chosen by the same budget for each strategy, nine points with {seeds} seed(s), on a "
-        "fifth of the training data held out, by the mean accuracy on the first three experiences after the third; "
+        "Hyper-parameters were chosen by the same budget for each strategy, nine points with "
+        f"{'one seed' if seeds == '1' else f'{seeds} seeds'}, on a fifth of the training data held out, by the mean "
+        "accuracy on the first three experiences after the third; "
         "never on test data. Points outside the grid may be better: a row does not show what its strategy can do at "
         "best.",
         "",

@@ -252,12 +252,22 @@ def test_kronecker_penalty_is_the_quadratic_form_of_the_dense_product():
     params = {k: p[0] for k, p in learner.state.params.items()}
     g = torch.Generator().manual_seed(0)
     moved = {k: p + 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=g) for k, p in params.items()}
-    expected = 0.0
-    for name, a in extra["A"].items():
-        delta = torch.cat([moved[f"{name}.{n}"] - extra["anchor"][f"{name}.{n}"] for n in ("weight",)], 1)
-        delta = torch.cat([delta, (moved[f"{name}.bias"] - extra["anchor"][f"{name}.bias"])[:, None]], 1).flatten()
-        expected += 1.5 * float(delta @ torch.kron(extra["G"][name], a) @ delta)
-    assert float(strategy.penalty(None, State(moved, {}, {}, {}, extra))) == pytest.approx(expected, rel=1e-10)
+
+    def dense(moved):
+        total = 0.0
+        for name, a in extra["A"].items():
+            weight, bias = (moved[f"{name}.{n}"] - extra["anchor"][f"{name}.{n}"] for n in ("weight", "bias"))
+            delta = torch.cat([weight, bias[:, None]], 1).flatten()
+            total = total + 1.5 * delta @ torch.kron(extra["G"][name], a) @ delta
+        return total
+
+    def ours(moved):
+        return strategy.penalty(None, State(moved, {}, {}, {}, extra))
+
+    assert float(ours(moved)) == pytest.approx(float(dense(moved)), rel=1e-10)
+    got, expected = (torch.func.grad(f)(moved) for f in (ours, dense))
+    for k, g in expected.items():
+        torch.testing.assert_close(got[k], g, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------------- BiC

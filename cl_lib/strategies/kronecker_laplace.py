@@ -82,8 +82,10 @@ class KroneckerLaplace(Strategy):
         terms = []
         for name, a in extra["A"].items():
             moved = _joined(state.params, name) - _joined(extra["anchor"], name)
-            terms.append(((extra["G"][name] @ moved @ a) * moved).sum())
-        return 0.5 * self.lam * torch.stack(terms).sum()
+            # A and G are symmetric, so G M A is the gradient of half the form: differentiated, it is made twice
+            force = (extra["G"][name] @ moved @ a).detach()
+            terms.append((force * (moved - 0.5 * moved.detach())).sum())
+        return self.lam * torch.stack(terms).sum()
 
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         extra, new = state.extra, kronecker_factors(net, state.params, data, samples=self.samples)

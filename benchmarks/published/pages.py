@@ -45,9 +45,9 @@ Fashion-MNIST.
 `redo`; they do nothing against forgetting.
 
 **Compute.** `ncm` and `slda` cost less than fine-tuning; strategies that look at the model inside the step (`mir`,
-`gss`, `er_tricks`, `gem`, `rar`) cost several times as much. With many seeds or a grid most replicas cost less than one
-alone; what holds a gradient for each sample (`gss`) or many directions (`ogd`, `ranpac`, `kronecker_laplace`) is bound
-by memory and does not.
+`gss`, `er_tricks`, `gem`, `rar`) and projections (`gpm`, `ogd`) cost several times as much. With many seeds or a grid a
+replica costs less than one alone; hardly less where its state is large (`ewc`, `rwalk`, `gpm`, `ogd`,
+`kronecker_laplace`), and more with `ranpac`, whose matrices are bound by memory.
 
 **Calibration.** Read the ECE beside the accuracy: least squares (`ranpac`) and nearest means (`icarl`) answer well with
 probabilities that do not mean what they say; calibrate them before a threshold is put on a probability. Distillation

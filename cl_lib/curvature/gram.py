@@ -30,6 +30,21 @@ def gradient_gram(net: Any, params: Tensors, batch: Batch) -> Tensor:
         Those that the strategy brought along do not count.
     batch : Batch
         n samples; weights are not looked at.
+
+    Returns
+    -------
+    Tensor
+        ``(n, n)``, in the dtype of the answers.
+
+    Examples
+    --------
+    >>> from cl_lib.engine.net import FunctionalNet
+    >>> net = FunctionalNet(nn.Sequential(nn.Linear(2, 2)), {})
+    >>> params = {"0.weight": torch.zeros(2, 2), "0.bias": torch.zeros(2)}  # answers (½, ½), δ = ±(½, -½)
+    >>> x, y = torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([0, 1])
+    >>> gradient_gram(net, params, Batch(x, y, torch.ones(2), torch.zeros(2, dtype=torch.long)))  # ∓½ (h'h + 1)
+    tensor([[ 1., -1.],
+            [-1.,  3.]])
     """
     params = {k: p for k, p in params.items() if not k.startswith(OWN)}
     layers = layers_of(net.module)

@@ -49,9 +49,10 @@ class GSS(Strategy):
     Notes
     -----
     Cost: the step of `ER`, and a forward and backward pass over the new and the compared samples, whose gradients are
-    compared by what enters and leaves each linear layer and not made (`cl_lib.curvature.gradient_gram`). Where a
-    network has other layers, the gradients of ``batch_size + compared`` samples with respect to those are held at once:
-    8 MB in float32 for 100,000 parameters and 10 + 10. Memory: ``capacity`` samples and a score each; no gradient.
+    compared by what enters and leaves each linear layer and not made (`cl_lib.curvature.gradient_gram`). Those of a
+    convolution are made, and all of them where a network has other layers with parameters: ``batch_size + compared``
+    times so many numbers, 8 MB in float32 for 100,000 parameters and 10 + 10. Memory: ``capacity`` samples and a score
+    each; no gradient.
 
     Differences from the paper: a batch's samples are all compared with the memory as it was before the batch; samples
     are recalled, and drawn to compare with, with replacement.

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cl_lib.curvature.per_sample import mean, mean_over_samples
+from cl_lib.curvature.per_sample import log_probabilities, mean, mean_over_samples, one_hot
 from cl_lib.noise import choose
-from cl_lib.types import Batch, Experienced, Out, Tensors
+from cl_lib.types import Batch, Experienced, Tensors
 
 Variant = Literal["exact", "sample", "empirical", "batched"]
 VARIANTS = ("exact", "sample", "empirical", "batched")
@@ -61,16 +61,12 @@ def diagonal_fisher(
         parts = data.batches(batch, samples)
         return mean((_batch_gradient(net, params, data.read(p)) for p in parts), len(parts))
     targets = partial(_targets, variant)
-    return mean_over_samples(net, params, data, _log_softmax, targets, torch.square, samples)
-
-
-def _log_softmax(out: Out) -> Tensor:
-    return torch.log_softmax(out.logits, -1)
+    return mean_over_samples(net, params, data, log_probabilities, targets, torch.square, samples)
 
 
 def _batch_gradient(net: Any, params: Tensors, batch: Batch) -> Tensors:
     def average(params: Tensors) -> Tensor:
-        return _log_softmax(net(params, batch.x, batch.task, train=False)).gather(-1, batch.y[:, None]).mean()
+        return log_probabilities(net(params, batch.x, batch.task, train=False)).gather(-1, batch.y[:, None]).mean()
 
     return {k: g.square() for k, g in torch.func.grad(average)(params).items()}
 
@@ -84,5 +80,4 @@ def _targets(variant: Variant, log_probs: Tensor, batch: Batch, uniform: Tensor)
         return [(eye[c].expand_as(log_probs), p[:, c]) for c in range(classes)]
     if variant == "sample":
         y = choose(log_probs.exp(), uniform)
-    chosen = (torch.arange(classes, device=y.device) == y[:, None]).to(log_probs.dtype)
-    return [(chosen, torch.ones_like(log_probs[:, 0]))]
+    return [(one_hot(y, log_probs), torch.ones_like(log_probs[:, 0]))]

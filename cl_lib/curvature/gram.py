@@ -8,8 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.curvature.per_sample import Layers, layers_of, patches, propagated, structure
-from cl_lib.types import OWN, Batch, Out, Tensors
+from cl_lib.curvature.per_sample import (
+    Layers,
+    each_gradient,
+    layers_of,
+    log_probabilities,
+    one_hot,
+    patches,
+    propagated,
+    structure,
+)
+from cl_lib.types import OWN, Batch, Tensors
 
 
 def gradient_gram(net: Any, params: Tensors, batch: Batch) -> Tensor:
@@ -53,14 +62,9 @@ def gradient_gram(net: Any, params: Tensors, batch: Batch) -> Tensor:
     return _by_sample(net, params, batch) if shapes is None else _by_layer(layers, shapes, net, params, batch)
 
 
-def _log_softmax(out: Out) -> Tensor:
-    return torch.log_softmax(out.logits, -1)
-
-
 def _by_layer(layers: Layers, shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch) -> Tensor:
-    answers, pull, entered = propagated(layers, shapes, net, params, batch, _log_softmax)
-    classes = torch.arange(answers.shape[-1], device=answers.device)
-    (errors,) = pull((batch.y[:, None] == classes).to(answers.dtype))
+    answers, pull, entered = propagated(layers, shapes, net, params, batch, log_probabilities)
+    (errors,) = pull(one_hot(batch.y, answers))
     total = answers.new_zeros(len(batch.y), len(batch.y))
     for name, layer in layers:
         error, entry, held = errors[name], entered[name], [k in params for k in (f"{name}.weight", f"{name}.bias")]
@@ -74,9 +78,6 @@ def _by_layer(layers: Layers, shapes: dict[str, torch.Size], net: Any, params: T
 
 
 def _by_sample(net: Any, params: Tensors, batch: Batch) -> Tensor:
-    def likelihood(params: Tensors, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-        return _log_softmax(net(params, x[None], task[None], train=False)).gather(-1, y[None, None]).sum()
-
-    each: Any = torch.func.vmap(torch.func.grad(likelihood), in_dims=(None, 0, 0, 0))
-    grads = as_rows(each(params, batch.x, batch.y, batch.task))
+    labels = one_hot(batch.y, log_probabilities(net(params, batch.x, batch.task, train=False)))
+    grads = as_rows(each_gradient(net, params, batch, log_probabilities, labels))
     return grads @ grads.mT

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.types import Tensors
+from cl_lib.curvature.per_sample import Answer, each_gradient
+from cl_lib.types import Batch, Tensors
 
 
-def kernels(
-    answers: Callable[[Any, Tensors, Tensor, Tensor], Tensor],
-    net: Any,
-    params: Tensors,
-    x: Tensor,
-    task: Tensor,
-    deviation: Tensors,
-) -> Tensor:
+def kernels(net: Any, params: Tensors, batch: Batch, answer: Answer, deviation: Tensors) -> Tensor:
     r"""Kernel of each class's answers, :math:`K_c = J_c \, \mathrm{diag}(\sigma^2) \, J_c^\top` (Khan et al. 2019).
 
     Parameters
     ----------
-    answers : callable
-        ``answers(net, params, x, task)`` has ``(n, C)`` numbers; J are their gradients with respect to ``params``.
-    x, task : Tensor
-        n samples.
+    net : Net
+    params : dict of Tensor
+    batch : Batch
+        n samples; only inputs and tasks are looked at.
+    answer : callable
+        What of the output varies, ``(n, C)``; J are its gradients with respect to ``params``.
     deviation : dict of str to Tensor
         σ, the standard deviation of each weight.
 
@@ -38,21 +33,17 @@ def kernels(
 
     Examples
     --------
-    >>> linear = lambda net, params, x, task: x @ params["w"]
-    >>> x, task, w = torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.zeros(2, dtype=torch.long), torch.zeros(2, 1)
-    >>> kernels(linear, None, {"w": w}, x, task, {"w": torch.ones(2, 1)})  # of a linear model: the inner products
+    >>> x, none, w = torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.zeros(2, dtype=torch.long), torch.zeros(2, 1)
+    >>> linear = lambda params, x, task, train: x @ params["w"]
+    >>> batch = Batch(x, none, torch.ones(2), none)
+    >>> kernels(linear, {"w": w}, batch, lambda out: out, {"w": torch.ones(2, 1)})  # the inner products
     tensor([[[1., 1.],
              [1., 5.]]])
     """
-
-    def answer(params: Tensors, x: Tensor, task: Tensor, one: Tensor) -> Tensor:
-        return answers(net, params, x[None], task[None])[0] @ one
-
-    classes = answers(net, params, x[:1], task[:1]).shape[-1]
-    gradients: Any = torch.func.vmap(torch.func.grad(answer), in_dims=(None, 0, 0, None))
+    answers = answer(net(params, batch.x, batch.task, train=False))
     blocks = []
-    for one in torch.eye(classes, dtype=x.dtype, device=x.device).unbind(0):
-        found = gradients(params, x, task, one)
-        scaled = as_rows({k: g * deviation[k] for k, g in found.items()})
+    for one in torch.eye(answers.shape[-1], dtype=answers.dtype, device=answers.device).unbind(0):
+        grads = each_gradient(net, params, batch, answer, one.expand_as(answers))
+        scaled = as_rows({k: g * deviation[k] for k, g in grads.items()})
         blocks.append(scaled @ scaled.mT)
     return torch.stack(blocks)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.curvature.per_sample import CHUNK, layers_of, listen, propagated, rows
-from cl_lib.types import Experienced, Out, Tensors
+from cl_lib.curvature.per_sample import CHUNK, layers_of, listen, log_probabilities, propagated, rows
+from cl_lib.types import Experienced, Tensors
 
 
 def kronecker_factors(
@@ -45,7 +45,7 @@ def kronecker_factors(
     parts = data.batches(CHUNK, samples)
     for part in parts:
         batch = data.read(part)
-        log_p, pull, entered = propagated(layers, shapes, net, params, batch, _log_softmax)
+        log_p, pull, entered = propagated(layers, shapes, net, params, batch, log_probabilities)
         for name, layer in layers:
             x = rows(layer, entered[name])
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -63,7 +63,3 @@ def kronecker_factors(
                 own["G"] = own.get("G", 0) + weighted.flatten(0, 1).mT @ flat.flatten(0, 1)
     count = sum(p.stop - p.start for p in parts)
     return {name: {k: v / count for k, v in own.items()} for name, own in total.items()}
-
-
-def _log_softmax(out: Out) -> Tensor:
-    return torch.log_softmax(out.logits, -1)

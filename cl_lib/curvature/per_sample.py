@@ -195,7 +195,29 @@ def _by_sample(
 ) -> Tensors:
     """The same by one gradient for each sample, materialised a few at a time."""
     total = {k: torch.zeros_like(p) for k, p in params.items()}
-    pairs = targets(_answers(net, params, batch, answer), batch, uniform)
+    for cotangent, weight in targets(_answers(net, params, batch, answer), batch, uniform):
+        for i in range(0, len(weight), 16):
+            part = slice(i, i + 16)
+            own = Batch(batch.x[part], batch.y[part], batch.weight[part], batch.task[part])
+            for k, g in each_gradient(net, params, own, answer, cotangent[part]).items():
+                total[k] += torch.tensordot(weight[part], measure(g), dims=([0], [0]))
+    return total
+
+
+def each_gradient(net: Any, params: Tensors, batch: Batch, answer: Answer, cotangent: Tensor) -> Tensors:
+    """The gradient of each sample's ``sum_c cotangent_c answer_c``, made: the parameters' shapes with n before them.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of Tensor
+    batch : Batch
+        n samples; weights are not looked at.
+    answer : callable
+        What of the output is differentiated, ``(n, C)``.
+    cotangent : Tensor
+        ``(n, C)``.
+    """
 
     def one(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
         def chosen(params: Tensors) -> Tensor:
@@ -205,10 +227,14 @@ def _by_sample(
         return torch.func.grad(chosen)(params)
 
     each: Callable[..., Tensors] = torch.func.vmap(one)
-    for cotangent, weight in pairs:
-        for i in range(0, len(weight), 16):
-            part = slice(i, i + 16)
-            grads = each(cotangent[part], batch.x[part], batch.y[part], batch.task[part])
-            for k, g in grads.items():
-                total[k] += torch.tensordot(weight[part], measure(g), dims=([0], [0]))
-    return total
+    return each(cotangent, batch.x, batch.y, batch.task)
+
+
+def log_probabilities(out: Out) -> Tensor:
+    """Logarithms of the probabilities of the classes that may be answered, ``(n, C)``."""
+    return torch.log_softmax(out.logits, -1)
+
+
+def one_hot(y: Tensor, like: Tensor) -> Tensor:
+    """1 at each sample's label, else 0, of the shape ``(n, C)`` and dtype of ``like``."""
+    return (torch.arange(like.shape[-1], device=y.device) == y[:, None]).to(like.dtype)

@@ -14,7 +14,7 @@ from cl_lib.errors import InputError
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import Batch, Experienced, Out, Spec, State, Tensors
 
 CHUNK = 500
 
@@ -126,9 +126,10 @@ class FROMP(Strategy):
         blocks, jitter = [], self.jitter * torch.eye(each, dtype=x.dtype, device=x.device)
         for s in range(experiences):
             own = slice(s * each, (s + 1) * each)
-            kernel = kernels(answers, net, params, extra["x"][own], extra["task"][own], spread) + jitter
+            kept, task, real = (extra[name][own] for name in ("x", "task", "real"))
+            points = Batch(kept, torch.zeros_like(task), real, task)  # their labels were not kept
+            kernel = kernels(net, params, points, probabilities, spread) + jitter
             # where an experience had fewer samples than places for them, the rest must not count
-            real = extra["real"][own]
             pairs = real[:, None] * real
             blocks.append(pairs * torch.linalg.inv(pairs * kernel + torch.diag(1 - real)))
         return state._replace(extra=extra | {"inverse": torch.stack(blocks)})
@@ -144,4 +145,8 @@ class FROMP(Strategy):
 
 def answers(net: Net, params: Tensors, x: Tensor, task: Tensor) -> Tensor:
     """Probabilities ``(B, C)`` over the classes that may be answered."""
-    return torch.softmax(net(params, x, task, train=False).logits, -1)
+    return probabilities(net(params, x, task, train=False))
+
+
+def probabilities(out: Out) -> Tensor:
+    return torch.softmax(out.logits, -1)

@@ -11,7 +11,7 @@ from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import Gradient, Net, gradient_of
-from cl_lib.strategies.losses import cross_entropy, replayed
+from cl_lib.strategies.losses import cross_entropy, negative_log_likelihood, replayed
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Recalled, Spec, State, Tensors
 
@@ -89,14 +89,13 @@ class MIR(Strategy):
         def new(params: Tensors) -> tuple[Tensor, Tensors]:
             return cross_entropy(net(params, batch.x, batch.task).logits, batch.y, batch.weight), {}
 
-        def answers(params: Tensors) -> Tensor:
-            logits = net(params, pool.x, pool.task, train=False).logits
-            return torch.log_softmax(logits, -1).gather(-1, pool.y[:, None]).squeeze(-1)
+        def losses(params: Tensors) -> Tensor:
+            return negative_log_likelihood(net(params, pool.x, pool.task, train=False).logits, pool.y)
 
         buffers = net.buffers
         grads = gradient_of(net, state.params, new).grads
         net.buffers = buffers  # the step was only looked at
-        return answers(state.params) - answers({k: p - self.eta * grads[k] for k, p in state.params.items()})
+        return losses({k: p - self.eta * grads[k] for k, p in state.params.items()}) - losses(state.params)
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         return replayed(net, state.params, batch, recalled[0]), {}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cl_lib.curvature.algebra import as_rows
+from cl_lib.curvature.per_sample import each_gradient, one_hot
 from cl_lib.errors import InputError
 from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
@@ -81,13 +81,8 @@ class OGD(Strategy):
     def consolidate(self, net: Net, state: State, data: Experienced) -> State:
         basis, number = state.extra["basis"], data.number
         batch = data.read(slice(0, basis.shape[1]))
-
-        def labelled(params: Tensors, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-            return net(params, x[None], task[None], train=False).logits[0].gather(0, y[None]).sum()
-
-        each: Any = torch.func.vmap(torch.func.grad(labelled), in_dims=(None, 0, 0, 0))
-        grads = each(state.params, batch.x, batch.y, batch.task)
-        rows = as_rows(grads)
+        labels = one_hot(batch.y, net(state.params, batch.x, batch.task, train=False).logits)
+        rows = as_rows(each_gradient(net, state.params, batch, lambda out: out.logits, labels))
         held = basis.flatten(0, 1)
         for _ in range(2):  # the second time takes away what rounding left
             rows = rows - (rows @ held.mT) @ held

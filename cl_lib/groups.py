@@ -46,13 +46,17 @@ class Row:
 
 @dataclass
 class Group:
-    """Replicas on one schedule, which train together."""
+    """Replicas on one schedule, which train together.
+
+    ``learned`` and ``before`` are ``(R, E)``: for each replica and column the row where its training was first finished,
+    and the last row before it began.
+    """
 
     members: list[int]
     realisations: list[Realisation]
     rows: list[Row] = field(default_factory=list)
-    learned: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    learned: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
+    before: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
     parameters: int | None = None
     memory_bytes: int | None = None
     steps: int = 0

@@ -48,9 +48,10 @@ class Record:
     accuracy_matrix : list of lists
         Mean over replicas; row 0 the untrained network, row i after the i-th evaluation; columns the test sets.
     rows : list
-        Experiences trained on and steps taken, for each row of the matrices.
+        Experiences trained on and steps taken, for each row of the matrices; the step is None where replicas differ.
     learned, before : list of int
-        For each column the row where its training was first finished, and the last row before it began.
+        For each column the row where its training was first finished, and the last row before it began; None where
+        replicas differ (``arrays`` holds each replica's ``step``, ``learned`` and ``before``).
     grid : list
         Where a grid was trained: for each of its points ``hyper``, ``replicas``, ``metrics``, ``accuracy_matrix``.
         The metrics above then run over all replicas.
@@ -67,9 +68,9 @@ class Record:
     job: dict[str, Any]
     metrics: dict[str, Metric]
     accuracy_matrix: list[list[float | None]]
-    rows: list[dict[str, int]]
-    learned: list[int]
-    before: list[int]
+    rows: list[dict[str, int | None]]
+    learned: list[int | None]
+    before: list[int | None]
     matrices: dict[str, list[list[float | None]]]
     slices: dict[str, dict[str, Any]]
     reliability: dict[str, dict[str, list[float | None]]]

@@ -51,9 +51,12 @@ def make_record(
         job=json.loads(json.dumps(session.description)),
         metrics={k: _metric(v, everyone, reasons.get(k)) for k, v in values.items()},
         accuracy_matrix=matrices["accuracy"],
-        rows=[{"experience": r.experience, "step": r.step} for r in session.groups[0].rows],
-        learned=session.groups[0].learned.tolist(),
-        before=session.groups[0].before.tolist(),
+        rows=[
+            {"experience": row.experience, "step": step}
+            for row, step in zip(session.groups[0].rows, _common(arrays["step"]), strict=True)
+        ],
+        learned=_common(arrays["learned"]),
+        before=_common(arrays["before"]),
         matrices={k: v for k, v in matrices.items() if k != "accuracy"},
         slices=_slices(session, arrays),
         reliability=_reliability(arrays),
@@ -84,7 +87,10 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
         return np.concatenate(per_group)[order]
 
     out = {f"matrix.{k}": stacked(k, slice(None)) for k in MATRICES}
-    out["step"] = np.array([row.step for row in groups[0].rows])
+    out["step"] = np.concatenate([np.tile([r.step for r in group.rows], (len(group.members), 1)) for group in groups])
+    out["step"] = out["step"][order]
+    out["learned"] = np.concatenate([group.learned for group in groups])[order]
+    out["before"] = np.concatenate([group.before for group in groups])[order]
     out["diverged"] = stacked("diverged", slice(-1, None))[:, 0]
     for name in sorted(names):
         if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.", "loss")):
@@ -97,11 +103,7 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
 def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Every metric for each replica, and why one is null."""
     matrix = arrays["matrix.accuracy"]
-    count = matrix.shape[0]
-    learned = np.zeros((count, matrix.shape[2]), int)
-    before = np.zeros_like(learned)
-    for group in session.groups:
-        learned[group.members], before[group.members] = group.learned, group.before
+    count, learned, before = matrix.shape[0], arrays["learned"], arrays["before"]
 
     def each(one: Callable[..., Any], rows: np.ndarray | None = None) -> np.ndarray:
         return np.array([float(one(matrix[r]) if rows is None else one(matrix[r], rows[r])) for r in range(count)])
@@ -152,10 +154,20 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
 
 
 def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    steps = arrays["step"]
-    if len(steps) < 2 or (np.diff(steps) <= 0).any():
-        return np.full(len(arrays["matrix.accuracy"]), np.nan)
-    return m.anytime_accuracy(steps, arrays["matrix.accuracy"].mean(2))
+    """Of each replica, over its own steps; NaN where an evaluation took place without a step since the last one."""
+    accuracy = arrays["matrix.accuracy"].mean(2)
+    rise = (np.diff(arrays["step"]) > 0).all(1)
+    return np.array(
+        [
+            m.anytime_accuracy(steps, own) if rises else np.nan
+            for steps, own, rises in zip(arrays["step"], accuracy, rise, strict=True)
+        ]
+    )
+
+
+def _common(values: np.ndarray) -> list[int | None]:
+    """What all replicas share, None where they differ (the arrays then hold each replica's)."""
+    return [int(own[0]) if (own == own[0]).all() else None for own in values.T]
 
 
 def _metric(value: np.ndarray, members: Sequence[int], reason: str | None) -> Metric:
@@ -188,9 +200,7 @@ def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[s
     matrix = arrays["matrix.accuracy"]
     # what was first trained on after the last but one evaluation has no past to forget
     known = arrays["age"][:, -2] >= 0
-    past = np.zeros((matrix.shape[0], matrix.shape[2]), bool)
-    for group in session.groups:
-        past[group.members] = group.learned < matrix.shape[1] - 1
+    past = arrays["learned"] < matrix.shape[1] - 1
     out = {
         "class": _slice(stream.classes, *_sums(arrays, "class"), known),
         "experience": _slice(
@@ -230,9 +240,7 @@ def _slice(
 
 def _reliability(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, list[float | None]]]:
     """Reliability diagrams of the untrained network and after the stream, samples of all healthy replicas pooled."""
-    bins = arrays["pooled.bins"].copy()
-    bins[..., -2, :] += bins[..., -1, :]  # a confidence of exactly 1 belongs to the last bin of a diagram
-    total = np.nansum(bins[:, :, :-1], 0)
+    total = np.nansum(arrays["pooled.bins"], 0)
     out = {}
     for name, own in (("before", total[0]), ("after", total[-1])):
         diagram = m.reliability(own)

@@ -113,7 +113,8 @@ class Session:
         )
         group.steps = plan.total
         evaluated = [0, *(e + 1 for e in range(job.stream.length) if self._evaluates(e))]
-        group.learned, group.before = first_and_last(job.stream, group.realisations[0], phases, evaluated)
+        rows = [first_and_last(job.stream, real, phases, evaluated) for real in group.realisations]
+        group.learned, group.before = (np.stack(part) for part in zip(*rows, strict=True))
         return plan
 
     def _learner(self, group: Group, plan: Plan) -> Population | Looped:

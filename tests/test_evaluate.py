@@ -99,7 +99,7 @@ def slow(stream: Stream, learner: Linear, seen: np.ndarray, part: str = "test", 
 def calibration(rows: list[Any]) -> float:
     bins: dict[int, list[tuple[float, bool]]] = {}
     for _, _, y, p in rows:
-        bins.setdefault(int(np.float32(p.max()) * BINS), []).append((p.max(), p.argmax() == y))
+        bins.setdefault(min(int(np.float32(p.max()) * BINS), BINS - 1), []).append((p.max(), p.argmax() == y))
     return sum(abs(sum(float(hit) - c for c, hit in own)) for own in bins.values()) / len(rows)
 
 
@@ -315,7 +315,7 @@ def test_an_online_stream_can_be_run_on_its_validation_part() -> None:
 def test_a_record_holds_the_bins_of_the_first_and_the_last_evaluation_only() -> None:
     arrays = cl_lib.run(split(DATA, 3), cl_lib.strategies.Finetune(), seeds=2).arrays
     shapes = {name: values.shape for name, values in arrays.items() if name.endswith("bins")}
-    assert shapes["experience.bins"] == (2, 2, 3, BINS + 1, 3)
-    assert shapes["class.bins"] == (2, 2, 6, BINS + 1, 3)
-    assert shapes["pooled.bins"] == (2, 2, BINS + 1, 3)
+    assert shapes["experience.bins"] == (2, 2, 3, BINS, 3)
+    assert shapes["class.bins"] == (2, 2, 6, BINS, 3)
+    assert shapes["pooled.bins"] == (2, 2, BINS, 3)
     assert {shape[1] for shape in shapes.values()} == {2}

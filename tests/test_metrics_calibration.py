@@ -42,7 +42,7 @@ def sums(p: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
         nll=scores.nll,
         brier=scores.brier,
         confidence=top[None],
-        bin=torch.bucketize(top, torch.linspace(0, 1, 16), right=True)[None] - 1,
+        bin=(torch.bucketize(top, torch.linspace(0, 1, 16), right=True)[None] - 1).clamp_max(14),
         probabilities=p[None],
         target=target[None],
     )
@@ -52,12 +52,18 @@ def sums(p: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return whole.bins.numpy(), by_class.bins.numpy()
 
 
+def below_one(p: Tensor) -> Tensor:
+    """For torchmetrics, which gives a probability of exactly 1 a bin of its own (its issue 3510)."""
+    return p.clamp_max(1 - 2**-24)
+
+
 @pytest.mark.parametrize("kind", ["calm", "saturated", "edges"])
 @pytest.mark.parametrize(("samples", "classes"), [(1, 2), (57, 3), (500, 10)])
 def test_against_torchmetrics(kind: str, samples: int, classes: int) -> None:
     p = probabilities(kind, samples, classes)
     target = torch.randint(max(1, classes - 1), (samples,), generator=torch.Generator().manual_seed(1))  # one absent
     bins, by_class = sums(p, target)
+    p = below_one(p)
     for ours, norm in ((ece, "l1"), (mce, "max")):
         expected = multiclass_calibration_error(p, target, classes, n_bins=15, norm=norm)  # type: ignore[arg-type]
         assert ours(bins)[0, 0] == pytest.approx(float(expected), abs=1e-6)
@@ -74,7 +80,7 @@ def test_from_log_probs_against_torchmetrics(kind: str) -> None:
     target = torch.randint(4, (400,), generator=torch.Generator().manual_seed(1))
     scores = Scores.from_log_probs(p.log()[None], target[None])
     bins = GroupSums.zeros(1, 1).add_(scores, torch.zeros(1, 400, dtype=torch.long)).bins.numpy()
-    expected = multiclass_calibration_error(p.log().exp(), target, 4, n_bins=15)
+    expected = multiclass_calibration_error(below_one(p.log().exp()), target, 4, n_bins=15)
     assert ece(bins)[0, 0] == pytest.approx(float(expected), abs=1e-6)
 
 
@@ -150,3 +156,12 @@ def test_adaptive_edges() -> None:
         adaptive_ece(torch.zeros(3), torch.zeros(2))
     with pytest.raises(InputError, match="at least 1"):
         adaptive_ece(torch.zeros(3), torch.zeros(3), bins=0)
+
+
+def test_a_confidence_of_exactly_one_shares_the_last_bin() -> None:
+    """A miss at 1 and a hit at 0.95: |1 - 1.95| / 2 in one bin, where two bins would give (1 + 0.05) / 2."""
+    log_probs = torch.tensor([[[1.0, 0.0], [0.05, 0.95]]]).log()
+    scores = Scores.from_log_probs(log_probs, torch.tensor([[1, 1]]))
+    bins = GroupSums.zeros(1, 1).add_(scores, torch.zeros(1, 2, dtype=torch.long)).bins.numpy()
+    assert reliability(bins).count[0, 0].tolist() == [0.0] * 14 + [2.0]
+    assert ece(bins)[0, 0] == pytest.approx((1.95 - 1) / 2)

@@ -54,14 +54,14 @@ def test_against_loops(dtype: torch.dtype, atol: float) -> None:
                 continue
             best = int(p[r, i].argmax())
             hit, top = float(best == y), float(p[r, i, best])
-            b = int((edges <= np.float32(top)).sum()) - 1
+            b = min(int((edges <= np.float32(top)).sum()) - 1, 14)
             expected.count[r, g] += 1
             expected.correct[r, g] += hit
             expected.nll[r, g] -= float(log_probs[r, i, y])
             expected.brier[r, g] += sum((float(p[r, i, c]) - (c == y)) ** 2 for c in range(C))
             expected.bins[r, g, b] += torch.tensor([1.0, top, hit], dtype=torch.float64)
             for c in range(C):
-                b = int((edges <= np.float32(p[r, i, c])).sum()) - 1
+                b = min(int((edges <= np.float32(p[r, i, c])).sum()) - 1, 14)
                 row = torch.tensor([1.0, float(p[r, i, c]), float(c == y)], dtype=torch.float64)
                 expected_class.bins[r, g, c, b] += row
     assert_same(sums, expected, atol)
@@ -121,10 +121,10 @@ def test_nll_and_brier_against_scikit_learn() -> None:
 
 def test_bins_at_the_edges() -> None:
     edges = torch.linspace(0, 1, 16)
-    assert bin_index(edges).tolist() == list(range(16))  # a bin holds its lower edge; exactly 1 has its own
+    assert bin_index(edges).tolist() == [*range(15), 14]  # a bin holds its lower edge, the last one its upper edge too
     below = torch.nextafter(edges[1:], torch.zeros(1))
     assert bin_index(below).tolist() == list(range(15))
-    assert bin_index(torch.tensor([torch.nan])).tolist() == [15]
+    assert bin_index(torch.tensor([torch.nan])).tolist() == [14]
     with pytest.raises(InputError, match="at least 1"):
         bin_index(edges, bins=0)
 
@@ -140,7 +140,7 @@ def test_bins_equal_a_search_among_the_edges(bins: int) -> None:
             torch.tensor([1.1, torch.inf, torch.nan]),
         ]
     )
-    expected = (torch.bucketize(values, edges, right=True) - 1).clamp(0, bins)
+    expected = (torch.bucketize(values, edges, right=True) - 1).clamp(0, bins - 1)
     for probabilities in (values, values.double()):
         assert torch.equal(bin_index(probabilities, bins), expected)
     with pytest.raises(InputError, match="at most 100000"):

@@ -11,22 +11,22 @@ BINS = 15
 
 
 def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
-    """Equal-width bin of each probability; the rule of torchmetrics, to the edge.
+    """Equal-width bin of each probability.
 
-    Bin b holds [b / bins, (b + 1) / bins), with the edges in float32, and one more bin holds exactly 1: saturated
-    predictions do not mix with the merely confident. So there are ``bins + 1`` bins.
+    Bin b holds [b / bins, (b + 1) / bins), with the edges in float32; the last bin also holds its upper edge, 1.
+    torchmetrics up to 1.9 puts a probability of exactly 1 into a bin of its own, which its issue 3510 calls a bug.
 
     Parameters
     ----------
     probabilities : Tensor, any shape
-        In [0, 1]; compared in float32. NaN falls in the last bin.
+        In [0, 1]; compared in float32. NaN falls into the last bin.
     bins : int, default 15
         Number of equal-width bins, at least 1.
 
     Returns
     -------
     Tensor of int64, the same shape
-        From 0 to ``bins``.
+        From 0 to ``bins - 1``.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
     Examples
     --------
     >>> bin_index(torch.tensor([0.0, 0.49, 0.5, 0.99, 1.0]), bins=2)
-    tensor([0, 0, 1, 1, 2])
+    tensor([0, 0, 1, 1, 1])
     """
     if not 1 <= bins <= 100_000:
         raise InputError(f"`bins` must be at least 1 and at most 100000; got {bins}")
@@ -49,12 +49,12 @@ def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
 
 def small_bin_index(probabilities: Tensor, bins: int) -> Tensor:
     """`bin_index` in 32 bits and with as few tensors as can be, since going through memory is all that it costs."""
-    above = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=probabilities.device).roll(-1)
-    above[-1] = torch.nan  # nothing reaches it
+    above = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=probabilities.device)[1:]
+    above[-1] = torch.nan  # the last bin holds its upper edge
     value = probabilities.float()
     # A product just too small finds the bin or the one below it, and one comparison with the edge tells which: exact,
     # and five times as fast as a binary search.
-    bin = (value * (bins * (1 - 1e-6))).nan_to_num_(nan=bins).clamp_(0, bins).int()
+    bin = (value * (bins * (1 - 1e-6))).nan_to_num_(nan=bins).clamp_(0, bins - 1).int()
     edge = above.index_select(0, bin.reshape(-1)).view(bin.shape)
     return bin.add_(value >= edge)
 

@@ -25,9 +25,8 @@ class GroupSums:
     ----------
     count, correct, nll, brier : Tensor of float64, shape (R, G)
         Samples, hits, negative log-likelihood (nats) and Brier score, each summed over the group.
-    bins : Tensor of float64, shape (R, G, B + 1, 3)
-        [count, confidence sum, hit sum] by confidence: B equal-width bins, then one for a confidence of exactly 1
-        (see `bin_index`).
+    bins : Tensor of float64, shape (R, G, B, 3)
+        [count, confidence sum, hit sum] of B equal-width bins of confidence (see `bin_index`).
 
     Examples
     --------
@@ -67,10 +66,10 @@ class GroupSums:
         Examples
         --------
         >>> GroupSums.zeros(2, 3).bins.shape
-        torch.Size([2, 3, 16, 3])
+        torch.Size([2, 3, 15, 3])
         """
         flat = torch.zeros(4, replicas, groups, dtype=torch.float64, device=device)
-        binned = torch.zeros(replicas, groups, bins + 1, 3, dtype=torch.float64, device=device)
+        binned = torch.zeros(replicas, groups, bins, 3, dtype=torch.float64, device=device)
         return cls(flat[0], flat[1], flat[2], flat[3], binned)
 
     def add_(self, scores: Scores, group: Tensor, *, check: bool = True) -> "GroupSums":
@@ -98,7 +97,7 @@ class GroupSums:
         """
         replicas, groups = self.count.shape
         bins = self.bins.shape[2]
-        _check_same("bins", scores.bins + 1, bins)
+        _check_same("bins", scores.bins, bins)
         _check_same("replicas", scores.confidence.shape[0], replicas)
         group = shared(group, replicas, scores.nll.shape[1], "group")
         keep = _kept(group, groups, "group") if check else None
@@ -132,7 +131,7 @@ class ClasswiseSums:
 
     Attributes
     ----------
-    bins : Tensor of float64, shape (R, E, C, B + 1, 3)
+    bins : Tensor of float64, shape (R, E, C, B, 3)
         [count, probability sum, hit sum] by experience, class c and bin of p_c; a sample is a hit where y = c.
 
     Examples
@@ -172,9 +171,9 @@ class ClasswiseSums:
         Examples
         --------
         >>> ClasswiseSums.zeros(2, 5, 10).bins.shape
-        torch.Size([2, 5, 10, 16, 3])
+        torch.Size([2, 5, 10, 15, 3])
         """
-        shape = (replicas, experiences, classes, bins + 1, 3)
+        shape = (replicas, experiences, classes, bins, 3)
         return cls(torch.zeros(shape, dtype=torch.float64, device=device))
 
     def add_(self, scores: Scores, experience: Tensor, *, check: bool = True) -> "ClasswiseSums":
@@ -201,7 +200,7 @@ class ClasswiseSums:
             If shapes or numbers of bins differ, or an experience is E or more.
         """
         replicas, experiences, classes, bins, _ = self.bins.shape
-        _check_same("bins", scores.bins + 1, bins)
+        _check_same("bins", scores.bins, bins)
         _check_same("replicas and classes", tuple(scores.probabilities.shape[::2]), (replicas, classes))
         experience = shared(experience, replicas, scores.nll.shape[1], "experience")
         keep = _kept(experience, experiences, "experience") if check else None

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cl_lib.errors import InputError
 from cl_lib.metrics import age_groups, merge_groups, reliability
+from cl_lib.metrics.scores import BINS
 from cl_lib.record import Metric, Record
 
 
@@ -70,6 +71,13 @@ class Entry:
         every = self.record.arrays.get("matrix.accuracy")
         return np.array([self.accuracy_matrix], float) if every is None else every[self.members]
 
+    def rows(self, name: Literal["learned", "before"]) -> np.ndarray:
+        """The record's ``learned`` or ``before`` for each row of `matrices`, ``(R, E)``."""
+        every = self.record.arrays.get(name)  # records of 0.1.0 hold only what all replicas share
+        if every is not None:
+            return every[self.members]
+        return np.tile(np.array(getattr(self.record, name)), (len(self.matrices()), 1))
+
     def slices(self) -> dict[str, dict[str, list[Any]]]:
         """``labels``, ``support`` and ``accuracy`` of each slice, by the name of the slicing."""
         arrays = self.record.arrays
@@ -97,9 +105,10 @@ class Entry:
             return self.record.reliability
         if "pooled.bins" not in self.record.arrays:
             return {}
-        bins = self.record.arrays["pooled.bins"][self.members].copy()
-        bins[..., -2, :] += bins[..., -1, :]  # a confidence of exactly 1 belongs to the last bin
-        total = np.nansum(bins[:, :, :-1], 0)
+        total = np.nansum(self.record.arrays["pooled.bins"][self.members], 0)
+        if total.shape[-2] > BINS:  # records of 0.1.0 hold a confidence of exactly 1 in a bin of its own
+            total[..., BINS - 1, :] += total[..., BINS, :]
+            total = total[..., :BINS, :]
         return {
             name: {k: getattr(reliability(own), k).tolist() for k in ("confidence", "accuracy", "count")}
             for name, own in (("before", total[0]), ("after", total[-1]))

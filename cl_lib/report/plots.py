@@ -83,7 +83,7 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
                 text = f"{value:.2f}" if wide * columns <= 24 else f"{100 * value:.0f}"
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
         for column, row in enumerate(entry.record.learned):
-            if 0 < row < rows:
+            if row is not None and 0 < row < rows:
                 frame = np.array([[0.03, 0.04], [0.97, 0.04], [0.97, 0.96], [0.03, 0.96], [0.03, 0.04]]) + [column, row]
                 axes.plot(*frame.T, color="#e69f00", linewidth=1.8)
     return mesh
@@ -129,13 +129,13 @@ def over_time(lines: Sequence[Entry]) -> str:
 def _curves(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each replica after each evaluation: accuracy so far, accuracy of the first experience, forgetting so far."""
     values = entry.matrices()
-    learned, before = np.array(entry.record.learned), np.array(entry.record.before)
     so_far, lost = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
-    for row in range(1, values.shape[1]):
-        begun, finished = before < row, learned <= row
-        so_far[:, row] = values[:, row, begun].mean(-1)
-        if finished.any():
-            lost[:, row] = m.forgetting(values[:, : row + 1, finished], learned[finished])
+    for r, (learned, before) in enumerate(zip(entry.rows("learned"), entry.rows("before"), strict=True)):
+        for row in range(1, values.shape[1]):
+            begun, finished = before < row, learned <= row
+            so_far[r, row] = values[r, row, begun].mean(-1)
+            if finished.any():
+                lost[r, row] = m.forgetting(values[r, : row + 1, finished].T, learned[finished])
     return so_far, values[:, :, 0], lost
 
 

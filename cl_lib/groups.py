@@ -48,8 +48,8 @@ class Row:
 class Group:
     """Replicas on one schedule, which train together.
 
-    ``learned`` and ``before`` are ``(R, E)``: for each replica and column the row where its training was first finished,
-    and the last row before it began.
+    ``learned`` and ``before`` are ``(R, E)``: for each replica and column the row where its training was first
+    finished, and the last row before it began.
     """
 
     members: list[int]

@@ -68,7 +68,7 @@ class Record:
     job: dict[str, Any]
     metrics: dict[str, Metric]
     accuracy_matrix: list[list[float | None]]
-    rows: list[dict[str, int | None]]
+    rows: list[dict[str, Any]]
     learned: list[int | None]
     before: list[int | None]
     matrices: dict[str, list[list[float | None]]]

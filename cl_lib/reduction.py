@@ -155,14 +155,11 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
 
 def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Of each replica, over its own steps; NaN where an evaluation took place without a step since the last one."""
-    accuracy = arrays["matrix.accuracy"].mean(2)
-    rise = (np.diff(arrays["step"]) > 0).all(1)
-    return np.array(
-        [
-            m.anytime_accuracy(steps, own) if rises else np.nan
-            for steps, own, rises in zip(arrays["step"], accuracy, rise, strict=True)
-        ]
-    )
+    out = np.full(len(arrays["step"]), np.nan)
+    for r, (steps, curve) in enumerate(zip(arrays["step"], arrays["matrix.accuracy"].mean(2), strict=True)):
+        if (np.diff(steps) > 0).all():
+            out[r] = m.anytime_accuracy(steps, curve)
+    return out
 
 
 def _common(values: np.ndarray) -> list[int | None]:

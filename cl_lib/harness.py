@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from cl_lib.engine.net import ModelFactory
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
+from cl_lib.engine.weights import ModelFactory
 from cl_lib.errors import InputError
 from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from cl_lib.datasets import check_dataset
-from cl_lib.engine.net import ModelFactory, build
+from cl_lib.engine.looped import options_of
 from cl_lib.engine.optim import SGD, Optimiser
 from cl_lib.engine.rows import Store
+from cl_lib.engine.weights import ModelFactory, build, fingerprint
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
@@ -98,10 +99,25 @@ class Job:
         spec = self.spec()
         return build(self.model, spec.shape, spec.classes, self.seed_list[:1])[0]
 
+    @cached_property
+    def _fingerprint(self) -> dict[str, str]:
+        return fingerprint(self.module, self.spec().shape)
+
     @property
     def parameters(self) -> int:
         """Trainable parameters of one replica."""
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
+    def make_learner(self, seed: int) -> Learner:
+        """A plain learner for a seed; an object that already is one was checked to be the only one."""
+        make: Any = self.strategy
+        learner = make if isinstance(make, Learner) and not isinstance(make, type) else make(seed)
+        if not isinstance(learner, Learner):
+            raise InputError(
+                f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
+                "end_experience, predict)"
+            )
+        return learner
 
     def spec(self, features: int = 0) -> Spec:
         memory = self.strategy.memory if isinstance(self.strategy, Strategy) else None
@@ -119,11 +135,12 @@ class Job:
         if isinstance(strategy, Strategy):
             strategy = {"name": type(strategy).__name__, **dataclasses.asdict(strategy)}
         else:
-            strategy = {"name": self.name}
+            strategy = {"name": self.name, "options": options_of(self.make_learner(self.seed_list[0]))}
         return {
             "stream": self.stream.describe(),
             "strategy": strategy,
             "model": str(self.module),
+            "network": self._fingerprint,
             "optim": {"name": type(self.optim).__name__, **dataclasses.asdict(self.optim)},  # type: ignore[call-overload]
             "seeds": self.seed_list,
             "epochs": self.epochs if isinstance(self.epochs, int) else list(self.epochs),

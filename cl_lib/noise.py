@@ -1,9 +1,12 @@
-"""Random numbers as a function of a key: the same whoever runs beside, inside a lift and a trace."""
+"""Random numbers as a function of a key: the same whoever runs beside, inside a lift and a trace; or of a seed."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MIX = -7046029254386353131, -4658895280553007687, -7723592293110705685
 """The increment and the two multipliers of splitmix64 (Steele et al. 2014), as signed integers."""
@@ -54,3 +57,54 @@ def _scrambled(z: Tensor) -> Tensor:
     z = (z ^ (z >> 30 & (1 << 34) - 1)) * MIX[1]
     z = (z ^ (z >> 27 & (1 << 37) - 1)) * MIX[2]
     return z ^ (z >> 31 & (1 << 33) - 1)
+
+
+class SeededRandom(TorchDispatchMode):
+    """Within it, torch's random operations of this thread draw from a generator of this seed.
+
+    They give the numbers that ``torch.manual_seed(seed)`` would, and neither read nor change torch's global generators:
+    other threads cannot interfere.
+
+    Examples
+    --------
+    >>> with SeededRandom(3):
+    ...     own = torch.rand(2)
+    >>> _ = torch.manual_seed(3)
+    >>> torch.equal(own, torch.rand(2))
+    True
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+            device = next((a.device for a in args if isinstance(a, Tensor)), None)
+            device = torch.device(kwargs.get("device") or device or "cpu")
+            func = func if _takes_generator(func) else _with_generator(func)
+            if device.type != "meta" and func is not None and _takes_generator(func):
+                kwargs["generator"] = self._generator(device)
+        return func(*args, **kwargs)
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self.generators:
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self.generators[device]
+
+
+def _takes_generator(func: Any) -> bool:
+    return any(argument.name == "generator" for argument in func._schema.arguments)
+
+
+def _with_generator(func: Any) -> Any:
+    """The overload that also takes a generator (``rand.generator`` for ``rand.default``), else the operation itself."""
+    names = [argument.name for argument in func._schema.arguments]
+    packet = func.overloadpacket
+    for overload in (getattr(packet, name) for name in packet.overloads()):
+        taken = [argument.name for argument in overload._schema.arguments]
+        if "generator" in taken and [name for name in taken if name != "generator"] == names:
+            return overload
+    return func

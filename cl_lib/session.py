@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +18,18 @@ from tqdm import tqdm
 
 from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
-from cl_lib.engine.net import FunctionalNet, build
+from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.population import Population
+from cl_lib.engine.weights import build
 from cl_lib.errors import InputError, within_memory
 from cl_lib.evaluate import Evaluator
 from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Block, Plan
-from cl_lib.models.structure import has_batch_statistics, is_convolutional
+from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
 from cl_lib.record import CHECKPOINT
 from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Learner
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -121,16 +121,7 @@ class Session:
         job = self.job
         members = [self.replicas[m] for m in group.members]
         if not isinstance(job.strategy, Strategy):
-            # an object that already is a Learner was checked to be the only one
-            make = cast(Any, job.strategy)
-            ready = isinstance(make, Learner) and not isinstance(make, type)
-            learners = [make if ready else make(m.seed) for m in members]
-            for learner in learners:
-                if not isinstance(learner, Learner):
-                    raise InputError(
-                        f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
-                        "end_experience, predict)"
-                    )
+            learners = [job.make_learner(m.seed) for m in members]
             data = job.stream.data
             return Looped(learners, plan, data, group.realisations, job.torch_dtype, job.torch_device, job.store)
         spec = job.spec()
@@ -160,19 +151,20 @@ class Session:
 
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
         job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
-        self.learner = learner = self._learner(group, plan)
         where = (job.torch_dtype, job.torch_device, job.store)
-        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
-        if group.rows:  # resumed
-            learner.restore(self.saved)
-            self.saved = {}
-            yield from group.rows
-        else:
-            yield self._row(0, group, plan, learner, evaluator)
+        with torch.inference_mode(False):  # rows may be asked for within it, and tensors made there cannot be trained
+            self.learner = learner = self._learner(group, plan)
+            evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
+            if group.rows:  # resumed
+                learner.restore(self.saved)
+                self.saved = {}
+            else:
+                self._row(0, group, plan, learner, evaluator)
+        yield from group.rows
         done, last_saved = int(bar.n), time.perf_counter()
         for e in range(job.stream.length):
             row: Row | None = None
-            with self._guard(), _tf32(job.matmul == "tf32"):
+            with self._guard(), torch.inference_mode(False), _tf32(job.matmul == "tf32"):
                 blocks = self._blocks(plan, e, learner)
                 if e < start["experience"]:
                     for _ in blocks:
@@ -299,9 +291,12 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
+    """Number of features, 0 where the network's head cannot be told."""
+    if head_of(module) is None:
+        return 0
     with torch.no_grad():
         buffers = dict(module.named_buffers())
         first = next(module.parameters())
-        x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
-        out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(1, dtype=torch.long))
+        x = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)  # a layer of batch statistics needs two
+        out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(2, dtype=torch.long))
     return out.features.shape[1]

@@ -1,17 +1,25 @@
 """Networks, and any module as a function of its parameters."""
 
+import threading
 from typing import Any
 
 import pytest
 import torch
+from running import equals_hand_loop
 from torch import Tensor, nn
 
-from cl_lib.engine.net import FunctionalNet, build
+from cl_lib import datasets, iter_run, strategies, streams
+from cl_lib.engine.net import FunctionalNet
+from cl_lib.engine.weights import build
 from cl_lib.errors import InputError
+from cl_lib.job import Job
 from cl_lib.models import MLP, ConvNet, CosineHead, SlimResNet18, make_head
 from cl_lib.models.structure import has_batch_statistics, head_of
+from cl_lib.noise import SeededRandom
+from cl_lib.session import Session
 
 SHAPE, CLASSES = (3, 12, 10), 6
+DIGITS = streams.split(datasets.digits())
 FACTORIES: dict[str, Any] = {
     "mlp": MLP.factory(hidden=(16, 12)),
     "mlp without hidden layers": MLP.factory(hidden=()),
@@ -72,17 +80,233 @@ def test_building_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_a_module_of_the_user_is_copied_and_initialised_anew() -> None:
+def test_a_module_of_the_user_is_copied_and_taken_as_it_is() -> None:
     own = nn.Sequential(nn.Flatten(), nn.Linear(360, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
-    for p in own.parameters():
-        nn.init.constant_(p, 7.0)
+    own[1].requires_grad_(False)
     own[2].running_mean.fill_(3.0)
-    first, second = build(own, SHAPE, CLASSES, [0, 1])
-    assert all((p == 7).all() for p in own.parameters())
-    assert not torch.equal(first[1].weight, second[1].weight)
-    assert (first[1].weight != 7).all()
-    assert (first[2].weight == 1).all()
-    assert (first[2].running_mean == 0).all()
+    before = {k: v.clone() for k, v in own.state_dict().items()}
+    for module in build(own, SHAPE, CLASSES, [0, 1]):
+        assert module is not own
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, before[key])
+        assert [p.requires_grad for p in module.parameters()] == [p.requires_grad for p in own.parameters()]
+
+
+def test_weights_follow_the_seed_whatever_other_threads_draw() -> None:
+    expected = [build(MODELS[name], SHAPE, CLASSES, [3])[0].state_dict() for name in ("mlp", "resnet batch")]
+    torch.manual_seed(3)
+    plain_mlp = MODELS["mlp"](SHAPE, CLASSES).state_dict()
+    assert all(torch.equal(v, plain_mlp[k]) for k, v in expected[0].items())  # as under torch.manual_seed alone
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            torch.rand(100)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        for _ in range(10):
+            for name, weights in zip(("mlp", "resnet batch"), expected, strict=True):
+                again = build(MODELS[name], SHAPE, CLASSES, [3])[0].state_dict()
+                assert all(torch.equal(v, weights[k]) for k, v in again.items())
+    finally:
+        stop.set()
+        other.join()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: torch.rand(3, 2),
+        lambda: torch.randn(5),
+        lambda: torch.randint(9, (6,)),
+        lambda: torch.randperm(8),
+        lambda: torch.rand_like(torch.ones(4)),
+        lambda: torch.randn_like(torch.ones(4)),
+        lambda: torch.bernoulli(torch.full((20,), 0.4)),
+        lambda: torch.multinomial(torch.ones(7), 5),
+        lambda: torch.normal(0.0, torch.ones(6)),
+        lambda: torch.empty(6).exponential_(),
+        lambda: torch.poisson(torch.full((9,), 3.0)),
+        lambda: nn.init.orthogonal_(torch.empty(4, 4)),
+        lambda: nn.init.trunc_normal_(torch.empty(9)),
+        lambda: nn.functional.dropout(torch.ones(30), 0.5),
+    ],
+)
+def test_seeded_random_is_torch_s_own_sequence(draw: Any) -> None:
+    torch.manual_seed(11)
+    expected = draw()
+    torch.manual_seed(12)
+    state = torch.get_rng_state()
+    with SeededRandom(11):
+        got = draw()
+    assert torch.equal(got, expected)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lazy_layers_of_a_factory_follow_the_seed() -> None:
+    def lazy(shape: Any, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(7), nn.ReLU(), nn.LazyLinear(classes))
+
+    torch.manual_seed(1)
+    first = build(lazy, SHAPE, CLASSES, [4, 5])
+    torch.manual_seed(2)
+    again = build(lazy, SHAPE, CLASSES, [4, 5])
+    for a, b in zip(first, again, strict=True):
+        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert not torch.equal(first[0][1].weight, first[1][1].weight)
+    with pytest.raises(InputError, match=r"model: Sequential has lazy parameters; run it on a sample first"):
+        build(lazy(SHAPE, CLASSES), SHAPE, CLASSES, [0])
+
+
+def test_a_factory_that_seeds_torch_is_told() -> None:
+    def seeding(shape: Any, classes: int) -> nn.Module:
+        torch.manual_seed(0)
+        return plain(shape, classes)
+
+    torch.manual_seed(77)
+    with pytest.warns(UserWarning, match=r"calls torch\.manual_seed, but its weights are drawn from the run's seed"):
+        (module,) = build(seeding, SHAPE, CLASSES, [4])
+    assert torch.equal(module[0].weight, build(plain, SHAPE, CLASSES, [4])[0][0].weight)
+
+
+def test_frozen_parts_stay_in_eval_mode() -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)).requires_grad_(False)
+    backbone[2].running_mean.fill_(0.3)
+    own = nn.Sequential(backbone, nn.Linear(8, 10))
+    assert not has_batch_statistics(own)
+    session = Session(Job(DIGITS, strategies.Finetune(), model=own, epochs=1, device="cpu"))
+    for _ in session:
+        pass
+    assert session.learner is not None
+    buffers = session.learner.tree["state"]["buffers"]
+    assert (buffers["0.2.running_mean"] == 0.3).all()
+    assert torch.equal(buffers["0.1.weight"][0], backbone[1].weight)
+
+
+# ---------------------------------------------------------------------- what is found out by running it
+class Attending(nn.Module):
+    """Its classifier is defined first and called last."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(12, classes)
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+        self.unused = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT.unflatten(1, (10, 12)).mean(-1)
+        return self.classifier(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+
+class Scaled(nn.Module):
+    """No layer gives its answer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(360, 9), nn.Linear(9, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * self.second(self.first(x.flatten(1)).relu())
+
+
+def convolutional(pool: bool) -> nn.Module:
+    layers = [nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    head = nn.Conv2d(5, CLASSES, 1)
+    return nn.Sequential(*layers, head, nn.Flatten()) if pool else nn.Sequential(head_first(), nn.Flatten())
+
+
+def head_first() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, CLASSES, 1), nn.AdaptiveAvgPool2d(1))
+
+
+def test_the_head_is_what_was_called_last_and_gives_the_answer() -> None:
+    (module,) = build(lambda shape, classes: Attending(classes), SHAPE, CLASSES, [0])
+    assert head_of(module) is module.classifier
+    net, params = net_of(module)
+    assert net(params, inputs(), torch.zeros(5, dtype=torch.long)).features.shape == (5, 12)
+    (module,) = build(lambda shape, classes: convolutional(True), SHAPE, CLASSES, [0])
+    assert head_of(module) is module[3]
+    net, params = net_of(module)
+    assert net(params, inputs(), torch.zeros(5, dtype=torch.long)).features.shape == (5, 5)
+    (module,) = build(
+        nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(360, 6))), SHAPE, 6, [0]
+    )
+    assert head_of(module) is module[1]
+
+
+@pytest.mark.parametrize("make", [lambda s, c: Scaled(c), lambda s, c: convolutional(False)])
+def test_where_no_head_can_be_told_features_are_refused_and_all_else_works(make: Any) -> None:
+    (module,) = build(make, SHAPE, CLASSES, [0])
+    assert head_of(module) is None
+    net, params = net_of(module)
+    out = net(params, inputs(), torch.zeros(5, dtype=torch.long))
+    assert torch.equal(out.raw, module.eval()(inputs()))
+    uses: list[Any] = [
+        lambda z: z.mean(0),
+        lambda z: z - torch.ones(2),
+        lambda z: torch.ones(2) @ z,
+        lambda z: torch.cat([z, z]),
+        lambda z: z[0],
+        lambda z: nn.functional.normalize(z, dim=-1),
+    ]
+    for use in uses:
+        with pytest.raises(InputError, match=r"model: \w+ has no head that can be told.*self\.head = "):
+            use(out.features)
+
+
+@pytest.mark.parametrize(
+    "strategy", [strategies.NCM(), strategies.ICaRL(), strategies.SLDA(), strategies.CoPE(), strategies.KNN()]
+)
+def test_strategies_that_need_features_refuse_such_a_model_before_training(strategy: Any) -> None:
+    rows = []
+    with pytest.raises(InputError, match="no head that can be told"):
+        rows.extend(iter_run(DIGITS, strategy, model=lambda s, c: Own(c), epochs=1, device="cpu"))
+    assert all(row.step == 0 for row in rows)
+
+
+class Own(nn.Module):
+    """A head written by hand."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.weight = nn.Linear(64, 9), nn.Parameter(torch.randn(classes, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x.flatten(1)).relu() @ self.weight.mT
+
+
+class Standardised(nn.Module):
+    """Batch statistics by hand."""
+
+    def __init__(self, classes: int, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.head = nn.Linear(64, 9), nn.Linear(9, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x.flatten(1))
+        if self.how == "functional":
+            z = nn.functional.batch_norm(z, None, None, training=True)
+        elif self.training:
+            z = z - z.mean(0)
+        return self.head(z.relu())
+
+
+@pytest.mark.parametrize("how", ["functional", "mean"])
+def test_batch_statistics_by_hand_see_no_padding(how: str) -> None:
+    """Batches of 13 leave short last ones: a loop over the same planned batches must give the same parameters."""
+    model = lambda shape, classes: Standardised(classes, how)
+    options = {"stream": DIGITS, "model": model, "batch_size": 13, "epochs": 1}
+    loss = lambda net, batch, _: nn.functional.cross_entropy(net.train()(batch[0]), batch[1])
+    equals_hand_loop(strategies.Finetune(), loss, **options)
+
+
+def test_a_softmax_at_the_end_is_refused() -> None:
+    with pytest.raises(InputError, match=r"answers with probabilities .* takes logits; remove the softmax"):
+        build(nn.Sequential(nn.Flatten(), nn.Linear(360, CLASSES), nn.Softmax(-1)), SHAPE, CLASSES, [0])
+    build(nn.Sequential(nn.Flatten(), nn.Linear(360, CLASSES), nn.LogSoftmax(-1)), SHAPE, CLASSES, [0])  # harmless
 
 
 # ---------------------------------------------------------------------- the functional net
@@ -193,6 +417,11 @@ def test_models_name_what_cannot_work(make: Any, message: str) -> None:
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(100, 6)), r"does not take inputs of shape \(N, 3, 12, 10\)"),
         (nn.Flatten(), r"Flatten has no trainable parameters"),
+        (
+            nn.Sequential(nn.Flatten(), nn.BatchNorm1d(360, momentum=None), nn.Linear(360, 6)),
+            r"model\.1\.momentum=None: .* set a number",
+        ),
+        (lambda shape, classes: undefined, r"model: cannot be built .*: name 'undefined' is not defined"),  # noqa: F821
         (lambda shape, classes: "net", r"the factory made a str, not an nn\.Module"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_ring_holds_the_last_of_each_class(script):
 
 @pytest.mark.parametrize("name", ["W1", "W4", "W2-DER++", "W2-EWC", "W2-A-GEM"])
 def test_each_loop_starts_from_cl_libs_network_and_learns(script, name):
-    from cl_lib.engine.net import build
+    from cl_lib.engine.weights import build
 
     work, stream = script.WORKS[name], streams.split(datasets.digits(), eval_classes="all")
     loop = script.hand_loop(work, stream, 3, CPU)

@@ -16,9 +16,9 @@ import cl_lib
 from cl_lib import SGD, Memory, Schedule
 from cl_lib.datasets import digits, from_arrays
 from cl_lib.engine import trace
-from cl_lib.engine.net import build
 from cl_lib.engine.population import Population
 from cl_lib.engine.trace import Program, TraceError
+from cl_lib.engine.weights import build
 from cl_lib.job import Job
 from cl_lib.models import MLP, ConvNet, SlimResNet18
 from cl_lib.session import Session

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from works import LR, Work
 
-from cl_lib.engine.net import build
+from cl_lib.engine.weights import build
 from cl_lib.strategies import AGEM, EWC, DERpp
 from cl_lib.streams.stream import Stream
 

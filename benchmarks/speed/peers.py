@@ -11,7 +11,7 @@ from torch import nn
 from works import LR, Work
 
 from cl_lib import InputError
-from cl_lib.engine.net import build
+from cl_lib.engine.weights import build
 from cl_lib.interop.avalanche import benchmark
 from cl_lib.strategies import ER
 from cl_lib.streams.stream import Stream

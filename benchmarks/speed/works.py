@@ -8,7 +8,7 @@ import torch
 
 from cl_lib import Memory, datasets, streams
 from cl_lib.datasets import Dataset
-from cl_lib.engine.net import ModelFactory
+from cl_lib.engine.weights import ModelFactory
 from cl_lib.models import MLP, ConvNet
 from cl_lib.strategies import AGEM, ER, EWC, DERpp, Strategy
 from cl_lib.streams.stream import Stream

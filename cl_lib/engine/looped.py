@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_lib.datasets import Dataset
 from cl_lib.engine import checkpoint
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.rows import Store
+from cl_lib.engine.weights import hash_of
 from cl_lib.errors import InputError
 from cl_lib.memory.plan import Block, Plan
 from cl_lib.streams.stream import Realisation
 from cl_lib.types import Batch, Experienced, Learner
+
+NORMALISED = 1e-2
+"""How far the logarithm of a sum of probabilities may be from 0: room for learners that compute in half precision."""
 
 
 class Looped:
@@ -100,7 +104,14 @@ class Looped:
                 raise InputError(f"learner: predict returned {got}, log-probabilities of shape {wanted} are needed")
             answers.append(answer.detach())
         stacked = torch.stack(answers)
-        bad = ~torch.isfinite(torch.logsumexp(stacked, -1)).all(1).cpu().numpy()
+        total = torch.logsumexp(stacked.float(), -1)
+        bad = ~torch.isfinite(total).all(1).cpu().numpy()
+        sums = total.exp()[torch.isfinite(total)]
+        if len(sums) and (worst := sums[(sums.log().abs()).argmax()]).log().abs() > NORMALISED:
+            raise InputError(
+                "learner: predict must return log-probabilities, whose exponentials sum to 1 for each sample, not to "
+                f"{worst:.3g}; apply torch.log_softmax(logits, -1)"
+            )
         self.found[bad & (self.found < 0)] = self.plan.step
         return stacked
 
@@ -127,6 +138,37 @@ class Looped:
             mine = own[str(r)]
             checkpoint.restore(mine, tree[str(r)])
             learner.load_state(mine)  # type: ignore[attr-defined]
+
+
+def options_of(learner: Learner) -> dict[str, Any]:
+    """What of a learner's attributes can tell two of one class apart, as JSON: numbers, texts, networks, optimisers.
+
+    Examples
+    --------
+    >>> class Own:
+    ...     def __init__(self, lr):
+    ...         self.lr, self.net = lr, torch.nn.Identity()
+    >>> options_of(Own(0.1))
+    {'lr': 0.1, 'net': {'model': 'Identity()', 'weights': 'e3b0c44298fc1c14'}}
+    """
+    return {name: _option(value) for name, value in sorted(getattr(learner, "__dict__", {}).items())}
+
+
+def _option(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, nn.Module):
+        return {"model": str(value), "weights": hash_of(value.state_dict())}
+    if isinstance(value, torch.optim.Optimizer):
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
+        return {"name": type(value).__name__, "groups": [_option(group) for group in groups]}
+    if isinstance(value, (Tensor, np.ndarray)):
+        return hash_of({"": torch.as_tensor(value)})
+    if isinstance(value, Mapping):
+        return {str(k): _option(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_option(v) for v in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _check_tree(tree: Any, where: str = "save_state") -> None:

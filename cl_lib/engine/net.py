@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from cl_lib.errors import InputError
-from cl_lib.models.structure import head_of
-from cl_lib.types import OWN, Out, Shape, Tensors
+from cl_lib.models.structure import head_of, set_training
+from cl_lib.types import OWN, Out, Tensors
 
 MASKED = -1e9
 """Logit of a class that may not be answered; finite, since -inf times a weight of 0 would be NaN."""
-
-ModelFactory = Callable[[Shape, int], nn.Module]
 
 
 class FunctionalNet:
@@ -29,7 +25,7 @@ class FunctionalNet:
     Parameters
     ----------
     module : nn.Module
-        Its ``head`` attribute, or else its last linear layer, is the head; what enters it are the features.
+        What enters its head (`cl_lib.models.structure.head_of`) are the features.
     buffers : dict
         The current replica's buffers; the engine puts them here and reads them back after a step.
     mask : Tensor, optional
@@ -72,7 +68,7 @@ class FunctionalNet:
         # BatchNorm updates in place: give it copies, the maths stays pure
         own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
         if train or self.module.training:  # it looks at every layer
-            self.module.train(train)
+            set_training(self.module, train)
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
                 theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
@@ -82,76 +78,32 @@ class FunctionalNet:
                 handle.remove()
         if train and buffers is None:
             self.buffers = own
-        features = entered[-1].flatten(1).to(x.dtype) if entered else raw
+        features: Any = entered[-1].flatten(1).to(x.dtype) if entered else NoFeatures(self.module)
         logits = raw if self.mask is None else torch.where(self.mask[task], raw, MASKED)
         return Out(logits, raw, features, own)
 
 
-def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
-    """One freshly initialised module for each seed.
+class NoFeatures:
+    """Stands for the features of a network whose head is not known; whatever is done with it raises an `InputError`."""
 
-    A factory is called as ``model(shape, classes)`` under the seed; an ``nn.Module`` is copied and every layer that
-    knows ``reset_parameters`` is initialised anew.
+    def __init__(self, module: nn.Module) -> None:
+        self._kind = type(module).__name__
 
-    Raises
-    ------
-    InputError
-        When the factory fails, or the model does not answer ``(N, classes)`` for inputs ``(N, *shape)``.
-    """
-    if isinstance(model, nn.Module) and len(seeds) > 1:
-        bare = [
-            name or type(layer).__name__
-            for name, layer in model.named_modules()
-            if not hasattr(layer, "reset_parameters") and next(layer.parameters(recurse=False), None) is not None
-        ]
-        if bare:
-            raise InputError(
-                f"model: {bare[0]} has parameters but no reset_parameters, so all seeds would start alike; give it one,"
-                " or pass a function (shape, classes) -> nn.Module"
-            )
-    modules = []
-    for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if isinstance(model, nn.Module):
-                module = copy.deepcopy(model)
-                for layer in module.modules():
-                    reset: Any = getattr(layer, "reset_parameters", None)
-                    if callable(reset):
-                        reset()
-            else:
-                try:
-                    module = model(shape, classes)
-                except (RuntimeError, MemoryError, TypeError) as error:
-                    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                    raise InputError(
-                        f"model: cannot be built for shape {shape} and {classes} classes: {reason}"
-                    ) from error
-        modules.append(module)
-    _check(modules[0], shape, classes)
-    return modules
-
-
-def _check(module: nn.Module, shape: Shape, classes: int) -> None:
-    if not isinstance(module, nn.Module):
-        raise InputError(f"model: the factory made a {type(module).__name__}, not an nn.Module")
-    if not any(p.requires_grad for p in module.parameters()):
-        raise InputError(f"model: {type(module).__name__} has no trainable parameters")
-    first = next(module.parameters())
-    with torch.no_grad():
-        try:
-            x = torch.full((2, *shape), 0.5, dtype=first.dtype, device=first.device)
-            answer = copy.deepcopy(module).eval()(x)
-        except Exception as error:  # whatever a user's module raises
-            raise InputError(
-                f"model: {type(module).__name__} does not take inputs of shape (N, {', '.join(map(str, shape))}): "
-                f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-            ) from error
-    if not bool((x == 0.5).all()):
-        raise InputError(f"model: {type(module).__name__} changes its input in place; let it work on a copy")
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
-        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    def _refuse(self, *args: Any, **options: Any) -> NoReturn:
         raise InputError(
-            f"model: {type(module).__name__} answers with shape {got} for 2 samples; this stream has {classes} classes,"
-            f" so (2, {classes}) is needed: make its last layer {classes} wide"
+            f"model: {self._kind} has no head that can be told: no layer called last gives its answer, so its features "
+            "are not known; name the layer that they enter: self.head = ..."
         )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils import _pytree as pytree
+
+        next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, cls))._refuse()
+
+    __getitem__ = __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __neg__ = __pow__ = _refuse

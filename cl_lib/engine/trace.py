@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.engine.lower import lower
 from cl_lib.errors import InputError
+
+TRACING = threading.Lock()
+"""Held while a step is traced or compiled, by one thread at a time."""
 
 
 class TraceError(InputError):
@@ -70,9 +74,11 @@ class Program:
         # tracing runs the step: on copies, so that nothing is learnt twice
         copies = [t.clone() for t in flat]
         try:
-            if self.probe is not None:
-                self.probe(static, *pytree.tree_unflatten([t.clone() for t in flat], spec))
-            graph = make_fx(program)(*copies)
+            # tracing patches torch for the whole process; anomaly mode reads values, which a trace cannot
+            with TRACING, torch.autograd.set_detect_anomaly(False):
+                if self.probe is not None:
+                    self.probe(static, *pytree.tree_unflatten([t.clone() for t in flat], spec))
+                graph = make_fx(program)(*copies)
         except RuntimeError as error:
             raise _explained(error) from error
         check_graph(graph)
@@ -83,7 +89,8 @@ class Program:
         try:
             # straight to the compiler: what torch.compile guards cannot change here, and to check it takes as long as a
             # small network's step
-            run = compile_graph(graph, [t.clone() for t in flat])
+            with TRACING:
+                run = compile_graph(graph, [t.clone() for t in flat])
             run(*(t.clone() for t in flat))
         except Exception as error:  # the compiler raises many kinds; whichever, the traced program is right
             reason = str(error).strip().splitlines()
@@ -112,6 +119,11 @@ def check_graph(graph: GraphModule) -> None:
                 "`extra` in `init`, or make it a hyper-parameter"
             )
         tags = getattr(node.target, "tags", ())
+        if "scaled_dot_product" in str(node.target):
+            raise TraceError(
+                f"the step runs fused attention ({node.target}), which is not supported yet; put it, in the model's "
+                "forward, under torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)"
+            )
         if torch.Tag.nondeterministic_seeded in tags:
             raise TraceError(
                 f"the step draws random numbers ({node.target}); they would not follow the plan: declare `noise` and "
@@ -139,6 +151,11 @@ def _explained(error: RuntimeError) -> Exception:
         return TraceError(
             "the step draws random numbers; they would not follow the plan: declare `noise` and use `batch.noise` "
             "instead (dropout: leave it out of the model)"
+        )
+    if "Batching rule not implemented" in text or "we do not yet support" in text:
+        return TraceError(
+            "the step runs an operation that torch cannot run for several replicas at once "
+            f"({text.splitlines()[0]}); write it with other operations (spectral_norm, for one, cannot be used)"
         )
     frozen = ("data-dependent", ".item()", "dynamic shape", "Cannot access data pointer", "tracing tensor")
     if any(sign in text for sign in frozen):

@@ -84,7 +84,8 @@ def run(
     strategy : Strategy, or Learner, or function from a seed to a Learner
         A `Strategy` runs as a population; a plain `Learner` is looped over the seeds.
     model : nn.Module or callable, default ``MLP.factory()``
-        ``model(shape, classes) -> nn.Module``, called under each seed; a module is copied and initialised anew.
+        ``model(shape, classes) -> nn.Module``, called once for each seed with torch's random numbers drawn from it. A
+        module is taken as it is: all seeds start from its weights, frozen parameters and their statistics stay.
     optim : SGD or Adam, default ``SGD(lr=0.1)``
     seeds : int or sequence of int, default 1
         A count (0, 1, …) or the seeds themselves.

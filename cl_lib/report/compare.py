@@ -100,6 +100,11 @@ def _questions(a: Record, b: Record) -> list[str]:
     return out
 
 
+def _network(record: Record) -> Any:
+    """What identifies the network of the first seed; records of 0.1.0 do not have it."""
+    return record.job.get("network")
+
+
 def _settings(a: Record, b: Record) -> list[str]:
     """Where two records differ in what is not the strategy."""
     out = []
@@ -116,6 +121,8 @@ def _settings(a: Record, b: Record) -> list[str]:
     if a.job.get("model") != b.job.get("model"):
         sizes = [f"{r.cost['parameters']:,} parameters" if r.cost.get("parameters") else "unknown" for r in (a, b)]
         out.append("model" + (f" ({sizes[0]}, not {sizes[1]})" if sizes[0] != sizes[1] else ""))
+    elif a.seeds[0] == b.seeds[0] and _network(a) is not None and _network(b) not in (None, _network(a)):
+        out.append("initial weights or forward of the model")
     # a grid varies the optimiser on purpose, and its points are labelled with it
     varied = {name.split(".", 1)[1] for r in (a, b) for name in r.job.get("grid", {}) if name.startswith("optim.")}
     own, other = ({k: v for k, v in (r.job.get("optim") or {}).items() if k not in varied} for r in (a, b))

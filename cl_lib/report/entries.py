@@ -72,11 +72,11 @@ class Entry:
         return np.array([self.accuracy_matrix], float) if every is None else every[self.members]
 
     def rows(self, name: Literal["learned", "before"]) -> np.ndarray:
-        """The record's ``learned`` or ``before`` for each row of `matrices`, ``(R, E)``."""
+        """The record's ``learned`` or ``before`` for each row of `matrices`, ``(R, E)``; NaN where it is not known."""
         every = self.record.arrays.get(name)  # records of 0.1.0 hold only what all replicas share
-        if every is not None:
-            return every[self.members]
-        return np.tile(np.array(getattr(self.record, name)), (len(self.matrices()), 1))
+        if every is not None and len(every) == len(self.record.replicas):
+            return every[self.members].astype(float)
+        return np.tile(np.array(getattr(self.record, name), float), (len(self.matrices()), 1))
 
     def slices(self) -> dict[str, dict[str, list[Any]]]:
         """``labels``, ``support`` and ``accuracy`` of each slice, by the name of the slicing."""

@@ -133,9 +133,10 @@ def _curves(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for r, (learned, before) in enumerate(zip(entry.rows("learned"), entry.rows("before"), strict=True)):
         for row in range(1, values.shape[1]):
             begun, finished = before < row, learned <= row
-            so_far[r, row] = values[r, row, begun].mean(-1)
+            if begun.any():
+                so_far[r, row] = values[r, row, begun].mean(-1)
             if finished.any():
-                lost[r, row] = m.forgetting(values[r, : row + 1, finished].T, learned[finished])
+                lost[r, row] = m.forgetting(values[r, : row + 1, finished].T, learned[finished].astype(int))
     return so_far, values[:, :, 0], lost
 
 

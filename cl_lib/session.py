@@ -20,6 +20,7 @@ from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet, build
 from cl_lib.engine.population import Population
+from cl_lib.engine.precision import products
 from cl_lib.errors import InputError, within_memory
 from cl_lib.evaluate import Evaluator
 from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
@@ -81,6 +82,9 @@ class Session:
             yield from self._rows()
 
     def _rows(self) -> Iterator[Row]:
+        if self.job.torch_device.type == "cuda":
+            torch.cuda.init()
+            torch.cuda.reset_peak_memory_stats()
         plans = [self._plan(group) for group in self.groups]
         total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
@@ -167,11 +171,13 @@ class Session:
             self.saved = {}
             yield from group.rows
         else:
-            yield self._row(0, group, plan, learner, evaluator)
+            with products("ieee", job.torch_device):
+                first = self._row(0, group, plan, learner, evaluator)
+            yield first
         done, last_saved = int(bar.n), time.perf_counter()
         for e in range(job.stream.length):
             row: Row | None = None
-            with self._guard(), _tf32(job.matmul == "tf32"):
+            with self._guard(), products("ieee", job.torch_device):
                 blocks = self._blocks(plan, e, learner)
                 if e < start["experience"]:
                     for _ in blocks:
@@ -181,18 +187,19 @@ class Session:
                 for block, ahead in blocks:
                     began = self._now()
                     s = max(0, start["step"] - block.first_step)
-                    while s < len(block):
-                        count = learner.observe(block, s, ahead)
-                        s += count
-                        bar.update(count)
-                        done += count
-                        stop = self._stops(done)
-                        if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
-                            self.seconds["training"] += self._now() - began
-                            self._save(number, e, block.first_step + s, learner)
-                            if stop:
-                                raise Interrupted(done, total, self.out)
-                            began = last_saved = self._now()
+                    with products("tf32" if job.matmul == "tf32" else "ieee", job.torch_device):
+                        while s < len(block):
+                            count = learner.observe(block, s, ahead)
+                            s += count
+                            bar.update(count)
+                            done += count
+                            stop = self._stops(done)
+                            if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
+                                self.seconds["training"] += self._now() - began
+                                self._save(number, e, block.first_step + s, learner)
+                                if stop:
+                                    raise Interrupted(done, total, self.out)
+                                began = last_saved = self._now()
                     self.seconds["training"] += self._now() - began
                 began = self._now()
                 learner.end_experience(e)
@@ -283,18 +290,6 @@ class Session:
             return
         position = {"group": group, "experience": experience, "step": step}
         unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Whether CUDA rounds the inputs of float32 products; torch alone would for convolutions, and not for matrices."""
-    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matrices.allow_tf32, convolutions.allow_tf32
-    matrices.allow_tf32 = convolutions.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:

@@ -20,6 +20,7 @@ from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.population import Population
+from cl_lib.engine.precision import products
 from cl_lib.engine.weights import build
 from cl_lib.errors import InputError, within_memory
 from cl_lib.evaluate import Evaluator
@@ -81,6 +82,9 @@ class Session:
             yield from self._rows()
 
     def _rows(self) -> Iterator[Row]:
+        if self.job.torch_device.type == "cuda":
+            torch.cuda.init()
+            torch.cuda.reset_peak_memory_stats()
         plans = [self._plan(group) for group in self.groups]
         total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
@@ -152,7 +156,7 @@ class Session:
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
         job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         where = (job.torch_dtype, job.torch_device, job.store)
-        with torch.inference_mode(False):  # rows may be asked for within it, and tensors made there cannot be trained
+        with self._computing():
             self.learner = learner = self._learner(group, plan)
             evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
             if group.rows:  # resumed
@@ -164,7 +168,7 @@ class Session:
         done, last_saved = int(bar.n), time.perf_counter()
         for e in range(job.stream.length):
             row: Row | None = None
-            with self._guard(), torch.inference_mode(False), _tf32(job.matmul == "tf32"):
+            with self._guard(), self._computing():
                 blocks = self._blocks(plan, e, learner)
                 if e < start["experience"]:
                     for _ in blocks:
@@ -174,18 +178,19 @@ class Session:
                 for block, ahead in blocks:
                     began = self._now()
                     s = max(0, start["step"] - block.first_step)
-                    while s < len(block):
-                        count = learner.observe(block, s, ahead)
-                        s += count
-                        bar.update(count)
-                        done += count
-                        stop = self._stops(done)
-                        if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
-                            self.seconds["training"] += self._now() - began
-                            self._save(number, e, block.first_step + s, learner)
-                            if stop:
-                                raise Interrupted(done, total, self.out)
-                            began = last_saved = self._now()
+                    with products("tf32" if job.matmul == "tf32" else "ieee", job.torch_device):
+                        while s < len(block):
+                            count = learner.observe(block, s, ahead)
+                            s += count
+                            bar.update(count)
+                            done += count
+                            stop = self._stops(done)
+                            if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
+                                self.seconds["training"] += self._now() - began
+                                self._save(number, e, block.first_step + s, learner)
+                                if stop:
+                                    raise Interrupted(done, total, self.out)
+                                began = last_saved = self._now()
                     self.seconds["training"] += self._now() - began
                 began = self._now()
                 learner.end_experience(e)
@@ -254,6 +259,12 @@ class Session:
         return self.stop
 
     @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Products in full precision, but for training steps; no inference mode, whose tensors cannot be trained."""
+        with torch.inference_mode(False), products("ieee", self.job.torch_device):
+            yield
+
+    @contextmanager
     def _guard(self) -> Iterator[None]:
         """Ctrl-C is noticed between two steps, when the state is whole; a second one stops at once."""
         if threading.current_thread() is not threading.main_thread():
@@ -276,18 +287,6 @@ class Session:
             return
         position = {"group": group, "experience": experience, "step": step}
         unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Whether CUDA rounds the inputs of float32 products; torch alone would for convolutions, and not for matrices."""
-    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matrices.allow_tf32, convolutions.allow_tf32
-    matrices.allow_tf32 = convolutions.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:

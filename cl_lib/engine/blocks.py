@@ -130,12 +130,12 @@ class Blocks:
     def _record(self, part: Any, run: Any, fixed: list[Tensor], plan: list[Tensor], loss: int) -> None:
         """Have the steps of a part recorded, where the device can launch several at once."""
         record = recorder(self.losses.device)
-        if record is None or not self.program.traced:
+        if record is None or run not in self.program.changes:
             return
         key = str(part), id(run)
         if key not in self._recorded:
-            state = pytree.tree_leaves(self.own["state"])
-            self._recorded[key] = try_to_record(run, fixed, plan, loss, state, record)
+            changed = [fixed[i] for i in self.program.changes[run] if i < len(fixed)]
+            self._recorded[key] = try_to_record(run, fixed, plan, loss, changed, record)
         launch = self._recorded[key]
         if launch is not None:
             self._launches.append((launch, plan))

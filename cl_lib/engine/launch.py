@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,19 +22,22 @@ def recorder(device: torch.device) -> Record | None:
 
 
 def cuda_graph(body: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
-    """``body`` as a CUDA graph; ``state`` is as it was before, though warming up ran the body once."""
-    before = [t.clone() for t in state]
-    # libraries take their workspaces on a first run, which no graph may record
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        body()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
-    for tensor, value in zip(state, before, strict=True):
-        tensor.copy_(value)
+    """``body`` as a CUDA graph; ``state``, all that the body changes, stays as it was, also where recording fails."""
+    before, graph = [t.clone() for t in state], torch.cuda.CUDAGraph()
+    current, own = torch.cuda.current_stream(), torch.cuda.Stream()
+    own.wait_stream(current)
+    try:
+        # around the recording too: where that fails it leaves its stream the current one
+        with torch.cuda.stream(own):
+            # libraries take a stream's workspace on a first run there, which no graph may record
+            body()
+            # other threads may go on allocating meanwhile
+            with torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"):
+                body()
+    finally:
+        current.wait_stream(own)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
     return graph.replay
 
 
@@ -51,7 +55,7 @@ class Launch:
     loss : int
         Which of ``varying`` is written by a step.
     state : list of Tensor
-        Whatever the program changes.
+        Those of ``fixed`` that the program changes.
     """
 
     def __init__(
@@ -81,9 +85,13 @@ class Launch:
 
 def try_to_record(*arguments: Any) -> Launch | None:
     """A launch, or None after a warning where the steps cannot be recorded (they wait for the device, say)."""
+    handled = sys.exception()  # by the caller: no reason of ours
     try:
         return Launch(*arguments)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        first: BaseException = error
+        while first.__context__ not in (None, handled):  # the end of a failed recording raises too
+            first = first.__context__
+        reason = (str(first).strip() or type(first).__name__).splitlines()[0]
         warnings.warn(f"engine: no CUDA graph can be recorded, steps are launched one by one ({reason})", stacklevel=2)
         return None

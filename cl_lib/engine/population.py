@@ -147,7 +147,9 @@ class Population:
 
         if type(self.strategy).parameters is not Strategy.parameters:
             keys = self.plan.keys(self.spec.experiences).to(self.device)
-            params |= self.lift.each(own_parameters, state, self.hyper["strategy"], keys)
+            made = self.lift.each(own_parameters, state, self.hyper["strategy"], keys)
+            # in place of its own: one tensor may have been given two names, or to all replicas
+            params |= {k: t.clone(memory_format=torch.contiguous_format) for k, t in made.items()}
         state = state._replace(optimiser=self.optimiser.init(params, self.hyper["optim"]))
 
         def own_state(state: State, hyper: Tensors) -> dict[str, Any]:

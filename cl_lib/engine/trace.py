@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 import warnings
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -52,6 +54,8 @@ class Program:
         self.step, self.traced, self.compiled, self.probe = step, traced, compiled, probe
         self.seconds = 0.0
         """Spent on tracing and compiling."""
+        self.changes: dict[Callable[..., Any], list[int]] = {}
+        """Which of its inputs a program changes; only of programs whose operations are all torch's own."""
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[..., Any]:
@@ -82,8 +86,12 @@ class Program:
         except RuntimeError as error:
             raise _explained(error) from error
         check_graph(graph)
-        compiled = self._compile(graph, flat) if self.compiled else None
-        return lower(graph, fixed) if compiled is None else compiled
+        plain = all(_is_torchs(node) for node in graph.graph.nodes)
+        run = self._compile(graph, flat) if self.compiled else None
+        run = lower(graph, fixed) if run is None else run
+        if plain:
+            self.changes[run] = [i for i, t in enumerate(copies) if t._version]
+        return run
 
     def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any] | None:
         try:
@@ -135,6 +143,13 @@ def check_graph(graph: GraphModule) -> None:
                 f"the step's shapes depend on its data ({node.target}: boolean indexing, nonzero, unique or .item()); "
                 "the trace would freeze them: use torch.where, masks or topk"
             )
+
+
+def _is_torchs(node: Node) -> bool:
+    """False for a call of an operation that a user defined: nobody knows what it does on the host."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return True
+    return isinstance(node.target, OpOverload) and node.target.namespace in ("aten", "prims")
 
 
 def _indexed_by_integers(node: Node) -> bool:

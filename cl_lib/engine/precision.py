@@ -1,0 +1,34 @@
+"""How CUDA multiplies float32 numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+
+@contextmanager
+def products(precision: Literal["ieee", "tf32"], device: torch.device) -> Iterator[None]:
+    """Whether CUDA rounds the inputs of float32 products; torch alone would for convolutions, and not for matrices.
+
+    Examples
+    --------
+    >>> with products("tf32", torch.device("cuda")):
+    ...     torch.backends.cuda.matmul.fp32_precision
+    'tf32'
+    """
+    if device.type != "cuda":
+        yield
+        return
+    backends: Any = torch.backends
+    kinds = backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import cl_lib
 from cl_lib import strategies
-from cl_lib.checks import CHECKS, toy_data
+from cl_lib.checks import CHECKS, parametrize_with_checks, toy_data
 from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.memory.herding import herd

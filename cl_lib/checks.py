@@ -1,38 +1,50 @@
-"""Checks that every strategy passes without being asked; run them on your own with `check_strategy`."""
+"""Checks that every strategy passes without being asked.
+
+Run them on your own class with `check_strategy`, or one by one in pytest with `parametrize_with_checks`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.engine.optim import SGD
 from cl_lib.engine.population import Population
+from cl_lib.errors import InputError
 from cl_lib.job import Job
 from cl_lib.models import MLP
+from cl_lib.reduction import make_record
 from cl_lib.session import Interrupted, Session
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams import check_stream, permuted, split
 from cl_lib.streams.stream import Stream
+from cl_lib.types import Shape
+from cl_lib.watch import as_written, named_tensors, watched
 
-__all__ = ["CHECKS", "CheckFailed", "check_strategy", "check_stream", "toy_data"]
+if TYPE_CHECKING:
+    import pytest
+
+    from cl_lib.record import Record
+
+__all__ = ["CHECKS", "CheckFailed", "check_strategy", "check_stream", "parametrize_with_checks", "toy_data"]
 
 
 class CheckFailed(AssertionError):
     """A strategy does not keep the contract; the message lists every failed check."""
 
 
-def toy_data(classes: int = 4, each: int = 36, seed: int = 0) -> Dataset:
-    """Gaussian blobs in six dimensions; three quarters train, one quarter test."""
+def toy_data(classes: int = 4, each: int | Sequence[int] = 36, seed: int = 0) -> Dataset:
+    """Gaussian blobs in six dimensions, ``each`` samples in a class; three quarters train, one quarter test."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, 6)) * 2.5
     y = np.arange(classes).repeat(each)
@@ -105,26 +117,38 @@ def check_same_seed(strategy: Strategy) -> None:
 
 
 def check_seeds_differ(strategy: Strategy) -> None:
-    """Different seeds give different replicas."""
-    params = _state(strategy, seeds=2)["state"]["params"]
-    assert any(not torch.equal(p[0], p[1]) for p in params.values()), "seeds 0 and 1 ended with the same parameters"
+    """Replicas that start from the same weights end with other answers: seeds decide more than the initial weights."""
+    session = Session(_job(strategy, model=_same_weights, seeds=2))
+    _finished(session)
+    answers = _answers(session.learner, toy_data().test.x.double())
+    assert not torch.equal(*answers), "seeds 0 and 1 start from the same weights and end with the same answers"
+
+
+def _same_weights(shape: Shape, classes: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP.factory(hidden=(8,))(shape, classes)
+
+
+def _answers(learner: Any, x: Tensor, **options: Any) -> Tensor:
+    learner.begin_evaluation()
+    answers: Tensor = learner.predict(x, torch.zeros(learner.replicas, len(x), dtype=torch.long), **options)
+    return answers
 
 
 def check_inputs_not_mutated(strategy: Strategy) -> None:
-    """`gradient`, `consolidate` and `readout` leave what they are given as it was: a second call answers the same."""
-    session = Session(_job(strategy, seeds=1, lift="never"))
+    """No function of a strategy changes what it is given, bit for bit; asked twice, it answers the same."""
+    session = Session(_job(watched(strategy), seeds=1, epochs=2, lift="never"))
     _finished(session)
     learner = session.learner
     assert isinstance(learner, Population)
     before = pytree.tree_map(torch.clone, learner.tree)
-    learner.begin_evaluation()
     x = torch.randn(5, *learner.spec.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    kept, task = x.clone(), torch.zeros(1, 5, dtype=torch.long)
-    first, second = learner.predict(x, task), learner.predict(x, task)
-    assert torch.equal(first, second), "logits: two calls with the same input differ"
-    assert torch.equal(x, kept), "logits: changed its input"
+    first = _answers(learner, x)
+    assert torch.equal(first, _answers(learner, x)), "logits: two calls with the same input differ"
     if strategy.liftable:
-        _compare([learner.predict(x, task, lifted=True)], [first], 1e-9, "logits of all replicas at once and alone")
+        learner.strategy = strategy  # not watched: what is lifted cannot be looked at
+        _compare([_answers(learner, x, lifted=True)], [first], 1e-9, "logits of all replicas at once and alone")
     _compare(pytree.tree_leaves(learner.tree), pytree.tree_leaves(before), None, "the state after an evaluation")
 
 
@@ -154,14 +178,27 @@ def check_divergence_stays_alone(strategy: Strategy) -> None:
 def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
     """A grid trained as one population equals separate runs, for every float hyper-parameter."""
     for name in hyper_parameters(strategy):
-        value = getattr(strategy, name)
+        value = getattr(strategy, name) or 0.1  # 0 and None have no half
         values = [value, value * 0.5]
-        if value == 0:
+        if not getattr(strategy, name) and any(_refused(_with(strategy, name, own)) for own in values):
             continue
         together = _state(strategy, seeds=1, grid={f"strategy.{name}": values})
         for i, own in enumerate(values):
-            changed: Any = dataclasses.replace(strategy, **{name: own})
-            _compare(_replica(together, i), _replica(_state(changed, seeds=1), 0), 1e-9, f"{name}={own} in a grid")
+            alone = _state(_with(strategy, name, own), seeds=1)
+            _compare(_replica(together, i), _replica(alone, 0), 1e-9, f"{name}={own} in a grid")
+
+
+def _refused(strategy: Strategy) -> bool:
+    try:
+        _job(strategy).check()
+    except InputError:
+        return True
+    return False
+
+
+def _with(strategy: Strategy, name: str, value: float) -> Strategy:
+    changed: dict[str, Any] = {name: value}
+    return dataclasses.replace(strategy, **changed)
 
 
 def check_state_is_kept(strategy: Strategy) -> None:
@@ -179,17 +216,90 @@ def check_state_is_kept(strategy: Strategy) -> None:
     assert all(torch.isfinite(t).all() for t in floats), "the state holds numbers that are not finite"
 
 
+def check_state_shares_no_storage(strategy: Strategy) -> None:
+    """No two tensors of a state lie in the same memory, nor two numbers of one: each is updated in place."""
+    for lift, seeds in (("never", 1), ("always", 1), ("auto", 2)):
+        # with eight experiences in float64, eight numbers fill a cache line and are not copied to an even address
+        session = Session(_job(strategy, stream=permuted(toy_data(), 8), lift=lift, seeds=seeds))
+        next(iter(session))
+        assert isinstance(session.learner, Population)
+        spans = []
+        for where, tensor in named_tensors(session.learner.state._asdict(), "state"):
+            apart = all(stride > 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1)
+            assert apart, f"lift={lift}: {where} holds one number under several indices"
+            if tensor.numel():
+                last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+                start = tensor.data_ptr()
+                spans.append((start, start + (last + 1) * tensor.element_size(), where))
+        spans.sort()
+        for (_, end, where), (start, _, other) in itertools.pairwise(spans):
+            assert start >= end, f"lift={lift}: {where} and {other} share storage"
+
+
+def check_record_by_replica(strategy: Strategy) -> None:
+    """Every number of a replica's record is the same alone and beside replicas on other schedules, bit for bit."""
+    stream = split(toy_data(each=(120, 200, 140, 320)), 2, class_order="seed")
+    variant, seeds = as_written(strategy), [0, 1, 2, 3]
+    together, *alone = (
+        _record(variant, stream=stream, seeds=own, epochs=2, batch_size=64, lift="never")
+        for own in (seeds, *([seed] for seed in seeds))
+    )
+    for r, own in enumerate(alone):
+        what = f"of replica {r} of 4 and alone differ"
+        for name, values in together.arrays.items():
+            assert len(values) == len(seeds), f"arrays[{name!r}] has no axis of replicas: {values.shape}"
+            assert np.array_equal(values[r], own.arrays[name][0], equal_nan=True), f"arrays[{name!r}] {what}"
+        for name, metric in together.metrics.items():
+            assert metric.per_seed[r] == own.metrics[name].per_seed[0], f"metrics[{name!r}] {what}"
+        assert together.replicas[r] == own.replicas[0], f"replicas {what}"
+    means, singles = _means(together), [_means(own) for own in alone]
+    for where, value in means.items():
+        defined = [number for own in singles if (number := own.get(where)) is not None]
+        expected = float(np.mean(defined)) if defined else None
+        same = value == expected or (None not in (value, expected) and np.isclose(value, expected, 1e-12, 1e-12))  # type: ignore[arg-type]
+        assert same, f"{where} is {value} of four replicas; the mean over each alone is {expected}"
+
+
+def _record(strategy: Strategy, **options: Any) -> Record:
+    session = Session(_job(strategy, **options))
+    _finished(session)
+    return make_record(session, session.job.name)
+
+
+def _means(record: Record) -> dict[str, float | None]:
+    """Those numbers of a record that are means over its replicas."""
+    slices = {
+        name: {k: dict(zip(part["labels"], v, strict=True)) if isinstance(v, list) else v for k, v in part.items()}
+        for name, part in record.slices.items()
+    }
+    tree = {"accuracy_matrix": record.accuracy_matrix, "matrices": record.matrices, "slices": slices}
+
+    def numbers(value: Any, where: str) -> Iterator[tuple[str, float | None]]:
+        if isinstance(value, (dict, list)):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from numbers(part, f"{where}[{key!r}]")
+        elif not isinstance(value, str):
+            yield where, value
+
+    return dict(numbers(tree, "record"))
+
+
 def check_save_and_load(strategy: Strategy) -> None:
     """Interrupted in the middle of an experience and resumed, the run ends bit for bit as if it had not been."""
-    whole, rows = _finished(Session(_job(strategy)))
+    session = Session(_job(strategy))
+    whole, rows = _finished(session)
+    (group,) = session.groups
+    steps = group.steps
     with tempfile.TemporaryDirectory() as directory:
         stopping = _Stopping(_job(strategy), Path(directory))
-        stopping.after = 37
+        stopping.after = steps * 5 // 8
         try:
             for _ in stopping:
                 pass
         except Interrupted:
             pass
+        else:
+            assert not steps, f"a run of {steps} steps was not stopped at step {stopping.after}"
         resumed, again = _finished(Session(_job(strategy), Path(directory), resume=True))
     _compare(pytree.tree_leaves(resumed), pytree.tree_leaves(whole), None, "the resumed run and the whole one")
     assert len(rows) == len(again), f"the resumed run gave {len(again)} rows, the whole one {len(rows)}"
@@ -234,22 +344,6 @@ def check_beats_chance(strategy: Strategy) -> None:
     assert accuracy > 0.4, f"accuracy {accuracy:.2f} where chance is 0.25"
 
 
-def check_docstring(strategy: Strategy) -> None:
-    """The docstring gives equation, errors, cost, differences from the paper and a runnable example."""
-    text = inspect.getdoc(type(strategy)) or ""
-    wanted = {
-        "an equation (.. math::)": r"\.\. math::|:math:",
-        "a Raises section": r"Raises\n-----",
-        "its cost": r"Cost:",
-        '"Differences from the paper"': r"[Dd]ifferences from the paper",
-        "a runnable example (>>>)": r">>> ",
-    }
-    if hyper_parameters(strategy) or strategy.memory is not None:
-        wanted["a Parameters section"] = r"Parameters\n-----"
-    missing = [what for what, pattern in wanted.items() if not re.search(pattern, text)]
-    assert not missing, f"lacks {', '.join(missing)}"
-
-
 CHECKS: tuple[Callable[[Strategy], None], ...] = (
     check_same_seed,
     check_seeds_differ,
@@ -259,12 +353,46 @@ CHECKS: tuple[Callable[[Strategy], None], ...] = (
     check_divergence_stays_alone,
     check_hyper_parameters_by_replica,
     check_state_is_kept,
+    check_state_shares_no_storage,
+    check_record_by_replica,
     check_save_and_load,
     check_memory,
     check_uneven_batches,
     check_beats_chance,
-    check_docstring,
 )
+
+
+def parametrize_with_checks(strategies: Mapping[str, Strategy] | Iterable[Strategy]) -> pytest.MarkDecorator:
+    """One pytest test for each strategy and check, by name; a decorator of ``test(strategy, check)``.
+
+    Checks that a class ``skips`` are skipped, with its reason.
+
+    Parameters
+    ----------
+    strategies : mapping or iterable of Strategy
+        A mapping's keys name the tests; otherwise the classes do.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> @parametrize_with_checks([cl_lib.strategies.Finetune(), cl_lib.strategies.ER()])
+    ... def test_strategy(strategy, check):
+    ...     check(strategy)
+    """
+    import pytest
+
+    cases = []
+    pairs = strategies.items() if isinstance(strategies, Mapping) else [(type(s).__name__, s) for s in strategies]
+    for name, strategy in pairs:
+        for check in CHECKS:
+            reason = strategy.skips.get(_name(check))
+            marks = () if reason is None else pytest.mark.skip(reason=reason)
+            cases.append(pytest.param(strategy, check, id=f"{name}-{_name(check)}", marks=marks))
+    return pytest.mark.parametrize(("strategy", "check"), cases)
+
+
+def _name(check: Callable[[Strategy], None]) -> str:
+    return check.__name__.removeprefix("check_")
 
 
 def check_strategy(strategy: Strategy) -> list[str]:
@@ -297,7 +425,7 @@ def check_strategy(strategy: Strategy) -> list[str]:
     torch.set_num_threads(1)
     try:
         for check in CHECKS:
-            name = check.__name__.removeprefix("check_")
+            name = _name(check)
             if name in strategy.skips:
                 lines.append(f"{name}: skipped ({strategy.skips[name]})")
                 continue

@@ -239,6 +239,11 @@ class Job:
                 f"strategy.memory.admission={admission!r}: {type(strategy).__name__} trains on what its memory holds, "
                 "whose size must be known before; choose reservoir or class_balanced"
             )
+        if "memory" in sources and not strategy.keeps_inputs:
+            raise InputError(
+                f"strategy: {type(strategy).__name__} trains on what its memory holds, but keeps_inputs=False says that "
+                "its memory holds no inputs"
+            )
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]
         for name, values in self.grid.items():
@@ -249,6 +254,11 @@ class Job:
             if not isinstance(values, Sequence) or isinstance(values, str) or not values:
                 raise InputError(f"grid.{name}={values!r}: must be a list of at least one number")
             for value in values:
+                if value is None:
+                    raise InputError(
+                        f"grid.{name}={list(values)}: null cannot stand among numbers, since all replicas run one "
+                        "program; run null on its own"
+                    )
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
                     raise InputError(f"grid.{name}: {value!r} is no number")
             if len(set(values)) != len(values):

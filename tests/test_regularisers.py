@@ -1,5 +1,8 @@
 """Oracles of the strategies that hold parameters where they are: slow references, closed forms."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 from running import BALANCED, experienced, job, same_params, trained
@@ -20,6 +23,7 @@ from cl_lib.strategies import (
     NCM,
     SI,
     BiC,
+    CompressedER,
     Finetune,
     GDumb,
     ICaRL,
@@ -27,6 +31,8 @@ from cl_lib.strategies import (
     KeyValue,
     KroneckerLaplace,
     L2Init,
+    LatentReplay,
+    Phase,
     ReDo,
     RWalk,
 )
@@ -321,6 +327,9 @@ def test_bic_uses_the_memory_of_its_base_and_refuses_one_that_is_filled():
         Session(job(BiC(base=GDumb(BALANCED))))
     with pytest.raises(cl_lib.InputError, match="BiC does not fill its memory itself"):
         Session(job(BiC(base=ICaRL(cl_lib.Memory(20, 8, "strategy")))))
+    for base in (CompressedER(BALANCED), LatentReplay(BALANCED)):
+        with pytest.raises(cl_lib.InputError, match=f"strategy.base: {type(base).__name__} keeps no inputs in memory"):
+            Session(job(BiC(base=base)))
     with pytest.raises(cl_lib.InputError, match="passes=0: must be 1 or more"):
         Session(job(BiC(BALANCED, passes=0)))
     with pytest.raises(cl_lib.InputError, match="Joint does not train on each experience"):
@@ -349,3 +358,51 @@ def test_bic_corrects_what_its_base_answers(base):
 
 def test_bic_sits_on_strategies_that_change_parameters_after_a_step():
     assert trained(BiC(BALANCED, ReDo(tau=0.5, every=10))).diverged.tolist() == [-1]
+
+
+def test_bic_runs_as_its_base_must():
+    @dataclass(frozen=True)
+    class Branching(Finetune):
+        """Reads a number out of a tensor, which neither a trace nor a lifted step can."""
+
+        liftable: ClassVar[bool] = False
+        traceable: ClassVar[bool] = False
+
+        def penalty(self, net, state):
+            total = sum(p.square().sum() for k, p in state.params.items() if not k.startswith("~"))
+            return 0.0 * total if state.params["head.bias"].shape[0] == 4 else None
+
+        def after_step(self, net, old, new, batch, gradient):
+            assert float(new.params["head.bias"].sum()) < 1e9
+            return new.extra
+
+    strategy = BiC(BALANCED, Branching(), passes=2)
+    assert (strategy.liftable, strategy.traceable) == (False, False)
+    assert (BiC().liftable, BiC().traceable) == (True, True)
+    same_params(trained(strategy, seeds=2), trained(BiC(BALANCED, passes=2), seeds=2))
+
+
+@dataclass(frozen=True)
+class ReadsAgain(CompressedER):
+    """Reads inputs from a memory that keeps none: for its read-out, or when an experience ends."""
+
+    where: str = "readout"
+
+    def readout(self, net, state, memory):
+        return {"x": next(memory.batches()).x} if self.where == "readout" else {}
+
+    def consolidate(self, net, state, data):
+        if self.where == "consolidate":
+            next(data.memory.batches())
+        return state
+
+    def phases(self, experience, spec):
+        return (Phase(), Phase("again", "memory")) if self.where == "phases" else (Phase(),)
+
+
+@pytest.mark.parametrize("lift", ["never", "always"])
+@pytest.mark.parametrize("where", ["readout", "consolidate", "phases"])
+def test_inputs_are_not_read_from_a_memory_that_keeps_none(where, lift):
+    says = "trains on what its memory holds, but keeps_inputs=False" if where == "phases" else "that keeps none"
+    with pytest.raises(cl_lib.InputError, match=says):
+        trained(ReadsAgain(BALANCED, where=where), lift=lift)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +18,13 @@ from torch.utils import _pytree as pytree
 
 import cl_lib
 from cl_lib import strategies
-from cl_lib.checks import CHECKS, toy_data
+from cl_lib.checks import CHECKS, parametrize_with_checks, toy_data
 from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.memory.herding import herd
 from cl_lib.session import Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
+from cl_lib.strategies.strategy import hyper_parameters
 from cl_lib.types import Batch, State
 
 EVERY = {
@@ -91,14 +94,19 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("name", EVERY)
-def test_generic_check(name, check):
-    strategy = EVERY[name]
-    reason = strategy.skips.get(check.__name__.removeprefix("check_"))
-    if reason:
-        pytest.skip(reason)
+@parametrize_with_checks(EVERY)
+def test_generic_check(strategy, check):
     check(strategy)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_docstring_gives_equation_errors_cost_differences_and_an_example(name):
+    strategy = EVERY[name]
+    text = inspect.getdoc(type(strategy)) or ""
+    wanted = [r"\.\. math::|:math:", r"Raises\n-----", r"Cost:", r"[Dd]ifferences from the paper", r">>> "]
+    if hyper_parameters(strategy) or strategy.memory is not None:
+        wanted.append(r"Parameters\n-----")
+    assert [pattern for pattern in wanted if not re.search(pattern, text)] == []
 
 
 def test_every_strategy_of_the_package_is_checked():
@@ -372,13 +380,22 @@ def test_ewc_reaches_the_closed_form_minimum_of_quadratic_tasks(mode):
 
 
 def test_online_ewc_decays_the_fisher_information():
-    learner = trained(EWC(mode="online", gamma=0.5, lam=1.0))
-    separate = trained(EWC(mode="online", gamma=0.0, lam=1.0))
-    assert any(
-        (learner.state.extra["fisher"][k] > separate.state.extra["fisher"][k] + 1e-12).any()
-        for k in learner.state.params
-    )
-    assert all(torch.equal(learner.state.extra["anchor"][k], p) for k, p in learner.state.params.items())
+    """F_2 = gamma F_1 + the Fisher information of experience 2, which the end of the same run gives again."""
+    session = Session(job(EWC(mode="online", gamma=0.5, lam=1.0)))
+    rows = iter(session)
+    next(rows), next(rows)
+    first = {k: v[0].clone() for k, v in session.learner.state.extra["fisher"].items()}
+    for _ in rows:
+        pass
+    state, data = session.learner.state, toy_data()
+    module = copy.deepcopy(session.learner.module).double()
+    module.load_state_dict({k: v[0] for k, v in state.params.items()})
+    second = data.train.y >= 2
+    new = slow_fisher(module, data.train.x[second].double(), data.train.y[second], None, "exact", 0)
+    for (k, f), g in zip(state.extra["fisher"].items(), new, strict=True):
+        assert first[k].max() > 1e-6
+        assert torch.allclose(f[0], 0.5 * first[k] + g, rtol=1e-9, atol=1e-15), k
+    assert all(torch.equal(state.extra["anchor"][k], p) for k, p in state.params.items())
 
 
 # ---------------------------------------------------------------------- oracles: streaming LDA
@@ -468,6 +485,61 @@ def test_joint_is_fine_tuning_on_a_stream_of_one_experience():
 def test_bad_hyper_parameters_are_named(strategy, message):
     with pytest.raises(cl_lib.InputError, match=message.replace("(", r"\(")):
         Session(job(strategy))
+
+
+# ---------------------------------------------------------------------- hyper-parameters that may be left out
+@dataclass(frozen=True)
+class Decayed(Finetune):
+    """An optional penalty: None switches it off."""
+
+    lam: float | None = None
+
+    def penalty(self, net, state):
+        return None if self.lam is None else self.lam * sum(p.square().sum() for p in state.params.values())
+
+
+@pytest.mark.parametrize("lift", ["never", "always", "auto"])
+def test_an_optional_number_is_none_for_all_or_a_tensor_of_each(lift):
+    same_params(trained(Decayed(), seeds=2, lift=lift), trained(Finetune(), seeds=2, lift=lift))
+    for strategy in (Decayed(), Decayed(lam=0.3)):
+        grid = trained(strategy, grid={"strategy.lam": [0.1, 0.2]}, lift=lift)
+        for i, lam in enumerate((0.1, 0.2)):
+            alone = trained(Decayed(lam=lam), lift=lift)
+            for k, p in alone.state.params.items():
+                assert (grid.state.params[k][i] - p[0]).abs().max() < 1e-12
+    assert set(trained(Decayed(lam=0.1), lift=lift).hyper["strategy"]) == {"lam"}
+
+
+def test_an_optional_number_passes_the_generic_checks():
+    for check in CHECKS:
+        check(Decayed())
+
+
+def test_an_optional_number_of_an_optimiser_may_be_none():
+    @dataclass(frozen=True)
+    class Limited(cl_lib.SGD):
+        least: float | None = None
+
+        def update_(self, params, grads, state, hyper, lr):
+            assert "least" not in hyper
+            super().update_(params, grads, state, hyper, lr)
+
+    same_params(trained(Finetune(), optim=Limited(lr=0.05)), trained(Finetune()))
+
+
+def test_none_among_the_numbers_of_a_grid_is_refused():
+    with pytest.raises(
+        cl_lib.InputError,
+        match=r"grid.strategy.lam=\[None, 0.1\]: null cannot stand among numbers.*run null on its own",
+    ):
+        Session(job(Decayed(), grid={"strategy.lam": [None, 0.1]}))
+
+
+def test_none_for_some_replicas_is_refused():
+    session = Session(job(Decayed(), seeds=2))
+    learner = session._learner(session.groups[0], session._plan(session.groups[0]))
+    with pytest.raises(cl_lib.InputError, match=r"strategy.lam=\[None, 0.1\]: must be null or a number for all"):
+        learner._numbers("strategy", Decayed(), {"strategy.lam": [None, 0.1]})
 
 
 # ---------------------------------------------------------------------- found by trying to break it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -111,9 +111,11 @@ class Population:
         out = {}
         for field in hyper_parameters(owner):
             value = getattr(owner, field)
-            values = list(given.get(f"{part}.{field}", [value] * self.replicas))
-            if part == "optim" and field in OPTIONAL and not any(values):
+            values: list[float | None] = list(given.get(f"{part}.{field}", [value] * self.replicas))
+            if values.count(None) == len(values) or (part == "optim" and field in OPTIONAL and not any(values)):
                 continue
+            if None in values:
+                raise InputError(f"{part}.{field}={values}: must be null or a number for all replicas alike")
             out[field] = torch.tensor(values, dtype=self.dtype, device=self.device)
         return out
 
@@ -250,7 +252,7 @@ class Population:
                 own["uniform"],
                 own["key"],
                 partial(gather, self.shared, table, dtype=self.dtype),
-                self._contents(held, table),
+                self._contents(held, table, inputs=self.strategy.keeps_inputs or number == 0),
             )
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
             return bound(self.strategy, hyper).consolidate(net, state, data)
@@ -274,18 +276,20 @@ class Population:
 
             def one(state: State, hyper: Tensors, table: Tensors, held: Tensors) -> Tensors:
                 net = FunctionalNet(self.module, state.buffers)
-                return bound(self.strategy, hyper).readout(net, state, self._contents(held, table))
+                return bound(self.strategy, hyper).readout(
+                    net, state, self._contents(held, table, self.strategy.keeps_inputs)
+                )
 
             readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table, self._held())
         self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
         self._each_asked = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
 
-    def _contents(self, held: Tensors, table: Tensors) -> Contents | None:
-        """One replica's memory."""
+    def _contents(self, held: Tensors, table: Tensors, inputs: bool) -> Contents | None:
+        """One replica's memory; ``inputs`` says whether they are at hand."""
         if not held:
             return None
         valid = torch.arange(held["index"].shape[0], device=self.device) < held["count"]
-        read = partial(gather, self.shared, table, dtype=self.dtype)
+        read: Any = partial(gather, self.shared, table, dtype=self.dtype) if inputs else _not_kept
         return Contents(held["index"], held["task"], valid, read)
 
     def _held(self) -> Tensors:
@@ -325,3 +329,7 @@ class Population:
         if isinstance(x, Tensor):
             x = x.expand(self.replicas, *x.shape) if shared else self.lift.placed(x)
         return torch.stack([one(*own) for own in zip(self._each_asked, task, x, strict=True)]).mT
+
+
+def _not_kept(index: Tensor, task: Tensor) -> NoReturn:
+    raise InputError("strategy: reads inputs from a memory that keeps none (keeps_inputs=False)")

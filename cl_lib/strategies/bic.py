@@ -44,8 +44,9 @@ class BiC(Strategy):
     Raises
     ------
     InputError
-        By ``check``: whatever the base refuses; a base that fills its memory itself or trains on it, does not train on
-        each experience, or answers from its memory; another memory given to the base; passes or a capacity below 1.
+        By ``check``: whatever the base refuses; a base that keeps no inputs in memory, fills its memory itself or
+        trains on it, does not train on each experience, or answers from its memory; another memory given to the base;
+        passes or a capacity below 1.
 
     Notes
     -----
@@ -71,7 +72,11 @@ class BiC(Strategy):
     passes: int = 20
 
     def __post_init__(self) -> None:
-        if isinstance(self.base, Strategy) and self.base.memory is not None:
+        if not isinstance(self.base, Strategy):
+            return
+        for name in ("liftable", "traceable"):
+            object.__setattr__(self, name, getattr(type(self), name) and getattr(self.base, name))
+        if self.base.memory is not None:
             if self.base.memory == _default_memory(self.base):
                 object.__setattr__(self, "base", replace(self.base, memory=self.memory))
             elif self.memory == _default_memory(self):
@@ -91,6 +96,10 @@ class BiC(Strategy):
             )
         at_least(self, 1, "passes")
         name = type(self.base).__name__
+        if not self.base.keeps_inputs:
+            raise InputError(
+                f"strategy.base: {name} keeps no inputs in memory, which BiC trains on; choose a base that does, such as ER"
+            )
         sources = [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)]
         if self.base.fills_memory or any("memory" in own for own in sources):
             raise InputError(f"strategy.base: {name} fills or trains on its memory itself; BiC cannot share it")

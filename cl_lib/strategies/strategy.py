@@ -9,6 +9,7 @@ what answers           `readout`, `logits`
 
 A concrete strategy is a final frozen dataclass in a file of its own; its fields are the hyper-parameters. A field
 annotated ``float`` may differ between replicas: inside the step it is a 0-d tensor, so Python may not branch on it.
+One annotated ``float | None`` is that where it is set, and None for all replicas where it is not.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Strategy:
     fills_memory: ClassVar[bool] = False
     """True: `admit` or `consolidate` fills the memory, whose ``admission`` is then ``"strategy"``."""
     keeps_inputs: ClassVar[bool] = True
-    """False: it replays only what it `keeps`, so that the samples themselves need not lie in memory."""
+    """False: it replays only what it `keeps`: the samples themselves are not in memory, and cannot be read from it once
+    another experience has begun."""
     skips: ClassVar[dict[str, str]] = {}
     """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
 
@@ -132,6 +134,6 @@ class Strategy:
 
 
 def hyper_parameters(part: Any) -> tuple[str, ...]:
-    """Names of a dataclass's ``float`` fields: those that may differ between replicas."""
+    """Names of a dataclass's ``float`` and ``float | None`` fields: those that may differ between replicas."""
     hints = get_type_hints(type(part))
     return tuple(f.name for f in dataclasses.fields(part) if hints[f.name] in (float, float | None))

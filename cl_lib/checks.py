@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cl_lib.datasets import Dataset, from_arrays
@@ -23,12 +23,12 @@ from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
 from cl_lib.job import Job
 from cl_lib.models import MLP
+from cl_lib.noise import SeededRandom
 from cl_lib.reduction import make_record
 from cl_lib.session import Interrupted, Session
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams import check_stream, permuted, split
 from cl_lib.streams.stream import Stream
-from cl_lib.types import Shape
 from cl_lib.watch import as_written, named_tensors, watched
 
 if TYPE_CHECKING:
@@ -118,16 +118,12 @@ def check_same_seed(strategy: Strategy) -> None:
 
 def check_seeds_differ(strategy: Strategy) -> None:
     """Replicas that start from the same weights end with other answers: seeds decide more than the initial weights."""
-    session = Session(_job(strategy, model=_same_weights, seeds=2))
+    with SeededRandom(0):  # a module is taken as it is: both seeds start from its weights
+        module = MLP((6,), 4, hidden=(8,))
+    session = Session(_job(strategy, model=module, seeds=2))
     _finished(session)
     answers = _answers(session.learner, toy_data().test.x.double())
     assert not torch.equal(*answers), "seeds 0 and 1 start from the same weights and end with the same answers"
-
-
-def _same_weights(shape: Shape, classes: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return MLP.factory(hidden=(8,))(shape, classes)
 
 
 def _answers(learner: Any, x: Tensor, **options: Any) -> Tensor:

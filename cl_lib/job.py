@@ -16,7 +16,7 @@ from cl_lib.datasets import check_dataset
 from cl_lib.engine.looped import options_of
 from cl_lib.engine.optim import SGD, Optimiser
 from cl_lib.engine.rows import Store
-from cl_lib.engine.weights import ModelFactory, build, fingerprint
+from cl_lib.engine.weights import ModelFactory, build, fingerprint, hash_of
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
@@ -103,6 +103,17 @@ class Job:
     def _fingerprint(self) -> dict[str, str]:
         return fingerprint(self.module, self.spec().shape)
 
+    @cached_property
+    def _realisation(self) -> str:
+        """A hash of what the first seed trains on and is asked."""
+        real = self.stream.realise(self.seed_list[0])
+        parts = {f"train {i}": e.train for i, e in enumerate(real.experiences)}
+        parts |= {f"task {i}": e.task for i, e in enumerate(real.experiences)}
+        parts |= {f"test {i}": test for i, test in enumerate(real.tests)}
+        parts |= {f"valid {i}": valid for i, valid in enumerate(real.valids)}
+        transform = real.transform._asdict() if real.transform is not None else {}
+        return hash_of({**parts, "classes": real.classes, "targets": real.targets, **transform})
+
     @property
     def parameters(self) -> int:
         """Trainable parameters of one replica."""
@@ -133,11 +144,16 @@ class Job:
         """Everything that decides the result, as JSON."""
         strategy: Any = self.strategy
         if isinstance(strategy, Strategy):
-            strategy = {"name": type(strategy).__name__, **dataclasses.asdict(strategy)}
+            kind = type(strategy)
+            strategy = {
+                "name": kind.__name__,
+                "class": f"{kind.__module__}.{kind.__qualname__}",
+                **dataclasses.asdict(strategy),
+            }
         else:
             strategy = {"name": self.name, "options": options_of(self.make_learner(self.seed_list[0]))}
         return {
-            "stream": self.stream.describe(),
+            "stream": {**self.stream.describe(), "realisation": self._realisation},
             "strategy": strategy,
             "model": str(self.module),
             "network": self._fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,35 @@ WEIGHTS = MLP((6,), 4, hidden=(8,))
 OTHER = copy.deepcopy(WEIGHTS)
 with torch.no_grad():
     OTHER.head.bias[2] += 1e-3
+
+
+def other(name: str) -> Any:
+    """A class of the same name with another loss."""
+
+    @dataclass(frozen=True)
+    class Own(strategies.Finetune):
+        pass
+
+    Own.__qualname__ = name
+    return Own()
+
+
+def swapped() -> Any:
+    """The stream with its experiences in another order, as somebody's own `Stream` might be."""
+
+    def make(seed: int) -> Any:
+        real = STREAM.make(seed)
+        return real._replace(experiences=real.experiences[::-1])
+
+    return replace(STREAM, make=make)
+
+
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "initialisation": ({"model": MLP.factory(hidden=(8,))}, {"model": MLP.factory(hidden=(8,), init="torch")}),
     "weights": ({"model": WEIGHTS}, {"model": OTHER}),
     "a constant in forward": ({"model": lambda s, c: Times(1.0)}, {"model": lambda s, c: Times(1.5)}),
+    "the class": ({"strategy": other("Own")}, {"strategy": other("Other.Own")}),
+    "a stream of one's own": ({}, {"stream": swapped()}),
     "a learner's option": ({"strategy": lambda s: Learner(s)}, {"strategy": lambda s: Learner(s, lr=0.2)}),
     "a learner's momentum": ({"strategy": lambda s: Learner(s)}, {"strategy": lambda s: Learner(s, momentum=0.9)}),
 }
@@ -69,7 +95,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(out: Path | None = None, resume: bool = False, **options: Any) -> cl_lib.Record:
     options = {"strategy": strategies.ER(), "epochs": 1, "device": "cpu"} | options
-    return cl_lib.run(STREAM, options.pop("strategy"), out=out, resume=resume, **options)
+    return cl_lib.run(options.pop("stream", STREAM), options.pop("strategy"), out=out, resume=resume, **options)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -78,7 +104,7 @@ def test_a_run_that_differs_is_not_resumed(change: str, tmp_path: Path) -> None:
     record = run(tmp_path / "a", **first)
     again = run(tmp_path / "a", resume=True, **first)
     assert again.metrics["accuracy"].per_seed == record.metrics["accuracy"].per_seed
-    with pytest.raises(InputError, match=r"holds a finished run with other options \((network|strategy)"):
+    with pytest.raises(InputError, match=r"holds a finished run with other options \((network|strategy|stream)"):
         run(tmp_path / "a", resume=True, **second)
 
 

@@ -96,7 +96,7 @@ def test_a_run_stopped_between_launches_goes_on_from_there(tmp_path: Any, monkey
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recording fails, as on CUDA: after warming up, with an error of its end too, its stream staying the current one."""
+    """Recording fails as on CUDA: after warming up, its end raising too, and its stream stays the current one."""
 
     @contextmanager
     def graph(graph: Graph, stream: Any = None, **options: Any) -> Iterator[None]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pretended_graphs
 import pytest
 import torch
+from pretended_graphs import DEFAULT, Graph, on_stream, recording
 from running import final
 from torch import Tensor
 
 from cl_lib import SGD, Memory, Schedule, strategies
 from cl_lib.checks import toy_data
 from cl_lib.engine import blocks, launch
+from cl_lib.engine.trace import Program
 from cl_lib.job import Job
 from cl_lib.models import MLP
 from cl_lib.session import Interrupted, Session
@@ -90,16 +94,103 @@ def test_a_run_stopped_between_launches_goes_on_from_there(tmp_path: Any, monkey
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
-def test_what_cannot_be_recorded_runs_step_by_step_after_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(body: Any, state: Any) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recording fails as on CUDA: after warming up, its end raising too, and its stream stays the current one."""
 
-    single = final(session(STRATEGIES["er"]))
-    monkeypatch.setattr(blocks, "recorder", lambda device: fail)
-    with pytest.warns(UserWarning, match="no CUDA graph can be recorded.*not permitted") as caught:
+    @contextmanager
+    def graph(graph: Graph, stream: Any = None, **options: Any) -> Iterator[None]:
+        with recording(graph, stream):
+            graph.failed = True
+            raise RuntimeError("not permitted\nmore")
+            yield
+
+    replaced = {
+        "CUDAGraph": Graph,
+        "Stream": pretended_graphs.Stream,
+        "current_stream": lambda: pretended_graphs.Stream.current,
+        "stream": on_stream,
+        "graph": graph,
+    }
+    for name, new in replaced.items():
+        monkeypatch.setattr(torch.cuda, name, new)
+    monkeypatch.setattr(pretended_graphs.Stream, "current", DEFAULT)
+    monkeypatch.setattr(blocks, "recorder", lambda device: launch.cuda_graph)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_cannot_be_recorded_runs_step_by_step_after_one_warning() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "recorder", lambda device: None)
+        single = final(session(STRATEGIES["er"]))
+    with pytest.warns(UserWarning, match=r"no CUDA graph can be recorded.*\(not permitted\)") as caught:
         other = final(session(STRATEGIES["er"]))
     assert len(caught) == 1
     assert all(torch.equal(a, b) for a, b in zip(single, other, strict=True))
+    assert pretended_graphs.Stream.current is DEFAULT
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_failed_recording_puts_back_what_warming_up_changed() -> None:
+    state = torch.zeros(2)
+    with pytest.raises(RuntimeError, match="previous error"):
+        launch.cuda_graph(lambda: state.add_(1), [state])
+    assert state.tolist() == [0, 0]
+    assert pretended_graphs.Stream.current is DEFAULT
+
+
+def test_the_reason_of_a_failed_recording_is_not_what_the_caller_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(body: Any, state: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    def while_handling() -> Any:
+        try:
+            raise ValueError("something else")
+        except ValueError:
+            return launch.try_to_record(lambda *t: None, [], [torch.zeros(16)], 0, [], fail)
+
+    with pytest.warns(UserWarning, match=r"\(out of memory\)"):
+        assert while_handling() is None
+
+
+@pytest.mark.parametrize("name", ["er", "icarl", "ewc"])
+def test_a_program_knows_which_of_its_inputs_it_changes(name: str) -> None:
+    """What the trace of a step says is what a step does."""
+    own = session(STRATEGIES[name], epochs=1)
+    plan = own._plan(own.groups[0])
+    learner: Any = own._learner(own.groups[0], plan)
+    block = next(iter(plan.experience(0)))
+    learner.begin_experience(0)
+    learner.observe(block, 0)
+    ((run, fixed, varying),) = learner.blocks._calls[1]
+    before = [t.clone() for t in (*fixed, *varying)]
+    run(*fixed, *varying)
+    changed = {i for i, (a, b) in enumerate(zip(before, (*fixed, *varying), strict=True)) if not torch.equal(a, b)}
+    known = learner.blocks.program.changes[run]
+    assert changed
+    assert changed <= set(known)
+    assert len(known) < len(before)
+
+
+@torch.library.custom_op("cl_lib_tests::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@twice.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_only_programs_of_torchs_own_operations_are_recorded() -> None:
+    for own, step in ((False, lambda x: 2 * x), (True, torch.ops.cl_lib_tests.twice)):
+
+        def write(static: Any, fixed: Any, varying: Any, step: Any = step) -> None:
+            fixed["y"].copy_(step(fixed["x"]))
+
+        program = Program(write)
+        run = program.prepare({"x": torch.ones(2), "y": torch.zeros(2)}, {})
+        assert program.changes == ({} if own else {run: [1]})
 
 
 def test_only_cuda_records() -> None:

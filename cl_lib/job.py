@@ -257,8 +257,8 @@ class Job:
             )
         if "memory" in sources and not strategy.keeps_inputs:
             raise InputError(
-                f"strategy: {type(strategy).__name__} trains on what its memory holds, and keeps_inputs=False says "
-                "that these are no inputs"
+                f"strategy: {type(strategy).__name__} trains on what its memory holds, but keeps_inputs=False: that "
+                "is no inputs"
             )
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]

@@ -105,7 +105,7 @@ class Lazy(Strategy):
         return 0.0 * net(state.params, batch.x, batch.task).logits.sum(), {}
 
 
-# ---------------------------------------------------------------------- one for each function, changing its inputs
+# ---------------------------------------------------------------------- changing what they are given
 @dataclass(frozen=True)
 class InParameters(Strategy):
     def parameters(self, net, params, spec, key):

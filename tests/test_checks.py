@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -128,3 +131,14 @@ def test_one_pytest_test_for_each_strategy_and_check():
             reasons = [m.kwargs["reason"] for m in case.marks]
             skipped = isinstance(strategy, Excused) and check is checks.check_beats_chance
             assert reasons == (["it learns nothing"] if skipped else [])
+
+
+def test_the_file_of_the_documentation_runs(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "api" / "checks.md").read_text()
+    (tmp_path / "test_mine.py").write_text(page.split("```python\n")[1].split("```")[0])
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "test_mine.py"]
+    command += ["-k", "er-same_seed or er_ring-memory"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    for name in ("er-same_seed", "er_ring-memory"):
+        assert f"test_mine.py::test_strategy[{name}] PASSED" in done.stdout, done.stdout + done.stderr
+    assert "2 passed, 26 deselected" in done.stdout

@@ -8,6 +8,7 @@ import torch
 from running import SMALL, equals_hand_loop, experienced, job, same_params, trained
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 import cl_lib
 from cl_lib.checks import toy_data
@@ -303,9 +304,18 @@ def test_keys_are_written_and_read_by_the_definition():
 
 def test_a_step_trains_only_the_values_that_were_read():
     learner = trained(KeyValue("identity", slots=20, k=2), stream=cl_lib.streams.split(toy_data(), 1))
-    value = learner.state.params["~memory.value"][0]
-    assert value.abs().sum() > 0
-    assert int(learner.state.extra["used"][0]) <= 20
+    params = {k: p[0] for k, p in learner.state.params.items()}
+    extra = {k: t[0] for k, t in learner.state.extra.items() if k in ("key", "used")}
+    assert 2 < extra["used"] <= 20
+    x, zeros = toy_data().train.x[:3].double(), torch.zeros(3, dtype=torch.long)
+    own = Batch(x, toy_data().train.y[:3], torch.ones(3, dtype=torch.float64), zeros, phase="memory")
+    state = State(params, {}, {}, {}, {k: pytree.tree_map(lambda t: t[0], v) for k, v in learner.state.extra.items()})
+    net = FunctionalNet(learner.module.double(), {})
+    grads = KeyValue("identity", slots=20, k=2).gradient(net, state, own, ()).grads
+    cosine = F.normalize(x, dim=1) @ F.normalize(extra["key"][: int(extra["used"])], dim=1).T
+    read = torch.isin(torch.arange(20), cosine.topk(2).indices)
+    assert grads.keys() == {"~memory.value", "~memory.sharpness"}
+    assert (grads["~memory.value"].abs().sum(1) > 0).tolist() == read.tolist()
     start = trained(Finetune(), stream=cl_lib.streams.split(toy_data(), 1))
     untouched = Session(job(Finetune(), stream=cl_lib.streams.split(toy_data(), 1)))
     initial = untouched._learner(untouched.groups[0], untouched._plan(untouched.groups[0])).state.params

@@ -72,7 +72,7 @@ def test_each_memory_follows_its_seed_alone(kind: str) -> None:
     labels = np.random.default_rng(1).integers(0, 3, 200)
     assert (fill(kind, 9, 3, labels, seed=4) == fill(kind, 9, 3, labels, seed=4)).all()
     if kind != "ring":
-        assert (fill(kind, 9, 3, labels, seed=4) != fill(kind, 9, 3, labels, seed=5)).any()
+        assert (fill(kind, 9, 3, labels, seed=4) != fill(kind, 9, 3, labels, seed=5)).mean() > 0.5
 
 
 def slow_class_balanced(capacity: int, labels: list[int], chances: list[float], places: list[float]) -> list[int]:

@@ -214,8 +214,8 @@ def test_each_loop_starts_from_cl_libs_network_and_learns(script, name):
     laps = [loop.train() for _ in range(2)]
     assert [lap.steps for lap in laps] == [-(-270 // work.batch)] * 2
     assert all(torch.isfinite(p).all() for p in loop.params)
-    assert any(not torch.equal(p, b) for p, b in zip(loop.params, before, strict=True))
-    assert 0 <= loop.accuracy()[0] <= 1
+    assert not any(torch.equal(p, b) for p, b in zip(loop.params, before, strict=True))
+    assert 0.05 < loop.accuracy()[0] <= 0.25  # only the two trained classes, of ten, are answered
 
 
 # ---------------------------------------------------------------------- all of it

@@ -219,7 +219,7 @@ def test_bf16_multiplies_in_bfloat16_and_keeps_all_state_float32(lift: Any) -> N
         half = runs["bf16"][key]
         assert half.dtype == value.dtype, key
         assert not torch.equal(half, value), f"{key} was not computed in another way"
-        torch.testing.assert_close(half, value, rtol=0.1, atol=0.1)
+        torch.testing.assert_close(half, value, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class BiC(Strategy):
         name = type(self.base).__name__
         if not self.base.keeps_inputs:
             raise InputError(
-                f"strategy.base: {name} keeps no inputs in memory, and BiC trains on them; choose ER, for one"
+                f"strategy.base: {name} keeps no inputs in memory, which BiC trains on; choose another, such as ER"
             )
         sources = [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)]
         if self.base.fills_memory or any("memory" in own for own in sources):

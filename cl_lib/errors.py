@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):
     """A user's mistake: the message names the value, the place and what would be right."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class NotWritten(InputError):
+    """A run is over, and its record cannot be written; ``record`` holds the result."""
+
+    def __init__(self, message: str, record: Any = None) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+def printable(text: str, one_line: bool = False) -> str:
+    """Text without characters that command a terminal or turn its direction; they are spelt out.
+
+    Examples
+    --------
+    >>> print(printable("red: \\x1b[31m"))
+    red: \\x1b[31m
+    """
+    text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text
 
 
 def nearest(name: str, known: Iterable[str], more: bool = True) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
 from cl_lib.engine.weights import ModelFactory
 from cl_lib.errors import InputError
+from cl_lib.files import plain
 from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory
-from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim
+from cl_lib.record import Record, keep, writing
 from cl_lib.reduction import make_record
 from cl_lib.session import Session
 from cl_lib.strategies.strategy import Strategy
@@ -130,6 +132,9 @@ def run(
     ------
     InputError
         For anything that can be known to fail, before work starts.
+    NotWritten
+        An `InputError` after the work, when ``out`` cannot be written: its ``record`` is the result, and a checkpoint
+        that is there stays.
     Interrupted
         On Ctrl-C, after the state was saved to ``out``.
 
@@ -160,17 +165,23 @@ def run(
     job = _job(stream, strategy, options)
     directory = Path(out) if out is not None else None
     job.check()
-    if directory is not None:
-        finished = claim(directory, job.describe(), resume)
-        if finished is not None:
-            return finished
-    session = Session(job, directory, resume, progress)
-    for row in session:
-        for sink in sinks:
-            sink(row)
-    record = make_record(session, name or job.name, config, command)
-    if directory is not None:
-        record.save(directory)
-        for name in (CHECKPOINT, PARTIAL):
-            (directory / name).unlink(missing_ok=True)
+    texts = {"name": name, "command": command}
+    for label, text in texts.items():
+        if not isinstance(plain(text, label), str | None):
+            raise InputError(f"{label}={text!r}: must be a text")
+    config = plain(config, "config")
+    if not isinstance(config, dict | None):
+        raise InputError(f"config={config!r}: must be a dictionary")
+    plain([column.labels for column in stream.data.test.columns.values()], "stream.data.test.columns")
+    with nullcontext() if directory is None else writing(directory, job.describe(), resume) as there:
+        if isinstance(there, Record):
+            return there
+        session = Session(job, directory, resume, progress)
+        session.lock = there
+        for row in session:
+            for sink in sinks:
+                sink(row)
+        record = make_record(session, name or job.name, config, command)
+        if directory is not None and there is not None:
+            keep(record, directory, there)
     return record

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, NotWritten
+from cl_lib.files import Lock, plain, read_json, read_npz, remove_parts, replace_file
+from cl_lib.record_check import SCHEMA, bytes_of_arrays, check_arrays, check_record, schema
 
-SCHEMA = "cl_lib.record/1"
+__all__ = ["Metric", "Record", "check_record", "claim", "schema", "writing"]
+
 RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
 CHECKPOINT, PARTIAL = "checkpoint.npz", "partial.json"
+ADDED = ("network", "realisation", "class", "options", "mean", "std", "column_hash")
+"""What records and checkpoints of version 0.1.0 do not say of their job."""
+MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Record:
         The metrics above then run over all replicas.
     arrays : dict of ndarray
         Not in the JSON. Per replica: every matrix ``(R, T + 1, E)``, class and slice sums; in ``arrays.npz``.
+    arrays_sha256 : str or None
+        The hash of ``arrays.npz``; set by `save`, and None in records of before.
     directory : str
         Not in the JSON. Where it was loaded from.
     """
@@ -79,6 +87,7 @@ class Record:
     grid: list[dict[str, Any]]
     environment: dict[str, Any]
     schema: str = SCHEMA
+    arrays_sha256: str | None = field(default=None, repr=False, compare=False)
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     directory: str = field(default="", repr=False, compare=False)
 
@@ -86,19 +95,20 @@ class Record:
         """The content of ``record.json``."""
         data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("arrays", "directory")}
         data["metrics"] = {k: asdict(v) for k, v in self.metrics.items()}
+        if data["arrays_sha256"] is None:
+            del data["arrays_sha256"]
         return {"schema": data.pop("schema"), **data}
 
     def save(self, directory: str | Path) -> Path:
         """Write the record; the JSON last, so that a directory with ``record.json`` is complete."""
-        from omegaconf import OmegaConf
-
         directory = Path(directory)
+        content = plain(self.to_json())
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(directory / ARRAYS, lambda file: np.savez_compressed(file, allow_pickle=False, **self.arrays))
-        replace_file(
-            directory / CONFIG, lambda file: file.write(OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
-        )
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        replace_file(directory / CONFIG, lambda file: file.write(as_yaml(self.config).encode()))
+        with (directory / ARRAYS).open("rb") as file:
+            content["arrays_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         replace_file(directory / RECORD, lambda file: file.write(text.encode()))
         return directory
 
@@ -109,26 +119,21 @@ class Record:
         Raises
         ------
         InputError
-            When there is none, or it is not of this schema; the message names the file and the key.
+            When there is none, it is not of this schema or contradicts itself, or its arrays are another run's; the
+            message names the file and the key.
         """
         path = Path(directory)
         path = path / RECORD if path.is_dir() else path
         try:
-            data = json.loads(path.read_text())
+            data = read_json(path)
         except FileNotFoundError:
             hint = " (an unfinished run: go on with resume=true)" if (path.parent / CHECKPOINT).exists() else ""
             raise InputError(f"{path}: there is no record{hint}") from None
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        # a text that is no JSON or no UTF-8 is a ValueError
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
             raise InputError(f"{path}: not a readable record ({error})") from error
         check_record(data, str(path))
-        arrays = {}
-        if (path.parent / ARRAYS).exists():
-            try:
-                with np.load(path.parent / ARRAYS, allow_pickle=False) as file:
-                    arrays = {k: file[k] for k in file.files}
-            # RuntimeErrors are zipfile's, for encrypted files and for a compression that it does not know
-            except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-                raise InputError(f"{path.parent / ARRAYS}: not readable ({error})") from error
+        arrays = _load_arrays(path.parent / ARRAYS, data)
         data["metrics"] = {k: Metric(**v) for k, v in data["metrics"].items()}
         return cls(**data, arrays=arrays, directory=str(path.parent))
 
@@ -138,70 +143,70 @@ class Record:
         return summary(self)
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of ``record.json``, shipped with the package."""
-    return json.loads((Path(__file__).parent / "record.schema.json").read_text())
+def _load_arrays(path: Path, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The checked arrays of a record's content; none where the file was left out."""
+    if not path.exists():
+        return {}
+    try:
+        content = path.read_bytes()
+        expected = data.get("arrays_sha256")
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise InputError(f"{path}: is damaged or another run's ({RECORD} names an arrays_sha256 of {expected})")
+        arrays = read_npz(content, bytes_of_arrays(data))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip or array header raises nearly anything
+        raise InputError(f"{path}: not readable ({error})") from error
+    check_arrays(arrays, data, str(path))
+    return arrays
 
 
-def check_record(data: Any, where: str = RECORD) -> None:
-    """Raise `InputError` where ``data`` does not follow the schema, naming the place.
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """A configuration as YAML."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    Understands the part of JSON Schema that ``record.schema.json`` uses: type, const, required, properties,
-    additionalProperties, items, minItems.
-    """
-    if isinstance(data, Mapping) and data.get("schema") != SCHEMA:
-        raise InputError(f"{where}: schema is {data.get('schema')!r}, this version reads {SCHEMA!r}")
-    _check(data, schema(), where)
-
-
-_TYPES: dict[str, Any] = {
-    "object": Mapping,
-    "array": list,
-    "string": str,
-    "integer": int,
-    "number": (int, float),
-    "boolean": bool,
-    "null": type(None),
-}
+    try:
+        return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    except OmegaConfBaseException:  # texts that look like its interpolations; JSON is YAML too
+        return json.dumps(config, indent=1) + "\n"
 
 
-def _check(data: Any, rule: Mapping[str, Any], where: str) -> None:
-    kinds = rule.get("type")
-    if kinds is not None:
-        names = [kinds] if isinstance(kinds, str) else kinds
-        fits = any(
-            isinstance(data, _TYPES[n]) and not (isinstance(data, bool) and n in ("integer", "number")) for n in names
-        )
-        if not fits:
-            raise InputError(f"{where}: expected {' or '.join(names)}, found {type(data).__name__}")
-    if "const" in rule and data != rule["const"]:
-        raise InputError(f"{where}: expected {rule['const']!r}, found {data!r}")
-    if isinstance(data, Mapping):
-        for name in rule.get("required", ()):
-            if name not in data:
-                raise InputError(f"{where}: {name} is missing")
-        known, other = rule.get("properties", {}), rule.get("additionalProperties", True)
-        for name, value in data.items():
-            inner = known.get(name, other)
-            if inner is False:
-                raise InputError(f"{where}: unknown key {name}")
-            if isinstance(inner, Mapping):
-                _check(value, inner, f"{where}: {name}")
-    if isinstance(data, list) and len(data) < rule.get("minItems", 0):
-        raise InputError(f"{where}: is empty")
-    if isinstance(data, list) and "items" in rule:
-        for i, value in enumerate(data):
-            _check(value, rule["items"], f"{where}[{i}]")
-
-
+# ---------------------------------------------------------------------- the directory of a run
 def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     """Make sure that ``directory`` may be written; with ``resume``, the finished record of the same job if it has one.
 
     Raises
     ------
     InputError
-        When the directory holds another run: nothing is ever overwritten.
+        When the directory holds another run, or one is writing there: nothing is ever overwritten.
     """
+    with writing(directory, job, resume) as there:
+        return there if isinstance(there, Record) else None
+
+
+@contextmanager
+def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Record | Lock]:
+    """`claim` a directory and keep others from writing it until the end; yields the finished record, or the lock."""
+    job = plain(job)
+    finished = _finished(directory, job, resume)
+    if finished is not None:
+        yield finished
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = Lock(directory)
+    except OSError as error:
+        raise InputError(f"out={directory}: cannot be written ({error.strerror})") from error
+    with lock:
+        finished = _finished(directory, job, resume)  # by a run that has ended meanwhile
+        if finished is None:
+            with suppress(OSError):
+                remove_parts(directory, (RECORD, ARRAYS, CONFIG, CHECKPOINT, PARTIAL))
+        yield finished or lock
+
+
+def _finished(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     try:
         there = directory.exists()
     except OSError as error:
@@ -214,22 +219,53 @@ def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
                 f"out={directory}: already holds a run; choose another directory, or resume=true to go on with the same"
             )
         record = Record.load(directory)
-        if record.job != json.loads(json.dumps(job)):
-            odd = [k for k in job if record.job.get(k) != json.loads(json.dumps(job))[k]]
+        if odd := differences(job, record.job):
             raise InputError(f"out={directory}: holds a finished run with other options ({', '.join(odd)})")
         return record
     if (directory / CHECKPOINT).exists() and not resume:
         raise InputError(
             f"out={directory}: holds an unfinished run; go on with resume=true, or choose another directory"
         )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"out={directory}: cannot be written ({error.strerror})") from error
     return None
+
+
+def differences(job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two descriptions of jobs differ, by name; what version 0.1.0 did not describe is compared where it can be.
+
+    Examples
+    --------
+    >>> differences({"epochs": 3, "optim": {"lr": 0.1}, "network": {}}, {"epochs": 3, "optim": {"lr": 0.2}})
+    ['optim.lr']
+    """
+    out = []
+    for key in sorted(job.keys() | other.keys()):
+        a, b = job.get(key, MISSING), other.get(key, MISSING)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            out += [f"{key}.{inner}" for inner in differences(a, b)]
+        elif a != b and not (b is MISSING and key in ADDED):
+            out.append(key)
+    return out
+
+
+def keep(record: Record, directory: Path, lock: Lock) -> None:
+    """Save the record of a run that is over, and only then remove what it could have gone on from.
+
+    Raises
+    ------
+    NotWritten
+        When it cannot be written; the error holds the record, and the checkpoint stays.
+    """
+    try:
+        lock.renew()
+        if (directory / RECORD).exists():
+            raise InputError("another run has left its record there")
+        record.save(directory)
+    except (OSError, InputError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise NotWritten(f"out={directory}: the record cannot be written ({said})", record) from error
+    with suppress(OSError):
+        for name in (CHECKPOINT, PARTIAL):
+            (directory / name).unlink(missing_ok=True)
 
 
 def null(values: Any) -> Any:
@@ -239,13 +275,3 @@ def null(values: Any) -> Any:
     if isinstance(values, list):
         return [null(v) for v in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
-def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from cl_lib import metrics as m
+from cl_lib.errors import printable
+from cl_lib.files import plain
 from cl_lib.record import Metric, Record, null
 from cl_lib.session import Session
 from cl_lib.stats import summarise
@@ -35,7 +37,7 @@ def make_record(
     points = _points(replicas)
     grid = [
         {
-            "hyper": hyper,
+            "hyper": plain(hyper, "grid"),
             "replicas": members,
             "metrics": {k: asdict(_metric(v, members, reasons.get(k))) for k, v in values.items()},
             "accuracy_matrix": _mean(arrays["matrix.accuracy"][members]),
@@ -44,9 +46,9 @@ def make_record(
         if hyper
     ]
     return Record(
-        stream=json.loads(json.dumps(job.stream.describe())),
+        stream=json.loads(json.dumps(session.description["stream"])),
         strategy=name,
-        seeds=job.seed_list,
+        seeds=[int(seed) for seed in job.seed_list],
         config=json.loads(json.dumps(config if config is not None else session.description)),
         job=json.loads(json.dumps(session.description)),
         metrics={k: _metric(v, everyone, reasons.get(k)) for k, v in values.items()},
@@ -63,8 +65,8 @@ def make_record(
         cost=_cost(session),
         replicas=[
             {
-                "seed": r.seed,
-                "hyper": r.hyper,
+                "seed": int(r.seed),
+                "hyper": {k: plain(v, f"grid.{k}") for k, v in r.hyper.items()},
                 "status": "ok" if diverged[i] < 0 else "diverged",
                 "diverged_at": int(diverged[i]) if diverged[i] >= 0 else None,
             }
@@ -278,7 +280,7 @@ def _environment(session: Session, command: str | None) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu ({_processor()})",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "command": command if command is not None else f"python {Path(sys.argv[0]).name}",
+        "command": command if command is not None else printable(f"python {Path(sys.argv[0]).name}"),
     }
 
 

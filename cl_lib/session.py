@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from cl_lib.engine.precision import products
 from cl_lib.engine.weights import build
 from cl_lib.errors import InputError, within_memory
 from cl_lib.evaluate import Evaluator
+from cl_lib.files import Lock, plain
 from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
 from cl_lib.job import Job, Replica
 from cl_lib.memory.plan import Block, Plan
@@ -55,7 +58,10 @@ class Session:
         self.stop = False
         self.learner: Population | Looped | None = None
         """The replicas being trained (of the last group, once the run is over)."""
-        self.description = job.describe()
+        self.description = plain(job.describe())
+        self.lock: Lock | None = None
+        """Where another run could write to ``out``: what keeps it from doing so."""
+        self.warned = False
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
         self._check_model()
@@ -286,7 +292,19 @@ class Session:
         if self.out is None or not learner.tree:
             return
         position = {"group": group, "experience": experience, "step": step}
-        unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
+        try:
+            if self.lock is not None and not self.lock.held:
+                raise FileNotFoundError(errno.ENOENT, "it was removed while the run was writing there")
+            unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
+        except OSError as error:
+            if not self.warned or self.stop:
+                self.warned = True
+                said = "training goes on" if not self.stop else "what was done since the last one is lost"
+                warnings.warn(
+                    f"out={self.out}: the checkpoint cannot be written ({error.strerror or error}); {said}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:

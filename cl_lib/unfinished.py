@@ -12,8 +12,9 @@ import torch
 
 from cl_lib.engine import checkpoint
 from cl_lib.errors import InputError
+from cl_lib.files import replace_file
 from cl_lib.groups import Group, Row
-from cl_lib.record import CHECKPOINT, PARTIAL, null, replace_file
+from cl_lib.record import CHECKPOINT, PARTIAL, differences, null
 
 
 def save(
@@ -48,16 +49,25 @@ def load(
     out: Path, job: dict[str, Any], groups: Sequence[Group]
 ) -> tuple[dict[str, Any], dict[str, int], dict[str, float]]:
     """The learner's tree, the position and the seconds, as they were saved; the groups get their rows back."""
-    saved, meta = checkpoint.load(out / CHECKPOINT)
-    given = json.loads(json.dumps(job))
-    if meta["job"] != given:
-        odd = [k for k, v in given.items() if meta["job"].get(k) != v]
-        raise InputError(
-            f"{out / CHECKPOINT}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
-        )
-    for g, (own, heads, sizes) in enumerate(zip(groups, meta["rows"], meta["sizes"], strict=True)):
-        own.parameters, own.memory_bytes = sizes
-        for i, (experience, step) in enumerate(heads):
-            arrays = {name: tensor.numpy() for name, tensor in saved["rows"][f"{g}.{i}"].items()}
-            own.rows.append(Row(experience, step, own.members, arrays))
-    return saved["learner"], {k: meta[k] for k in ("group", "experience", "step")}, meta["seconds"]
+    path = out / CHECKPOINT
+    saved, meta = checkpoint.load(path)
+    try:
+        if odd := differences(job, meta["job"]):
+            raise InputError(
+                f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
+            )
+        for g, (own, heads, sizes) in enumerate(zip(groups, meta["rows"], meta["sizes"], strict=True)):
+            own.parameters, own.memory_bytes = sizes
+            for i, (experience, step) in enumerate(heads):
+                arrays = {name: tensor.numpy() for name, tensor in saved["rows"][f"{g}.{i}"].items()}
+                if any(len(array) != len(own.members) for array in arrays.values()):
+                    raise ValueError("its rows are of another number of replicas")
+                own.rows.append(Row(experience, step, own.members, arrays))
+        position = {k: int(meta[k]) for k in ("group", "experience", "step")}
+        if min(position.values()) < 0 or position["group"] >= len(groups):
+            raise ValueError("it stands nowhere in this run")
+        return saved["learner"], position, {k: float(v) for k, v in meta["seconds"].items()}
+    except InputError:
+        raise
+    except Exception as error:  # what another program wrote, or a person changed
+        raise checkpoint.unreadable(path, error) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
+from cl_lib.files import read_npz, replace_file
 
 Tree = dict[str, Any]
 
@@ -20,15 +20,7 @@ def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
     """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees the old file or the new."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in _flatten(tree)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def load(path: Path) -> tuple[Tree, dict[str, Any]]:
@@ -48,21 +40,26 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     ({'params': {'0.weight': tensor([1., 1.])}}, {'step': 3})
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            meta = json.loads(file["meta"].tobytes())
-            flat = {name: torch.from_numpy(file[name]) for name in file.files if name != "meta"}
+        arrays = read_npz(path, path.stat().st_size)  # nothing is compressed there
+        meta = json.loads(arrays.pop("meta").tobytes())
+        tree: Tree = {}
+        for name, array in arrays.items():
+            *parents, leaf = name.split("|")
+            place = tree
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[leaf] = torch.from_numpy(array)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no checkpoint") from None
     except Exception as error:  # a damaged zip or array header raises nearly anything
-        raise InputError(f"{path}: not a readable checkpoint ({error}); remove it to start anew") from error
-    tree: Tree = {}
-    for name, tensor in flat.items():
-        *parents, leaf = name.split("|")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = tensor
+        raise unreadable(path, error) from error
     return tree, meta
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What to say of a checkpoint that cannot be understood."""
+    said = str(error) or type(error).__name__
+    return InputError(f"{path}: not a readable checkpoint ({said}); remove it to start anew")
 
 
 def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:

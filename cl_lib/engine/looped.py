@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -155,8 +156,10 @@ def options_of(learner: Learner) -> dict[str, Any]:
 
 
 def _option(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, nn.Module):
         return {"model": str(value), "weights": hash_of(value.state_dict())}
     if isinstance(value, torch.optim.Optimizer):

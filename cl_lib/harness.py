@@ -15,6 +15,7 @@ from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory
+from cl_lib.loggers import Logger, Logging, check_loggers
 from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim
 from cl_lib.reduction import make_record
 from cl_lib.session import Session
@@ -36,7 +37,7 @@ def iter_run(
     strategy: Strategy | LearnerFactory | Learner,
     **options: Any,
 ) -> Iterator[Row]:
-    """As `run`, but yield a `Row` at each evaluation: logging is ``for row in iter_run(...): sink(row)``.
+    """As `run`, but yield a `Row` at each evaluation: one's own loop over a run.
 
     Examples
     --------
@@ -74,6 +75,7 @@ def run(
     name: str | None = None,
     config: dict[str, Any] | None = None,
     command: str | None = None,
+    loggers: Sequence[Logger] = (),
     sinks: Sequence[Callable[[Row], None]] = (),
 ) -> Record:
     """Train on a stream with all seeds at once, evaluate at every experience end, return the record.
@@ -118,8 +120,11 @@ def run(
         Show a progress bar.
     name : str, optional
         The strategy's name in the record; default its class's, in lower case.
+    loggers : sequence of Logger
+        Each gets every `Row`, and is closed at the end, whatever that is (`cl_lib.loggers`). One that raises is warned
+        of and gets no more rows; the run goes on.
     sinks : sequence of callables
-        Each is called with every `Row`.
+        Deprecated: functions of a row, as loggers.
 
     Returns
     -------
@@ -156,8 +161,23 @@ def run(
         **({"model": model} if model is not None else {}),
         **({"optim": optim} if optim is not None else {}),
     }
-    job = _job(stream, strategy, options)
-    directory = Path(out) if out is not None else None
+    with Logging(check_loggers(loggers, sinks)) as logging:
+        job = _job(stream, strategy, options)
+        if resume and out is None:
+            raise InputError("resume=True: needs out, the directory of the run to go on with")
+        return _run(job, Path(out) if out is not None else None, resume, progress, name, config, command, logging.log)
+
+
+def _run(
+    job: Job,
+    directory: Path | None,
+    resume: bool,
+    progress: bool,
+    name: str | None,
+    config: dict[str, Any] | None,
+    command: str | None,
+    log: Callable[[Row], None],
+) -> Record:
     job.check()
     if directory is not None:
         finished = claim(directory, job.describe(), resume)
@@ -165,8 +185,7 @@ def run(
             return finished
     session = Session(job, directory, resume, progress)
     for row in session:
-        for sink in sinks:
-            sink(row)
+        log(row)
     record = make_record(session, name or job.name, config, command)
     if directory is not None:
         record.save(directory)

@@ -1,4 +1,4 @@
-"""Where a run's rows go while it is under way: CSV files, Weights & Biases, or any object with ``log`` and ``close``."""
+"""Where a run's rows go while it is under way: a CSV file, Weights & Biases, any object with ``log`` and ``close``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -165,9 +166,7 @@ class WandbLogger:
             raise InputError("logger=wandb: wandb is not installed; pip install 'cl-lib[wandb]'") from None
         if mode not in ("auto", "online", "offline", "disabled"):
             raise InputError(f"logger.mode={mode!r}: must be one of auto, online, offline, disabled")
-        logged_in = mode in ("auto", "online") and bool(
-            wandb.setup().settings.api_key or getattr(wandb.api, "api_key", None)
-        )
+        logged_in = mode in ("auto", "online") and _logged_in(wandb)
         if mode == "online" and not logged_in:
             raise InputError("logger.mode=online: nobody is logged in to W&B; run wandb login, or use mode=offline")
         if mode == "auto":
@@ -203,6 +202,12 @@ class WandbLogger:
             run.finish()
 
 
+def _logged_in(wandb: Any) -> bool:
+    if "prompt" in signature(wandb.login).parameters:
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.setup().settings.api_key or wandb.api.api_key)  # versions of before 2026
+
+
 class NoLogger:
     """Logs nothing."""
 
@@ -214,7 +219,7 @@ class NoLogger:
 
 
 def means(row: Row) -> dict[str, float]:
-    """Accuracy, ECE, NLL and Brier score over all test samples: means over the row's healthy replicas, with their number.
+    """Accuracy, ECE, NLL and Brier score, means over the row's healthy replicas, and how many these are.
 
     Examples
     --------

@@ -59,7 +59,7 @@ def launch(
         if searches(overrides):
             if "minimize" in str(config.hydra.sweeper.get("direction")):
                 print(
-                    "note: hydra.sweeper.direction=minimize looks for the lowest accuracy, which is what a run returns; "
+                    "note: hydra.sweeper.direction=minimize looks for the lowest accuracy, as a run returns its own; "
                     "set hydra.sweeper.direction=maximize",
                     file=sys.stderr,
                 )

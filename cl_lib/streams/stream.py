@@ -14,7 +14,7 @@ from torch import Tensor
 from cl_lib.datasets import Dataset
 from cl_lib.datasets.mapped import PIECE, take
 from cl_lib.errors import InputError
-from cl_lib.typed import is_number, is_whole
+from cl_lib.typed import as_python, is_number, is_whole
 from cl_lib.types import Experience
 
 Scenario = Literal["class", "task", "domain"]
@@ -110,7 +110,7 @@ class Stream:
         return {
             "name": self.name,
             "scenario": self.scenario,
-            "experiences": self.length,
+            "experiences": int(self.length),
             "classes": len(self.classes),
             "class_names": list(self.classes),
             "columns": list(self.columns),
@@ -118,7 +118,7 @@ class Stream:
             "eval_classes": self.eval_classes,
             "data": self.data.name,
             "data_hash": _fingerprint(self.data),
-            "options": self.options,
+            "options": as_python(self.options),
         }
 
     def __str__(self) -> str:

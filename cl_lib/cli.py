@@ -74,10 +74,10 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
 def _bench(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    argv = [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
+    typed, argv = argv, [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
     # options may stand anywhere; argparse wants them together
     options = [a for a in argv if "=" in a and not a.startswith("-")]
-    typed, argv = argv, [a for a in argv if a not in options] + options
+    argv = [a for a in argv if a not in options] + options
     parser = get_args_parser()
     parser.prog = "cl-bench"
     args = parser.parse_args(argv)

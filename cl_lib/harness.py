@@ -184,8 +184,9 @@ def _run(
         if finished is not None:
             return finished
     session = Session(job, directory, resume, progress)
-    for row in session:
-        log(row)
+    with session._guard():  # so that Ctrl-C while a row is logged also waits for the end of a step
+        for row in session:
+            log(row)
     record = make_record(session, name or job.name, config, command)
     if directory is not None:
         record.save(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import signal
 import sys
 import types
 import warnings
@@ -87,6 +88,18 @@ def test_loggers_are_closed_when_the_run_raises_or_is_interrupted(stream):
     with pytest.raises(InputError, match="batch_size=0"):
         cl_lib.run(stream, strategies.ER(), batch_size=0, loggers=[kept])
     assert kept.closed == 2
+
+
+def test_control_c_while_a_row_is_logged_ends_at_a_step_with_a_checkpoint(stream, tmp_path):
+    class Slow(Kept):
+        def log(self, row):
+            super().log(row)
+            if row.experience == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(cl_lib.Interrupted, match="interrupted at step"):
+        cl_lib.run(stream, strategies.ER(), out=tmp_path / "x", loggers=[Slow()])
+    assert (tmp_path / "x" / "checkpoint.npz").exists()
 
 
 def test_a_logger_cannot_change_the_record(stream):

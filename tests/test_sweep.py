@@ -208,9 +208,13 @@ def test_yaml_that_is_no_text_is_named(tmp_path, capsys):
 
 def test_what_jobs_share_is_composed_once(monkeypatch):
     import hydra
+    from omegaconf import OmegaConf
+
+    from cl_lib.overrides import _hydra
 
     jobs = [[f"strategy={s}", f"optim.lr={lr}", "++grid.optim.momentum=[0,0.9]"] for s in ("er", "si") for lr in (1, 2)]
-    alone = [compose_config(job, None) for job in jobs]
+    with _hydra(None):
+        alone = [OmegaConf.to_container(hydra.compose("config", job), resolve=True) for job in jobs]
     calls, compose = [], hydra.compose
     monkeypatch.setattr(hydra, "compose", lambda *a: calls.append(a) or compose(*a))
     assert compose_all(jobs, None) == alone
@@ -300,6 +304,21 @@ def test_slurms_requeue_goes_on(monkeypatch, capsys):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert bench("out=x", *QUICK, "batch_size=20") == 2, "another job is refused"
     assert bench("out=x", *QUICK) == 0
+
+
+def test_a_record_that_cannot_be_written_is_shown(monkeypatch, capsys):
+    record = cl_lib.run(streams.split(datasets.digits()), strategies.ER())
+
+    def full(*given, **options):
+        error = InputError("out=x: the record cannot be written (No space left on device)")
+        error.record = record
+        raise error
+
+    monkeypatch.setattr("cl_lib.harness.run", full)
+    assert bench("out=x", *QUICK) == 2
+    out, error = capsys.readouterr()
+    assert "er on split_digits" in out
+    assert error == "cl-bench: out=x: the record cannot be written (No space left on device)\n"
 
 
 def test_resuming_needs_a_directory():

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from torch import nn
 
+from cl_lib.dispatch import Logging, check_loggers
 from cl_lib.engine.net import ModelFactory
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory
-from cl_lib.loggers import Logger, Logging, check_loggers
+from cl_lib.loggers import Logger
 from cl_lib.record import CHECKPOINT, PARTIAL, Record, claim
 from cl_lib.reduction import make_record
 from cl_lib.session import Session

@@ -67,7 +67,7 @@ def make_logger(options: Any, directory: Path, name: str, config: Mapping[str, A
     from inspect import signature
 
     from cl_lib.config import build
-    from cl_lib.loggers import check_loggers
+    from cl_lib.dispatch import check_loggers
 
     made = build(options, "logger")
     if isinstance(options, Mapping) and options.get("_partial_"):

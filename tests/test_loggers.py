@@ -15,7 +15,8 @@ import pytest
 
 import cl_lib
 from cl_lib import InputError, datasets, strategies, streams
-from cl_lib.loggers import CSVLogger, WandbLogger, check_loggers, means
+from cl_lib.dispatch import check_loggers
+from cl_lib.loggers import CSVLogger, WandbLogger, means
 
 
 class Kept:

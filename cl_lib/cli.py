@@ -131,7 +131,7 @@ def _how_to_go_on(typed: Sequence[str], stop: KeyboardInterrupt, out: Path, seve
     if not done and not begun:
         return f"{said}; there is no checkpoint in {out}, so nothing can be gone on with"
     kept = [f"{done} finished run{'s' if done > 1 else ''}"] if done and several else []
-    kept += [f"a checkpoint in {begun[0]}"] if begun else []
+    kept += [f"a checkpoint in {' and in '.join(map(str, begun))}"] if begun else []
     own = [a for a in typed if split_override(a)[0] not in ("resume", "out")]
     again = shlex.join(["cl-bench", *own, f"out={out}", "resume=true"])
     return f"{said}; there is {' and '.join(kept) or 'the record'}. Go on with: {again}"
@@ -169,6 +169,8 @@ def _task(config: Any) -> float:
             _show(record, directory, several)
             accuracy = record.metrics["accuracy"].mean
             return 0.0 if accuracy is None or math.isnan(accuracy) else accuracy  # every replica diverged
+        except KeyboardInterrupt as stop:  # in words: `Interrupted` may not survive a launcher
+            raise KeyboardInterrupt(str(stop)) from None
         except (Exception, SystemExit) as error:
             lost = getattr(error, "record", None)  # of a run that is over and could not be written
             if lost is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -292,6 +293,36 @@ def test_a_second_control_c_says_whether_there_is_a_checkpoint(monkeypatch, caps
     monkeypatch.setattr("cl_lib.preflight._claimable", lambda *given: None)
     assert bench("out=x", *QUICK) == 130
     assert "cl-bench: stopped; there is a checkpoint in x. Go on with: cl-bench" in capsys.readouterr().err
+
+
+def test_an_interruption_survives_a_launcher(monkeypatch):
+    from hydra.core.plugins import Plugins
+
+    instantiate = Plugins.instantiate_sweeper
+
+    class Remote:
+        """Sends what a job raises through pickle, as joblib does."""
+
+        def __init__(self, launcher):
+            self.launcher = launcher
+
+        def launch(self, *given, **options):
+            try:
+                return self.launcher.launch(*given, **options)
+            except BaseException as error:
+                raise pickle.loads(pickle.dumps(error)) from None
+
+    def remote(*given, **options):
+        sweeper = instantiate(*given, **options)
+        sweeper.launcher = Remote(sweeper.launcher)
+        return sweeper
+
+    def stopped(*given, **options):
+        raise cl_lib.Interrupted(3, 10, Path("x"))
+
+    monkeypatch.setattr(Plugins, "instantiate_sweeper", remote)
+    monkeypatch.setattr("cl_lib.harness.run", stopped)
+    assert bench("-m", "strategy=er,finetune", "out=x", *QUICK) == 130
 
 
 def test_slurms_requeue_goes_on(monkeypatch, capsys):

@@ -7,7 +7,7 @@
 ['accuracy', 'adaptive_ece', 'anytime_accuracy']
 """
 
-from cl_lib import checks, datasets, metrics, models, report, sinks, stats, strategies, streams
+from cl_lib import checks, datasets, loggers, metrics, models, report, sinks, stats, strategies, streams
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
@@ -34,6 +34,7 @@ __all__ = [
     "checks",
     "datasets",
     "iter_run",
+    "loggers",
     "metrics",
     "models",
     "report",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from cl_lib.dispatch import Logging, check_loggers
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
 from cl_lib.engine.weights import ModelFactory
@@ -17,6 +18,7 @@ from cl_lib.errors import InputError
 from cl_lib.files import plain
 from cl_lib.groups import Row
 from cl_lib.job import Job, LearnerFactory
+from cl_lib.loggers import Logger
 from cl_lib.record import Record, keep, writing
 from cl_lib.reduction import make_record
 from cl_lib.session import Session
@@ -38,7 +40,7 @@ def iter_run(
     strategy: Strategy | LearnerFactory | Learner,
     **options: Any,
 ) -> Iterator[Row]:
-    """As `run`, but yield a `Row` at each evaluation: logging is ``for row in iter_run(...): sink(row)``.
+    """As `run`, but yield a `Row` at each evaluation: one's own loop over a run.
 
     Examples
     --------
@@ -76,6 +78,7 @@ def run(
     name: str | None = None,
     config: dict[str, Any] | None = None,
     command: str | None = None,
+    loggers: Sequence[Logger] = (),
     sinks: Sequence[Callable[[Row], None]] = (),
 ) -> Record:
     """Train on a stream with all seeds at once, evaluate at every experience end, return the record.
@@ -121,8 +124,11 @@ def run(
         Show a progress bar.
     name : str, optional
         The strategy's name in the record; default its class's, in lower case.
+    loggers : sequence of Logger
+        Each gets every `Row`, and is closed at the end, whatever that is (`cl_lib.loggers`). One that raises is warned
+        of and gets no more rows; the run goes on.
     sinks : sequence of callables
-        Each is called with every `Row`.
+        Deprecated: functions of a row, as loggers.
 
     Returns
     -------
@@ -162,25 +168,40 @@ def run(
         **({"model": model} if model is not None else {}),
         **({"optim": optim} if optim is not None else {}),
     }
-    job = _job(stream, strategy, options)
-    directory = Path(out) if out is not None else None
+    with Logging(check_loggers(loggers, sinks)) as logging:
+        job = _job(stream, strategy, options)
+        if resume and out is None:
+            raise InputError("resume=True: needs out, the directory of the run to go on with")
+        return _run(job, Path(out) if out is not None else None, resume, progress, name, config, command, logging.log)
+
+
+def _run(
+    job: Job,
+    directory: Path | None,
+    resume: bool,
+    progress: bool,
+    name: str | None,
+    config: dict[str, Any] | None,
+    command: str | None,
+    log: Callable[[Row], None],
+) -> Record:
     job.check()
     texts = {"name": name, "command": command}
     for label, text in texts.items():
         if not isinstance(plain(text, label), str | None):
-            raise InputError(f"{label}={text!r}: must be a text")
+            raise InputError(f"{label}={text!r}: must be a string")
     config = plain(config, "config")
     if not isinstance(config, dict | None):
         raise InputError(f"config={config!r}: must be a dictionary")
-    plain([column.labels for column in stream.data.test.columns.values()], "stream.data.test.columns")
+    plain([column.labels for column in job.stream.data.test.columns.values()], "stream.data.test.columns")
     with nullcontext() if directory is None else writing(directory, job.describe(), resume) as there:
         if isinstance(there, Record):
             return there
         session = Session(job, directory, resume, progress)
         session.lock = there
-        for row in session:
-            for sink in sinks:
-                sink(row)
+        with session._guard():  # so that Ctrl-C while a row is logged also waits for the end of a step
+            for row in session:
+                log(row)
         record = make_record(session, name or job.name, config, command)
         if directory is not None and there is not None:
             keep(record, directory, there)

@@ -22,6 +22,7 @@ from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
+from cl_lib.typed import as_python, is_number, is_whole
 from cl_lib.types import Learner, Spec
 
 MOST = 10_000
@@ -58,6 +59,13 @@ class Job:
     compile: bool = False
     matmul: Literal["float32", "tf32", "bf16"] = "float32"
     store: Store = "auto"
+
+    def __post_init__(self) -> None:
+        """NumPy's numbers become Python's, which JSON can hold."""
+        for name in ("seeds", "epochs", "batch_size", "eval_every", "grid"):
+            object.__setattr__(self, name, as_python(getattr(self, name)))
+        for name in ("strategy", "optim"):
+            object.__setattr__(self, name, as_python(getattr(self, name), arrays=False))
 
     # ------------------------------------------------------------------ what follows from the fields
     @property
@@ -275,8 +283,8 @@ class Job:
                         f"grid.{name}={list(values)}: null cannot stand among numbers, since all replicas run one "
                         "program; run null on its own"
                     )
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise InputError(f"grid.{name}: {value!r} is no number")
+                if not is_number(value):
+                    raise InputError(f"grid.{name}: {value!r} is not a number")
             if len(set(values)) != len(values):
                 raise InputError(f"grid.{name}={list(values)}: holds a value twice")
         for point in {tuple(r.hyper.items()) for r in self.replicas}:
@@ -288,12 +296,12 @@ class Job:
 
 
 def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value) or value < 1:
         raise InputError(f"{name}={value!r}: must be a whole number, 1 or more")
 
 
 def _seeds(seeds: Any) -> None:
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
+    if is_whole(seeds):
         _positive("seeds", seeds)
         if seeds > MOST:
             raise InputError(
@@ -303,8 +311,8 @@ def _seeds(seeds: Any) -> None:
     if isinstance(seeds, (str, bytes, bool)) or not isinstance(seeds, Sequence) or not seeds:
         raise InputError(f"seeds={seeds!r}: must be a count, 1 or more, or a list of seeds")
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seeds: {seed!r} is no seed; seeds are whole numbers, 0 or more")
+        if not is_whole(seed) or seed < 0:
+            raise InputError(f"seeds: {seed!r} is not a valid seed; seeds are whole numbers, 0 or more")
         if seed >= 2**63:
             raise InputError(f"seeds: {seed} is too large; seeds are below 2**63")
     twice = sorted({s for s in seeds if list(seeds).count(s) > 1})

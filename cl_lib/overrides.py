@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cl_lib.errors import InputError, nearest
 
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.override_parser.types import Override
+
 GROUPS = ("stream", "strategy", "model", "optim", "logger")
+NAMES = ("out", "baseline")
+"""Options whose values are names: taken as they were typed."""
+LONGEST = 200
+"""Bytes of a directory's name; file systems allow 255."""
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -30,10 +40,36 @@ def value_of(overrides: Sequence[str], key: str) -> str | None:
     return next((v for k, v in map(split_override, overrides) if k == key), None)
 
 
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """Quote names that Hydra's grammar would take for something else: ``out=5``, ``out=a=b``.
+
+    Examples
+    --------
+    >>> as_typed(["out=runs/5", "out=2026_11", "out=lr=0.1", "seeds=5"])
+    ['out=runs/5', "out='2026_11'", "out='lr=0.1'", 'seeds=5']
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    out = []
+    for override in overrides:
+        key, value = split_override(override)
+        if key in NAMES and "=" in override:
+            try:
+                own = OverridesParser.create().parse_override(override)
+                misread = not own.is_sweep_override() and isinstance(own.value(), (bool, int, float))
+            except HydraException:
+                misread = True
+            if misread:
+                quoted = re.sub(r"(\\*)(')", r"\1\1\\\2", value)
+                override = f"{key}='{quoted}'"
+        out.append(override)
+    return out
+
+
 def with_out(overrides: list[str], several: bool) -> list[str]:
     """A directory named by strategy and time where none is given, the same for all jobs."""
-    given = value_of(overrides, "out")
-    if given not in (None, "", "null"):
+    if value_of(overrides, "out") not in (None, "", "null", "''", '""'):
         return overrides
     name = (
         "sweep"
@@ -51,43 +87,81 @@ def directory_of(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Pa
         value = value_of(overrides, key)
         if value is not None:
             parts.append(value if key in GROUPS else f"{key}={value}")
-    return Path(out) / re.sub(r"[^\w.,=+\-\[\]]+", "_", ",".join(parts) or "run")
+    name = re.sub(r"[^\w.,=+\-\[\]]+", "_", ",".join(parts) or "run")
+    if len(name.encode()) > LONGEST:
+        start = name.encode()[: LONGEST - 9].decode(errors="ignore")
+        name = f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path(out) / name
 
 
+def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What differs between jobs: strategies and streams first."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in map(split_override, job):
+            values.setdefault(key, set()).add(value)
+    keys = {key for key, own in values.items() if len(own) > 1}
+    return [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
+
+
+# ---------------------------------------------------------------------- reading
 def expand(overrides: list[str], config_dir: str | None, several: bool) -> list[list[str]]:
-    """The overrides of every job, their names checked."""
+    """The overrides of every job, their names checked; of what a sweeper searches over, only those that stay."""
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise InputError(f"cannot read the options: {first_line(error)}") from error
-    _check_names(overrides, config_dir)
+    with _hydra(config_dir):  # glob() is matched to the groups' choices
+        try:
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+            values = [_values(own) for own in parsed]
+        except HydraException as error:
+            raise InputError(f"cannot read the options: {first_line(error)}") from error
+    _check_names(overrides, values, config_dir)
     if not several:
         for own, text in zip(parsed, overrides, strict=True):
             if own.is_sweep_override():
                 raise InputError(f"{text}: several values need -m (cl-bench -m {text} …)")
         return [overrides]
+    if searches(overrides):
+        return [[o for own, o in zip(parsed, overrides, strict=True) if not own.is_sweep_override()]]
+    for own, text in zip(parsed, overrides, strict=True):
+        if own.is_sweep_override() and not own.is_discrete_sweep():
+            raise InputError(f"{text}: an interval needs a sweeper that searches it, such as hydra/sweeper=optuna")
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(job) for job in jobs]
 
 
-def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
+def searches(overrides: Sequence[str]) -> bool:
+    """Whether a sweeper such as Optuna's chooses the jobs, of which nobody knows before they run."""
+    return value_of(overrides, "hydra/sweeper") not in (None, "basic")
+
+
+def _values(override: Override) -> list[str]:
+    """Every value that an override gives, as text; none of an interval or a deletion."""
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+    return [] if override.is_delete() else [override.get_value_element_as_str()]
+
+
+def _check_names(overrides: Sequence[str], values: Sequence[Sequence[str]], config_dir: str | None) -> None:
     """Unknown groups' choices and misspelt options, with the nearest names."""
     choices: list[str] = []
     available = _options(config_dir)
-    for override in overrides:
-        key, value = split_override(override)
+    for override, own in zip(overrides, values, strict=True):
+        key, _ = split_override(override)
         group = key.split("@")[0]
-        if group in available:
-            for one in value.split(","):
-                if one not in available[group]:
-                    kind = f"{key}={one}: there is no {group} of that name"
-                    raise InputError(kind + nearest(one, available[group]))
-            choices.append(f"{key}={value.split(',')[0]}")
+        if group not in available or override.startswith("~"):
+            continue
+        if not own:
+            raise InputError(f"{override}: matches no {group}; there are {', '.join(available[group])}")
+        for one in own:
+            if one not in available[group]:
+                raise InputError(f"{key}={one}: there is no {group} of that name" + nearest(one, available[group]))
+        choices.append(f"{key}={own[0]}")
     known = set(flat(compose_config(choices, config_dir, resolve=False)))
     # what a group itself is made of is chosen by its name; what it holds (a memory, BiC's base) by its class
     known = {
@@ -98,54 +172,97 @@ def _check_names(overrides: Sequence[str], config_dir: str | None) -> None:
         key, _ = split_override(override)
         if override.startswith(("+", "~")) or key.split("@")[0] in available or key.startswith("hydra"):
             continue
-        if value in ("null", "") and any(name.startswith(f"{key}.") for name in known):
-            raise InputError(f"{override}: {key} is a group of options and cannot be empty")
         if key not in prefixes:
             raise InputError(f"{key}: unknown option{nearest(key, prefixes, more=False)} (cl-bench --help lists them)")
 
 
-@contextmanager
-def _hydra(config_dir: str | None) -> Iterator[list[str]]:
-    """Hydra's compose API over our configuration; yields the overrides that add the user's directory."""
-    from hydra import initialize_config_module
+# ---------------------------------------------------------------------- Hydra
+def start_hydra(config_dir: str | None) -> Hydra:
+    """Hydra over our configuration and the user's."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(f"--config-dir {config_dir}: there is no such directory")
+    version.setbase("1.3")
+    search = create_config_search_path("pkg://cl_lib.conf")
+    if config_dir is not None:
+        search.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
-    with initialize_config_module("cl_lib.conf", version_base="1.3"):
-        yield [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    return Hydra.create_main_hydra2("cl-bench", search)
+
+
+@contextmanager
+def _hydra(config_dir: str | None) -> Iterator[Hydra]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    try:
+        yield start_hydra(config_dir)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _options(config_dir: str | None) -> dict[str, list[str]]:
     """Every group's choices, the user's included."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    out = {}
-    with _hydra(config_dir):
-        loader = GlobalHydra.instance().config_loader()
-        for group in (*GROUPS, "data"):
-            out[group] = loader.get_group_options(group)
-            own = Path(config_dir) / group if config_dir is not None else None
-            if own is not None and own.is_dir():
-                out[group] = sorted({*out[group], *(p.stem for p in own.glob("*.y*ml"))})
-    return out
+    with _hydra(config_dir) as hydra:
+        return {group: hydra.config_loader.get_group_options(group) for group in (*GROUPS, "data")}
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None, resolve: bool = True) -> dict[str, Any]:
-    from hydra import compose
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    return compose_all([overrides], config_dir, resolve)[0]
 
-    with _hydra(config_dir) as own:
-        try:
-            config = compose("config", [*overrides, *own])
-            plain: Any = OmegaConf.to_container(config, resolve=resolve)
-        except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, AttributeError, TypeError) as error:
-            raise InputError(f"the configuration cannot be composed: {first_line(error)}") from error
-    return plain
+
+def compose_all(jobs: Iterable[Sequence[str]], config_dir: str | None, resolve: bool = True) -> list[dict[str, Any]]:
+    """The configuration of each job; what jobs share (their groups' members) is composed once."""
+    from hydra import compose
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    shared: dict[tuple[str, ...], Any] = {}
+    parser, out = OverridesParser.create(), []
+    with _hydra(config_dir):
+        for job in jobs:
+            late = [o for o in job if _is_value(o)]
+            early = tuple(o for o in job if o not in late)
+            if any(o.startswith(("+", "~")) for o in early):  # they may make or take away what values set
+                early, late = tuple(job), []
+            try:
+                if early not in shared:
+                    shared[early] = compose("config", list(early))
+                config = copy.deepcopy(shared[early])
+                ConfigLoaderImpl._apply_overrides_to_config(parser.parse_overrides(late), config)
+                out.append(OmegaConf.to_container(config, resolve=resolve))
+            except Exception as error:  # a configuration is the user's, whatever Hydra, OmegaConf and YAML make of it
+                raise InputError(f"the configuration cannot be composed: {_reason(error, config_dir)}") from error
+    return cast(list[dict[str, Any]], out)
+
+
+def _is_value(override: str) -> bool:
+    """Whether an override sets a value, so that it can follow the composition of groups."""
+    key = override.partition("=")[0].removeprefix("++grid.")
+    return re.fullmatch(r"[\w.]+", key) is not None and key.split(".")[0] != "hydra" and key not in (*GROUPS, "data")
+
+
+def _reason(error: BaseException, config_dir: str | None) -> str:
+    """What is wrong, and in which file and line, where that is known."""
+    from yaml import MarkedYAMLError, YAMLError
+
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    if isinstance(error, UnicodeDecodeError):
+        for path in sorted(Path(config_dir or "").rglob("*.y*ml")) if config_dir is not None else []:
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                return f"{path}: is not a UTF-8 text"
+    return first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import types
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
+
+import numpy as np
 
 from cl_lib.errors import InputError
 
 LARGEST = 1.7e308
 """Whole numbers beyond have no float."""
+
+
+def as_python(value: Any, arrays: bool = True) -> Any:
+    """``value`` with NumPy's scalars, and ``arrays``, as Python's numbers and lists, inside of others too.
+
+    Examples
+    --------
+    >>> as_python({"lr": np.float32(0.5), "hidden": np.array([100, 100])})
+    {'lr': 0.5, 'hidden': [100, 100]}
+    """
+    if isinstance(value, np.generic) or (arrays and isinstance(value, np.ndarray)):
+        return value.tolist()
+    old: Any
+    if isinstance(value, Mapping):
+        old, new = list(value.values()), [as_python(v, arrays) for v in value.values()]
+        made: Any = dict(zip(map(as_python, value), new, strict=True))
+    elif type(value) in (list, tuple):
+        old, new = value, [as_python(v, arrays) for v in value]
+        made = type(value)(new)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+        old = [getattr(value, name) for name in names]
+        new = [as_python(v, arrays) for v in old]
+        changed = {name: b for name, a, b in zip(names, old, new, strict=True) if a is not b}
+        return dataclasses.replace(value, **changed) if changed else value
+    else:
+        return value
+    return value if all(a is b for a, b in zip(old, new, strict=True)) else made
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is a whole number, Python's or NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a real number, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
@@ -34,6 +76,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     origin = get_origin(hint)
     if hint is Any or hint is inspect.Parameter.empty:
         return value
+    if isinstance(value, np.generic):
+        value = value.item()
     if origin in (Union, types.UnionType):
         for option in get_args(hint):
             try:
@@ -44,16 +88,20 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal:
         fits = value in get_args(hint)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if is_number(value):
             return math.inf if abs(value) > LARGEST else float(value)
         fits = False
     elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
+        if is_whole(value):
+            return int(value)
+        fits = False
     elif hint in (bool, str):
         fits = isinstance(value, hint)
     elif hint is type(None):
         fits = value is None
     elif origin in (tuple, list, Sequence) or hint in (tuple, list):
+        if isinstance(value, np.ndarray) and value.ndim:
+            value = value.tolist()
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise InputError(f"{where}={value!r}: must be {_words(hint)}")
         inner = (*get_args(hint), Any)[0]
@@ -71,7 +119,7 @@ def typed(value: Any, hint: Any, where: str) -> Any:
 
 
 def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
     if hint in names:
         return names[hint]
     if get_origin(hint) is Literal:

@@ -163,7 +163,7 @@ def test_a_network_that_begins_midway_does_not_look_at_its_input():
         (LatentReplay(layer="m", width=5), {"model": odd("rows")}, r"layer='m': is given shape \(2, 5\) for a sample"),
         (LatentReplay(), {"model": odd("frozen")}, "layer='head': no parameter behind it is trained"),
         (LatentReplay(memory=None), {}, "memory=None: must be Memory"),
-        (LatentReplay(layer=[1]), {}, r"layer=\[1\]: must be a text"),
+        (LatentReplay(layer=[1]), {}, r"layer=\[1\]: must be a string"),
         (LatentReplay(width=2.5), {}, "width=2.5: must be a whole number or null"),
         (CompressedER(bits=True), {}, "bits=True: must be a whole number"),
         (FROMP(points="x"), {}, "points='x': must be a whole number"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
+from cl_lib.typed import is_number
 from cl_lib.types import Tensors
 
 
@@ -50,7 +51,7 @@ class Schedule:
         if self.span not in ("run", "experience"):
             raise InputError(f"optim.schedule.span={self.span!r}: must be run or experience")
         for name, number in (("decay", self.decay), ("final", self.final)):
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+            if not is_number(number) or not 0 <= number < math.inf:
                 raise InputError(f"optim.schedule.{name}={number!r}: must be a number, 0 or more")
         if list(self.milestones) != sorted(self.milestones) or not all(0 <= m <= 1 for m in self.milestones):
             raise InputError(
@@ -88,10 +89,10 @@ class Optimiser(Protocol):
 def _check(optimiser: Any, ranges: dict[str, tuple[float, float]]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(optimiser, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
+        if not is_number(value) or not low <= value < high:
             raise InputError(f"optim.{name}={value!r}: must be a number, {low:g} or more" + f" and below {high:g}")
     limit = optimiser.clip_norm
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
+    if limit is not None and (not is_number(limit) or not limit > 0):
         raise InputError(f"optim.clip_norm={optimiser.clip_norm!r}: must be above 0, or null for no clipping")
     optimiser.schedule.check()
 

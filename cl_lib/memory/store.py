@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
+from cl_lib.typed import is_whole
 from cl_lib.types import Batch, Shape, Stored
 
 Admission = Literal["reservoir", "class_balanced", "ring", "strategy"]
@@ -50,7 +51,7 @@ class Memory:
     def check(self, least: int = 0, classes: int = 0) -> None:
         """Raise `InputError` for values that cannot work; ``least`` is the capacity that a strategy needs."""
         for name, number in (("capacity", self.capacity), ("batch", self.batch)):
-            if isinstance(number, bool) or not isinstance(number, int):
+            if not is_whole(number):
                 raise InputError(f"strategy.memory.{name}={number!r}: must be a whole number")
         if self.capacity < 0:
             raise InputError(f"strategy.memory.capacity={self.capacity}: must be 0 or more")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cl_lib.errors import InputError
 from cl_lib.models.heads import make_head
+from cl_lib.typed import is_whole
 from cl_lib.types import Shape
 
 
@@ -44,7 +45,7 @@ class MLP(nn.Module):
         head: str = "linear",
     ) -> None:
         super().__init__()
-        if any(not isinstance(h, int) or h < 1 for h in hidden):
+        if any(not is_whole(h) or h < 1 for h in hidden):
             raise InputError(f"model.hidden={list(hidden)}: each width must be a whole number, 1 or more")
         if init not in ("xavier", "torch"):
             raise InputError(f"model.init={init!r}: must be xavier or torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagra
 from cl_lib.report.prose import paragraphs
 from cl_lib.stats import holm
 
+MARK = b'<meta name="generator" content="cl_lib">'
 DRAWN = 12  # entries that figures can show; tables show all
 MAIN = ("accuracy", "forgetting", "bwt", "ece", "worst_class_accuracy")
 
@@ -43,7 +45,7 @@ def write_report(
     records : sequence of Record
         In the order in which they shall appear.
     path : path
-        File to write; it appears complete or not at all, and replaces an older one.
+        Regular file to write; it appears complete or not at all, and replaces an older one.
     title : str, optional
     baseline : str, optional
         Label to compare with; default the first.
@@ -67,9 +69,7 @@ def write_report(
     ...     write_report([record], f"{folder}/report.html").name
     'report.html'
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
+    path = check_target(path, replace=True)
     text = page(records, title=title, baseline=baseline)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -79,8 +79,33 @@ def write_report(
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
+
+
+def check_target(path: str | Path, replace: bool = False) -> Path:
+    """Raise `InputError` where no report can be written; without ``replace``, nothing but a report is replaced."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(f"{path}: is not a regular file; name another")
+        if path.exists() and not path.stat().st_mode & 0o222:
+            raise InputError(f"{path}: is read-only; name another file")
+        if path.exists() and not replace and not _is_report(path):
+            raise InputError(f"{path}: is not a report of cl-report, and is not replaced; name another file")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(4096)
+        file.seek(-min(4096, path.stat().st_size), os.SEEK_END)
+        return MARK in begin or b"<footer>Written by cl_lib " in file.read()  # reports of before had no mark
 
 
 def page(records: Sequence[Record], *, title: str | None = None, baseline: str | None = None) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from cl_lib.errors import InputError
 from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.typed import is_whole
 from cl_lib.types import Experience
 
 
@@ -30,7 +31,7 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
     >>> stream.length, len(stream.columns)
     (15, 5)
     """
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+    if not is_whole(chunk) or chunk < 1:
         raise InputError(f"stream.chunk={chunk!r}: must be a whole number, 1 or more")
 
     def make(seed: int) -> Realisation:

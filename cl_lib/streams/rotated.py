@@ -22,6 +22,7 @@ from cl_lib.streams.stream import (
     restricted,
     spread_classes,
 )
+from cl_lib.typed import is_number
 
 
 def rotated(
@@ -64,7 +65,7 @@ def rotated(
     if angles is not None and len(angles) != experiences:
         raise InputError(f"stream.angles: {len(angles)} given for {experiences} experiences; give one for each")
     check_split(experiences, valid)
-    if angles is not None and not all(isinstance(a, (int, float)) and math.isfinite(a) for a in angles):
+    if angles is not None and not all(is_number(a) and math.isfinite(a) for a in angles):
         raise InputError(f"stream.angles={list(angles)}: must be finite numbers, degrees")
     names, targets, table = spread_classes(data, experiences, scenario)
     given = None if angles is None else tuple(float(a) for a in angles)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cl_lib.datasets import Dataset
 from cl_lib.datasets.mapped import PIECE, take
 from cl_lib.errors import InputError
+from cl_lib.typed import as_python, is_number, is_whole
 from cl_lib.types import Experience
 
 Scenario = Literal["class", "task", "domain"]
@@ -109,7 +110,7 @@ class Stream:
         return {
             "name": self.name,
             "scenario": self.scenario,
-            "experiences": self.length,
+            "experiences": int(self.length),
             "classes": len(self.classes),
             "class_names": list(self.classes),
             "columns": list(self.columns),
@@ -117,7 +118,7 @@ class Stream:
             "eval_classes": self.eval_classes,
             "data": self.data.name,
             "data_hash": _fingerprint(self.data),
-            "options": self.options,
+            "options": as_python(self.options),
         }
 
     def __str__(self) -> str:
@@ -177,9 +178,9 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
 
 def check_split(experiences: int, valid: float) -> None:
     """Raise `InputError` for what no stream can have."""
-    if isinstance(experiences, bool) or not isinstance(experiences, int) or experiences < 1:
+    if not is_whole(experiences) or experiences < 1:
         raise InputError(f"stream.experiences={experiences!r}: must be a whole number, 1 or more")
-    if not isinstance(valid, (int, float)) or not 0 <= valid < 1:
+    if not is_number(valid) or not 0 <= valid < 1:
         raise InputError(
             f"stream.valid={valid!r}: must be at least 0 and below 1, the share of each experience held out"
         )

@@ -1,0 +1,153 @@
+"""From configurations to checked jobs: what can be known to fail is found before any work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_lib.errors import InputError, nearest
+from cl_lib.overrides import compose_all, directory_of, first_line, flat, value_of
+from cl_lib.sweep import finished, unfinished
+from cl_lib.typed import is_whole
+
+if TYPE_CHECKING:
+    from cl_lib.job import Job
+    from cl_lib.loggers import Logger
+
+REQUIRED = {
+    *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
+    *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
+}
+ENGINE = ("lift", "compile", "matmul", "store")
+
+
+def check(
+    jobs: Sequence[Sequence[str]],
+    completed: Sequence[Sequence[str]],
+    config_dir: str | None,
+    several: bool,
+    searched: bool,
+    swept: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The configurations of all jobs, each of which is built and checked before the first one starts."""
+    if "out" in swept:
+        raise InputError("out: one directory for the whole sweep; each of its runs gets a folder there")
+    names = [directory_of("", job, swept).name for job in jobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{twice[0]}: the sweep holds this run twice")
+    try:
+        configs = compose_all(completed, config_dir)
+        loggers: list[Any] = []
+        for config, name in zip(configs, names, strict=True):
+            job = make_job(config)
+            directory = Path(config["out"]) / name if several else Path(config["out"])
+            if config["logger"] not in loggers:
+                make_logger(config["logger"], directory, job.name, config).close()
+                loggers.append(config["logger"])
+            if not searched:
+                _claimable(job, config, directory)
+        if several:
+            _check_sweep(configs[0], searched)
+            baseline = configs[0]["baseline"]
+            strategies = [value_of(job, "strategy") or "er" for job in jobs]
+            if baseline is not None and not searched and baseline not in names and strategies.count(baseline) != 1:
+                raise InputError(f"baseline={baseline}: names none of the runs; there are {'; '.join(names)}")
+    except InputError:
+        raise
+    except Exception as error:  # no work has started: whatever a configuration's own objects raise is its mistake
+        raise InputError(f"cannot build the run: {type(error).__name__}: {first_line(error)}") from error
+    return configs
+
+
+def make_logger(options: Any, directory: Path, name: str, config: Mapping[str, Any]) -> Logger:
+    """The logger that a ``logger`` configuration describes; a partial one is given what it takes of the run's."""
+    from inspect import signature
+
+    from cl_lib.config import build
+    from cl_lib.dispatch import check_loggers
+
+    made = build(options, "logger")
+    if isinstance(options, Mapping) and options.get("_partial_"):
+        known = {"directory": directory, "name": name, "config": config}
+        made = made(**{k: v for k, v in known.items() if k in signature(made).parameters and k not in options})
+    return check_loggers([made])[0]
+
+
+def resumes(config: Mapping[str, Any]) -> bool:
+    """Whether to go on with what is in ``out``: when told to, and when Slurm has started this very job again."""
+    again = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return config["resume"] or (again.isdigit() and int(again) > 0)
+
+
+def make_job(config: Mapping[str, Any]) -> Job:
+    """The checked job that a resolved configuration describes."""
+    from cl_lib.config import build
+    from cl_lib.job import Job
+
+    missing = sorted(REQUIRED - set(config))
+    if missing:
+        raise InputError(f"{missing[0]}: is missing from the configuration; every option has a default, leave it there")
+    unknown = sorted(set(config) - REQUIRED)
+    if unknown:
+        raise InputError(f"{unknown[0]}: unknown option{nearest(unknown[0], REQUIRED, more=False)}")
+    if not isinstance(config["grid"], Mapping):
+        raise InputError(f"grid={config['grid']!r}: name what varies, as in grid.optim.lr=[0.03,0.1]")
+    engine = config["engine"]
+    if not isinstance(engine, Mapping) or set(engine) != {*ENGINE, "threads"}:
+        raise InputError(
+            f"engine={engine!r}: must hold {', '.join(ENGINE)} and threads; set engine.{ENGINE[0]}=… and the like"
+        )
+    for name in ("out", "baseline"):
+        if config[name] is not None and not isinstance(config[name], str):
+            raise InputError(f"{name}={config[name]!r}: must be a string")
+        if config[name] is not None and not config[name].strip():
+            raise InputError(f"{name}={config[name]!r}: must not be blank")
+    for name in ("resume", "progress"):
+        if not isinstance(config[name], bool):
+            raise InputError(f"{name}={config[name]!r}: must be true or false")
+    threads = engine["threads"]
+    if threads is not None and (not is_whole(threads) or threads < 1):
+        raise InputError(f"engine.threads={threads!r}: must be a whole number, 1 or more, or null")
+    if threads is not None and threads > 4 * (os.cpu_count() or 1):
+        raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
+    parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
+    options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
+    job = Job(**parts, **options, grid=flat(config["grid"]), **{k: engine[k] for k in ENGINE})
+    job.check()
+    assert job.parameters
+    return job
+
+
+def _claimable(job: Job, config: Mapping[str, Any], directory: Path) -> None:
+    """Refuse a directory that holds another run before any job starts."""
+    from cl_lib.record import claim
+
+    try:
+        there = directory.exists()
+    except OSError as error:
+        raise InputError(f"out={_short(config['out'])}: cannot be a directory ({error.strerror})") from error
+    if there:
+        claim(directory, job.describe(), resumes(config))
+
+
+def _check_sweep(config: Mapping[str, Any], searched: bool) -> None:
+    """Whether ``out`` can become the directory of a sweep."""
+    from cl_lib.report.html import check_target
+
+    out = Path(config["out"])
+    own = [out, *(p for p in out.glob("*") if searched)]
+    if not resumes(config) and any(finished(p) or unfinished(p) for p in own):
+        raise InputError(f"out={out}: already holds a run; choose another directory")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out={_short(out)}: cannot be made a directory ({error.strerror})") from error
+    check_target(out / "report.html")
+
+
+def _short(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_lib.errors import InputError
+from cl_lib.files import new_directory
 from cl_lib.overrides import (
     as_typed,
     directory_of,
@@ -26,8 +27,8 @@ from cl_lib.overrides import (
 )
 from cl_lib.preflight import check, make_job, make_logger, resumes
 from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
-from cl_lib.sweep import Failed, compare, finished, launch, name_failures, reason, unfinished
-from cl_lib.terminal import outputs, termination
+from cl_lib.sweep import Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
+from cl_lib.terminal import columns, outputs, termination
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -97,23 +98,16 @@ def _bench(argv: list[str]) -> int:
     added = "swept=null" if searched else f"swept=[{','.join(swept)}]"
     configs = check(jobs, [[*job, added] for job in jobs], args.config_dir, several, searched, swept)
     out = Path(configs[0]["out"])
+    if overrides is not given:  # another run may have begun in the same second
+        out = new_directory(out)
+        renamed = [[f"out={out}" if split_override(o)[0] == "out" else o for o in own] for own in (overrides, *jobs)]
+        overrides, jobs = renamed[0], renamed[1:]
     try:
         if not several:
             _hydra_main([*(a for a in argv if a not in args.overrides), *overrides, added])
             return 0
-        if searched:
-            (failure,) = launch(_task, [*overrides, added], [], args.config_dir)
-            places = sorted((p for p in out.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-            failures = [(p, "said above") for p in places if not finished(p)]
-            failures += [(out, failure)] if failure is not None else []
-        else:
-            failed = launch(_task, [*jobs[0], added], [[*job, added] for job in jobs], args.config_dir)
-            places = [directory_of(str(out), job, swept) for job in jobs]
-            failures = [
-                (place, why or "left no record")
-                for place, why in zip(places, failed, strict=True)
-                if not finished(place)
-            ]
+        with reserved(out):
+            failures, places = _sweep(overrides, jobs, added, args.config_dir, out, swept)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(_how_to_go_on(typed, stop, out, several)) from None
     directories = [place for place in places if finished(place)]
@@ -121,6 +115,21 @@ def _bench(argv: list[str]) -> int:
         compare(directories, out / "report.html", configs[0]["baseline"], partly=bool(failures))
     name_failures("cl-bench", failures)
     return FAILED if failures else 0
+
+
+def _sweep(
+    overrides: list[str], jobs: list[list[str]], added: str, config_dir: str | None, out: Path, swept: list[str]
+) -> tuple[list[tuple[Path, str]], list[Path]]:
+    """Run the jobs of a sweep: which failed and why, and where all of them leave their records."""
+    if added == "swept=null":  # by a sweeper that searches
+        (failure,) = launch(_task, [*overrides, added], [], config_dir)
+        places = sorted((p for p in out.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+        failures = [(p, "said above") for p in places if not finished(p)]
+        return failures + ([(out, failure)] if failure is not None else []), places
+    failed = launch(_task, [*jobs[0], added], [[*job, added] for job in jobs], config_dir)
+    places = [directory_of(str(out), job, swept) for job in jobs]
+    both = zip(places, failed, strict=True)
+    return [(place, why or "left no record") for place, why in both if not finished(place)], places
 
 
 def _how_to_go_on(typed: Sequence[str], stop: KeyboardInterrupt, out: Path, several: bool) -> str:
@@ -186,11 +195,13 @@ def _task(config: Any) -> float:
 
 
 def _show(record: Record, directory: Path | None, several: bool) -> None:
+    from cl_lib.report.table import summary
+
     if several and directory is not None:
         accuracy, forgetting = record.metrics["accuracy"], record.metrics["forgetting"]
         print(f"{directory.name}: accuracy {accuracy}, forgetting {forgetting}")
     else:
-        print(record)
+        print(summary(record, columns()))
     if directory is not None:
         print(f"{'  ' if several else ''}record: {directory}", flush=True)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cl_lib.errors import InputError
+from cl_lib.files import Lock
 from cl_lib.overrides import first_line, searches, start_hydra
 from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
+from cl_lib.terminal import columns
 
 Task = Callable[[Any], float]
 
@@ -100,6 +103,18 @@ def _search(sweeper: Any, overrides: list[str]) -> list[str | None]:
     return [None]
 
 
+@contextmanager
+def reserved(out: Path) -> Iterator[None]:
+    """Keep other sweeps from writing to a directory as long as this one runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = Lock(out)
+    except OSError as error:
+        raise InputError(f"out={out}: cannot be written ({error.strerror})") from error
+    with lock:
+        yield
+
+
 # ---------------------------------------------------------------------- what they left
 def finished(directory: Path) -> bool:
     return (directory / RECORD).exists()
@@ -125,7 +140,7 @@ def compare(directories: Sequence[Path], target: Path, baseline: str | None, par
             find_baseline(entries(records), baseline)
         except InputError:
             more, baseline = [f"the baseline {baseline} is not finished; the first that is takes its place"], None
-    print(as_text(comparison(records, baseline)))
+    print(as_text(comparison(records, baseline), columns() or 100))
     for note in [*notes(records, baseline), *more]:
         print(f"note: {note}")
     print(f"report: {write_report(records, target, baseline=baseline)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -10,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+
+def columns() -> int | None:
+    """Columns of the terminal; None where the output is no terminal and ``COLUMNS`` is not set."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 class Output:

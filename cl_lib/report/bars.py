@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_lib.metrics.slices import MINIMUM
-from cl_lib.report.canvas import INK, WIDTH, name_axis, numbered, panels, shorten, style, svg
+from cl_lib.report.canvas import INK, WIDTH, in_legend, name_axis, numbered, panels, shorten, style, svg
 from cl_lib.report.entries import Entry
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def slice_bars(lines: Sequence[Entry], name: str) -> str:
                 np.nan_to_num(accuracy),
                 thick * 0.94,
                 color=style(entry.number).colour,
-                label=shorten(entry.label, 44),
+                label=in_legend(entry.label),
             )
             eligible = np.where(support[place] >= MINIMUM, accuracy, np.nan)
             if np.isfinite(eligible).any():

@@ -136,6 +136,15 @@ def numbered(names: Sequence[str]) -> tuple[str, list[str]]:
     return "", list(names)
 
 
+def in_legend(label: str, most: int = 44) -> str:
+    """A label for a legend, which leaves out those that begin with an underscore.
+
+    >>> in_legend("_mine")
+    ' _mine'
+    """
+    return shorten(f" {label}" if label.startswith("_") else label, most)
+
+
 def shorten(label: str, most: int) -> str:
     """A label that fits above a panel.
 

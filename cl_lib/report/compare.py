@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, printable
 from cl_lib.record import Record
 from cl_lib.report.entries import Entry, entries
 from cl_lib.report.glossary import METRICS
@@ -73,13 +73,14 @@ def notes(records: Sequence[Record], baseline: str | None = None) -> list[str]:
     lines = entries(records)
     base = find_baseline(lines, baseline)
     differences = paired(lines, base)
-    return [
+    found = [
         *_unlike(records, lines, base),
         *_diverged(lines),
         *_seeds(lines, differences),
         *_grids(records),
         *_nulls(lines),
     ]
+    return [printable(note, one_line=True) for note in found]
 
 
 def _questions(a: Record, b: Record) -> list[str]:

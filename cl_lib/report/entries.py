@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, printable
 from cl_lib.metrics import age_groups, merge_groups, reliability
 from cl_lib.metrics.scores import BINS
 from cl_lib.record import Metric, Record
@@ -150,7 +150,7 @@ def _labels(raw: Sequence[tuple[Record, Any]]) -> list[str]:
         if count > 1:
             for number, i in enumerate([i for i, other in enumerate(labels) if other == label], 1):
                 labels[i] = f"{label} #{number}"
-    return labels
+    return [printable(label, one_line=True) for label in labels]
 
 
 def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:

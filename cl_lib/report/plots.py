@@ -10,7 +10,7 @@ import numpy as np
 
 from cl_lib import metrics as m
 from cl_lib.metrics.slices import MINIMUM
-from cl_lib.report.canvas import FAINT, GREY, INK, WIDTH, numbered, panels, shorten, style, svg
+from cl_lib.report.canvas import FAINT, GREY, INK, WIDTH, in_legend, numbered, panels, shorten, style, svg
 from cl_lib.report.entries import Entry
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
     mean = healthy.mean(0) if len(healthy) else np.full(len(x), np.nan)
     shown: dict[str, Any] = {"marker": look.marker, "markersize": 4.5} if few else {}
     name = entry.label if len(healthy) else f"{entry.label} (diverged)"
-    axes.plot(x, mean, color=look.colour, linestyle=look.dash, linewidth=1.8, label=shorten(name, 44), **shown)
+    axes.plot(x, mean, color=look.colour, linestyle=look.dash, linewidth=1.8, label=in_legend(name), **shown)
     if len(healthy) > 1:
         std = healthy.std(0, ddof=1)
         axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.18, linewidth=0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cl_lib.errors import printable
 from cl_lib.record import Metric, Record
 from cl_lib.report.compare import find_baseline, notes, paired, span
 from cl_lib.report.entries import Entry, entries
@@ -22,12 +24,14 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 ORDER = ("seeds", "accuracy", "difference", "p (Holm)", "forgetting", "ECE", "worst class", "seconds")
 
 
-def summary(record: Record) -> str:
+def summary(record: Record, width: int | None = None) -> str:
     """What a terminal shows after a run.
 
     Parameters
     ----------
     record : Record
+    width : int, optional
+        Columns of the terminal, into which longer lines are broken.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def summary(record: Record) -> str:
     """
     out = [f"{record.strategy} on {describe(record)}", _setup(record), ""]
     if record.grid:
-        out += [as_text(comparison([record]), 120), ""]
+        out += [as_text(comparison([record]), min(width or 120, 120)), ""]
     else:
         out += [*_metrics(record), ""]
         if lost := [replica for replica in record.replicas if replica["status"] != "ok"]:
@@ -57,7 +61,24 @@ def summary(record: Record) -> str:
         f"{seconds(cost['planning_seconds'])} s of planning for {cost['replicas']} replica{many} "
         f"on {record.environment['device']}"
     )
-    return "\n".join(out + ([f"note: {note}" for note in notes([record])] if record.grid else []))
+    out += [f"note: {note}" for note in notes([record])] if record.grid else []
+    return broken(printable("\n".join(out)), width)
+
+
+def broken(text: str, width: int | None) -> str:
+    """A text whose lines are no longer than ``width``.
+
+    >>> print(broken("two words", 5))
+    two
+        words
+    """
+    if width is None:
+        return text
+    room = max(width, 20)
+    out: list[str] = []
+    for line in text.split("\n"):
+        out += textwrap.wrap(line, room, subsequent_indent="    ") if len(line) > room else [line]
+    return "\n".join(out)
 
 
 def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.DataFrame:
@@ -129,7 +150,12 @@ def as_text(frame: pd.DataFrame, width: int = 100) -> str:
     narrow = frame.copy()
     for name in narrow.columns.difference(["label", "accuracy", "difference"]):
         narrow[name] = narrow[name].str.split(" [", regex=False).str[0]  # intervals only where they decide
+    most = max(width - 24, 8)  # the rest is for seeds and accuracy
+    narrow["label"] = [label if len(label) <= most else label[: most - 1] + "…" for label in narrow["label"]]
     pad = max(map(len, narrow["label"]), default=0)
+    if width < pad + 40:
+        for name in {"accuracy", "difference"} & {*narrow.columns}:
+            narrow[name] = narrow[name].str.split(" [", regex=False).str[0]
     narrow.insert(0, "label".ljust(pad), narrow.pop("label").str.ljust(pad))  # text reads best flush left
     room, chosen = width, [narrow.columns[0]]
     for name in [name for name in ORDER if name in narrow.columns]:

@@ -240,7 +240,7 @@ def differences(job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     out = []
     for key in sorted(job.keys() | other.keys()):
         a, b = job.get(key, MISSING), other.get(key, MISSING)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
             out += [f"{key}.{inner}" for inner in differences(a, b)]
         elif a != b and not (b is MISSING and key in ADDED):
             out.append(key)

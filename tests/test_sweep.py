@@ -16,6 +16,7 @@ import pytest
 
 import cl_lib
 from cl_lib import InputError, Memory, cli, datasets, strategies, streams
+from cl_lib.files import Lock
 from cl_lib.overrides import as_typed, compose_all, compose_config, directory_of
 from cl_lib.sweep import finished
 
@@ -462,3 +463,35 @@ def test_what_is_no_whole_number_stays_none(value):
         cl_lib.run(stream, strategies.ER(), batch_size=value)
     with pytest.raises(InputError, match="must be a whole number"):
         cl_lib.run(stream, strategies.ER(memory=Memory(capacity=value)))
+
+
+# ---------------------------------------------------------------------- two at once
+def test_runs_begun_in_the_same_second_both_survive(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cl_lib.cli", "seeds=1", "epochs=1", "progress=false", "strategy=finetune"]
+    environment = os.environ | {"PYTHONPATH": str(Path(cl_lib.__file__).parents[1])}
+    both = [
+        subprocess.Popen([*command, f"batch_size={size}"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+        for size in (20, 30)
+    ]
+    assert [process.communicate(timeout=120) and process.returncode for process in both] == [0, 0]
+    records = [cl_lib.Record.load(path) for path in (tmp_path / "runs").iterdir()]
+    assert sorted(record.job["batch_size"] for record in records) == [20, 30]
+
+
+def test_a_default_name_that_is_taken_gets_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cl_lib.overrides.time.strftime", lambda *_: "20260101-000000")
+    for _ in range(2):
+        assert cli._guarded("cl-bench", cli._bench, ["seeds=1", "epochs=1", "progress=false", "strategy=finetune"]) == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["split_digits-finetune-20260101-000000", "split_digits-finetune-20260101-000000-2"]
+
+
+def test_two_sweeps_do_not_share_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["-m", "strategy=finetune,frozen", "seeds=1", "epochs=1", "progress=false", f"out={tmp_path}"]
+    with Lock(tmp_path):
+        assert cli._guarded("cl-bench", cli._bench, argv) == 2
+    assert f"another run (process {os.getpid()} on " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,16 +93,23 @@ def _bench(argv: list[str]) -> int:
     overrides = with_out(given, several)
     if overrides is not given and "true" in (value_of(overrides, "resume") or "").lower():
         raise InputError("resume=true: needs out=DIR, the directory of the run to go on with")
-    jobs = expand(overrides, args.config_dir, several)
-    searched = several and searches(overrides)
-    swept = swept_keys(jobs)
-    added = "swept=null" if searched else f"swept=[{','.join(swept)}]"
-    configs = check(jobs, [[*job, added] for job in jobs], args.config_dir, several, searched, swept)
+    made = None
+    if overrides is not given:  # another run may begin in the same second
+        made = new_directory(Path(value_of(overrides, "out") or ""))
+        overrides = [*overrides[:-1], f"out={made}"]
+    try:
+        jobs = expand(overrides, args.config_dir, several)
+        searched = several and searches(overrides)
+        swept = swept_keys(jobs)
+        added = "swept=null" if searched else f"swept=[{','.join(swept)}]"
+        configs = check(jobs, [[*job, added] for job in jobs], args.config_dir, several, searched, swept)
+    except BaseException:
+        if made is not None:
+            with suppress(OSError):
+                made.rmdir()
+                made.parent.rmdir()
+        raise
     out = Path(configs[0]["out"])
-    if overrides is not given:  # another run may have begun in the same second
-        out = new_directory(out)
-        renamed = [[f"out={out}" if split_override(o)[0] == "out" else o for o in own] for own in (overrides, *jobs)]
-        overrides, jobs = renamed[0], renamed[1:]
     try:
         if not several:
             _hydra_main([*(a for a in argv if a not in args.overrides), *overrides, added])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,12 +77,7 @@ def with_out(overrides: list[str], several: bool) -> list[str]:
         else f"{value_of(overrides, 'stream') or 'split_digits'}-{value_of(overrides, 'strategy') or 'er'}"
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    taken, number = f"runs/{name}-{stamp}", 1
-    out = taken
-    while os.path.lexists(out):
-        number += 1
-        out = f"{taken}-{number}"
-    return [o for o in overrides if split_override(o)[0] != "out"] + [f"out={out}"]
+    return [o for o in overrides if split_override(o)[0] != "out"] + [f"out=runs/{name}-{stamp}"]
 
 
 def directory_of(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Path:

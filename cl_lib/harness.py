@@ -202,6 +202,7 @@ def _run(
         with session._guard():  # so that Ctrl-C while a row is logged also waits for the end of a step
             for row in session:
                 log(row)
+        job.check_unchanged()
         record = make_record(session, name or job.name, config, command)
         if directory is not None and there is not None:
             keep(record, directory, there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from cl_lib.datasets import check_dataset
+from cl_lib.datasets.check import check_range
+from cl_lib.datasets.mapped import is_mapped
 from cl_lib.engine.looped import options_of
 from cl_lib.engine.optim import SGD, Optimiser
 from cl_lib.engine.rows import Store
@@ -112,6 +115,11 @@ class Job:
         return fingerprint(self.module, self.spec().shape)
 
     @cached_property
+    def _stream(self) -> dict[str, Any]:
+        """What a record says of the stream; the data are read once for their hash."""
+        return {**self.stream.describe(), "realisation": self._realisation}
+
+    @cached_property
     def _realisation(self) -> str:
         """A hash of what the first seed trains on and is asked."""
         real = self.stream.realise(self.seed_list[0])
@@ -161,7 +169,7 @@ class Job:
         else:
             strategy = {"name": self.name, "options": options_of(self.make_learner(self.seed_list[0]))}
         return {
-            "stream": {**self.stream.describe(), "realisation": self._realisation},
+            "stream": self._stream,
             "strategy": strategy,
             "model": str(self.module),
             "network": self._fingerprint,
@@ -212,7 +220,7 @@ class Job:
         if not isinstance(self.compile, bool):
             raise InputError(f"engine.compile={self.compile!r}: must be true or false")
         self._check_device()
-        check_dataset(self.stream.data)
+        self._check_data  # noqa: B018
         self.optim.check()
         if isinstance(self.strategy, type) and issubclass(self.strategy, Strategy):
             raise InputError(
@@ -231,6 +239,22 @@ class Job:
             raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
         if self.eval_on == "valid" and not all(map(len, self.stream.realise(self.seed_list[0]).valids)):
             raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
+
+    @cached_property
+    def _check_data(self) -> None:
+        """Once for a job, which is checked by everybody that is given it."""
+        check_range(check_dataset(self.stream.data), self.torch_dtype)
+
+    def check_unchanged(self) -> None:
+        """Warn where the data were changed in place after the run had begun; what is mapped is not read again."""
+        data = self.stream.data
+        if is_mapped(data.train.x) or is_mapped(data.test.x) or data.fingerprint() == self._stream["data_hash"]:
+            return
+        warnings.warn(
+            f"data {data.name}: changed while the run was under way, so its results belong to no state of them; pass a "
+            "copy",
+            stacklevel=3,
+        )
 
     def _check_device(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):

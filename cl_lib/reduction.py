@@ -209,7 +209,8 @@ def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[s
     ages, labels = m.age_groups(arrays["age"][:, -1])
     count, correct, bins = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
     out["age"] = _slice(labels, count, correct, bins)
-    for name in sorted({k.split(".")[1] for k in arrays if k.startswith("column.")}):
+    # a name may hold dots itself
+    for name in sorted({k.split(".", 1)[1].rsplit(".", 1)[0] for k in arrays if k.startswith("column.")}):
         names = session.job.stream.data.test.columns[name].labels
         out[name] = _slice(names, *_sums(arrays, f"column.{name}"))
     return out

@@ -40,7 +40,7 @@ def test_features_are_standardised_by_the_train_part(table):
 def test_default_features_leave_out_target_slices_and_test_column(table):
     data = from_frame(table, "churn", slices="region", test="late")
     assert data.shape == (3,)
-    assert from_frame(table, "churn", slices=["region", "age"], test="late").shape == (2,)
+    assert from_frame(table, "churn", slices=["region", "income"], test="late").shape == (2,)
     both = from_frame(table, "churn", slices="age", features="age")
     assert both.shape == (1,)
     assert "age" in both.test.columns

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.datasets.check import check_dataset, check_labels, check_samples
-from cl_lib.datasets.columns import Column
+from cl_lib.datasets.check import check_column_name, check_dataset, check_labels, check_samples
+from cl_lib.datasets.columns import Column, as_list
 from cl_lib.datasets.mapped import from_memmap, is_mapped
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
@@ -39,14 +39,14 @@ def from_arrays(
     ----------
     train : (x, y)
         `x` of shape (N, *shape), uint8 (images, channels first) or floating, kept in its dtype; `y` of shape (N,),
-        integers in [0, C). A memory-mapped `x` (``np.load(file, mmap_mode="r")``) stays in its file, unless it is not
-        contiguous or in another byte order.
+        integers; without ``classes`` those that occur are the classes. A memory-mapped `x`
+        (``np.load(file, mmap_mode="r")``) stays in its file, unless it is not contiguous or in another byte order.
     test : (x, y), or float in (0, 1)
         The test part, or the share of every class of `train` to use as one, unless that is memory-mapped.
     name : str, default "arrays"
         Name of the data set.
     classes : sequence of str, default None
-        Class names; None numbers the classes up to the largest label.
+        Class names, for labels in [0, C); None: the labels that occur, in rising order.
     columns : mapping, default None
         Metadata by name: one value per sample, or a pair (train values, test values) where `test` is a part.
     mean, std : float or sequence of float, default None
@@ -80,30 +80,63 @@ def from_arrays(
                 f"{name}: test={test} would read the memory-mapped x into memory to cut it; give the test part as a "
                 "pair (x, y), such as slices of the same arrays"
             )
-        whole = Samples(*first, _columns(name, columns or {}, len(first[1])))
-        classes = _classes(name, classes, whole.y)
+        names = _classes(name, classes, first[1])
+        first = first[0], _numbered(first[1], names, classes is not None)
+        whole, classes = Samples(*first, _columns(name, columns or {}, len(first[1]))), names
         check_samples(f"{name}, train", whole, len(classes))  # here a message can still name the caller's index
         fit, held_out = (whole.take(index) for index in stratified_split(whole.y, test, seed))
     else:
         second = _pair(f"{name}, test", test)
-        classes = _classes(name, classes, torch.cat([first[1], second[1]]))
+        names = _classes(name, classes, torch.cat([first[1], second[1]]))
+        first, second = ((x, _numbered(y, names, classes is not None)) for x, y in (first, second))
+        classes = names
         n, m = len(first[1]), len(second[1])
         # both parts through one column each, so that a category has the same code in both
         joined = _columns(name, {key: _join(name, key, values) for key, values in (columns or {}).items()}, n + m)
         fit = Samples(*first, {key: column.take(slice(n)) for key, column in joined.items()})
         held_out = Samples(*second, {key: column.take(slice(n, None)) for key, column in joined.items()})
+    _check_images(name, fit.x, std)
     mean = 0.0 if mean is None else mean
     std = (255.0 if fit.x.dtype == torch.uint8 else 1.0) if std is None else std
     return check_dataset(Dataset(name, fit, held_out, classes, _floats(mean), _floats(std)))
 
 
+def _check_images(name: str, x: Tensor, std: Scale) -> None:
+    """Raise InputError for axes and units that are most likely not what was meant."""
+    shape, pixels = tuple(x.shape), x.dtype == torch.uint8
+    last = x.dim() == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 4
+    if last and (pixels or shape[1] == shape[2]):
+        raise InputError(
+            f"{name}: x of shape {shape} looks like images with channels last: give channels first, "
+            "x.transpose(0, 3, 1, 2) or x.permute(0, 3, 1, 2)"
+        )
+    if pixels and x.dim() == 2 and std is None:
+        raise InputError(
+            f"{name}: x is uint8 of shape {shape}: give std=255 where these are pixels, std=1 where they are counts or "
+            "codes"
+        )
+    if pixels and x.dim() > 2 and std is not None and max(_floats(std)) < 1 and int(x[:1000].max()) > 1:
+        raise InputError(
+            f"{name}: std={std} is for pixels in [0, 1], and x is uint8 in [0, 255]: give mean and std times 255"
+        )
+
+
 def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, ...]:
     if classes is not None:
-        return tuple(classes)
-    largest = max(0, int(y.max())) if len(y) else 0
-    if largest >= MAX_UNNAMED_CLASSES:
-        raise InputError(f"{name}: the largest label is {largest}: number the classes from 0, or give classes=")
-    return tuple(str(label) for label in range(largest + 1))
+        return tuple(map(str, classes))
+    present = y.unique().tolist() or [0]
+    if present[-1] >= MAX_UNNAMED_CLASSES:
+        raise InputError(f"{name}: the largest label is {present[-1]}: number the classes from 0, or give classes=")
+    if present[0] < 0:
+        return tuple(str(label) for label in range(max(0, present[-1]) + 1))  # the check of labels will say so
+    return tuple(map(str, present))
+
+
+def _numbered(y: Tensor, classes: tuple[str, ...], given: bool) -> Tensor:
+    """Labels as positions in ``classes``, where these are the labels that occur."""
+    if given or not len(y) or int(y.min()) < 0 or classes == tuple(map(str, range(len(classes)))):
+        return y
+    return torch.searchsorted(torch.tensor([int(name) for name in classes]), y)
 
 
 def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
@@ -118,6 +151,11 @@ def _pair(where: str, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(where: str, what: str, array: Array) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(array).sum())
+        if masked:
+            raise InputError(f"{where}: {what} has {masked} masked values: fill them, or leave those samples out")
+        array = array.data
     if isinstance(array, np.ndarray):
         if array.dtype.kind not in "biufc":
             raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
@@ -131,8 +169,12 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
 
 
 def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:
-    made = {}
-    for key, values in columns.items():
+    made: dict[str, Column] = {}
+    for given, values in columns.items():
+        key = str(given) if isinstance(given, int | np.integer) else given
+        check_column_name(name, key)
+        if key in made:
+            raise InputError(f"{name}: two columns have the name {key!r}: rename one")
         try:
             made[key] = Column.of(values)
         except InputError as error:
@@ -145,7 +187,7 @@ def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]
 def _join(name: str, key: str, values: Any) -> list[object]:
     if not isinstance(values, tuple | list) or len(values) != 2 or any(isinstance(v, str) for v in values):
         raise InputError(f"{name}: column {key!r} must be a pair (train values, test values), as test is a part")
-    return [value for part in values for value in getattr(part, "tolist", lambda part=part: part)()]
+    return [value for part in values for value in as_list(part)]
 
 
 def _floats(values: float | Sequence[float]) -> tuple[float, ...]:

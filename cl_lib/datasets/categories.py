@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cl_lib.datasets.columns import Column
+from cl_lib.datasets.columns import Column, names_of
 from cl_lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,9 +21,15 @@ def categories(values: pd.Series[Any]) -> Column:
     """Return the distinct values as categories: sorted, or in the order a categorical series declares."""
     import pandas as pd
 
-    found = pd.Categorical(values).remove_unused_categories()
-    codes = torch.from_numpy(found.codes.astype(np.int64))
-    return Column(codes, tuple(str(label) for label in found.categories))
+    try:
+        found = pd.Categorical(values).remove_unused_categories()
+    except TypeError as error:
+        raise InputError(f"column {values.name!r} holds values that are neither numbers nor texts ({error})") from error
+    try:
+        names = names_of(list(found.categories))
+    except InputError as error:
+        raise InputError(f"column {values.name!r}: {error}") from error
+    return Column(torch.from_numpy(found.codes.astype(np.int64)), names)
 
 
 def whole_numbers(values: pd.Series[Any]) -> Column:
@@ -39,8 +45,20 @@ def whole_numbers(values: pd.Series[Any]) -> Column:
 
 def cut(values: pd.Series[Any], train: np.ndarray) -> Column:
     """Return the categories of a slice column, cut at the quartiles of rows `train` where it has many numbers."""
-    if values.dtype.kind not in "iuf" or values.nunique() <= MAX_CATEGORIES:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
         return categories(values)
+    if values.dtype.kind in "MOTU":  # points in time, and texts, which may be numbers
+        try:
+            return Column.of(values)
+        except InputError as error:
+            raise InputError(f"column {values.name!r}: {error}") from error
+    if values.dtype.kind not in "iuf":
+        return categories(values)
+    whole = categories(values.astype("int64")) if (values % 1 == 0).all() else None
+    if values.nunique() <= MAX_CATEGORIES:
+        return whole or categories(values)
     numbers = values.to_numpy(dtype=np.float64)
     known = numbers[train]
     edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
@@ -49,7 +67,7 @@ def cut(values: pd.Series[Any], train: np.ndarray) -> Column:
         edges = np.unique(known)[-2:-1]
     names = [f"{edge:.6g}" for edge in edges]
     if not names:
-        return Column(torch.zeros(len(numbers), dtype=torch.int64), (f"any {values.name}",))
+        return Column(torch.zeros(len(numbers), dtype=torch.int64), (f"any {values.name}",), whole)
     between = [f"{low} < {values.name} <= {high}" for low, high in pairwise(names)]
     labels = (f"{values.name} <= {names[0]}", *between, f"{values.name} > {names[-1]}")
-    return Column(torch.from_numpy(np.searchsorted(edges, numbers, side="left")), labels)
+    return Column(torch.from_numpy(np.searchsorted(edges, numbers, side="left")), labels, whole)

@@ -11,6 +11,11 @@ from cl_lib.datasets.mapped import pieces
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.errors import InputError
 
+LOST = 1e-3
+"""Share of a standard deviation that rounding may cost."""
+RESERVED = ("class", "experience", "age")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_dataset(dataset: Dataset) -> Dataset:
     """Return `dataset` unchanged if its parts fit together.
@@ -63,9 +68,50 @@ def check_dataset(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
+    """Raise InputError where values, as they are or normalised, do not fit the dtype of a run.
+
+    Wider data are rounded to it before the mean is subtracted: where a mean is given, that must cost no more than a
+    thousandth of the standard deviation.
+    """
+    if not dataset.train.x.is_floating_point():
+        return
+    shape = (1, -1, *(1,) * (len(dataset.shape) - 1))
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(shape) for v in (dataset.mean, dataset.std))
+    most, rounding = torch.finfo(dtype).max, torch.finfo(dtype).eps / 2
+    wider = torch.finfo(dataset.train.x.dtype).bits > torch.finfo(dtype).bits and any(dataset.mean)
+    for part, samples in (("train", dataset.train), ("test", dataset.test)):
+        start = 0
+        for piece in pieces(samples.x):
+            values = piece.double()
+            size = values.abs()
+            bad = (size > most) | (((values - mean) / std).abs() > most)
+            lost = (size * rounding > std * LOST) & (mean != 0) if wider else torch.zeros_like(bad)
+            rounded = (
+                f"rounded to float32 before mean={_some(dataset.mean)} is subtracted, by more than {LOST:g} of std"
+            )
+            for wrong, why in (
+                (bad, f"too large for {str(dtype).removeprefix('torch.')}: scale the data or drop those samples"),
+                (lost, f"{rounded}: subtract the mean from the data beforehand, or run with dtype=float64"),
+            ):
+                if wrong.any():
+                    i = int(wrong.flatten(1).any(1).nonzero()[0])
+                    value = float(values[i][wrong[i]][0])
+                    raise InputError(f"{dataset.name}, {part}: x holds {value:g} in sample {start + i}, {why}")
+            start += len(piece)
+
+
+def _some(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"({values[0]:g}, …)"
+
+
 def check_samples(where: str, samples: Samples, classes: int) -> None:
     """Raise InputError, with `where` in front of its message, unless one part alone is sound."""
     x, y = samples.x, samples.y
+    if x.layout != torch.strided:
+        raise InputError(f"{where}: x is {str(x.layout).removeprefix('torch.')}: give a dense tensor, x.to_dense()")
+    if x.is_floating_point() and x.dtype not in FLOATS:
+        raise InputError(f"{where}: x is {x.dtype}, with which little can be computed: give x.float()")
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise InputError(f"{where}: x is {x.dtype}: give uint8 (images) or a floating dtype, x.float() for one")
     if x.dim() < 2:
@@ -94,6 +140,7 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
             f"there are {classes} classes, labels run from 0 to {classes - 1}"
         )
     for name, column in samples.columns.items():
+        check_column_name(where, name)
         codes = column.codes
         if codes.dtype != torch.int64 or codes.shape != y.shape:
             raise InputError(
@@ -105,6 +152,19 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
                 f"{where}: column {name!r} has codes from {int(codes.min())} to {int(codes.max())}: "
                 f"its {len(column.labels)} labels allow [0, {len(column.labels)})"
             )
+
+
+def check_column_name(where: str, name: object) -> None:
+    """Raise InputError for a name that a slice column cannot have."""
+    if not isinstance(name, str):
+        raise InputError(f"{where}: column {name!r} is named by a {type(name).__name__}: give a string, {str(name)!r}")
+    if not name.strip():
+        raise InputError(f"{where}: column {name!r} has a blank name: give it one that a report can show")
+    if name in RESERVED:
+        raise InputError(
+            f"{where}: column {name!r} has the name of a slicing that every record has ({', '.join(RESERVED)}): rename "
+            f"it, my_{name} for one"
+        )
 
 
 def check_labels(where: str, x: Tensor, y: Tensor) -> None:

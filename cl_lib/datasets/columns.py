@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +24,8 @@ class Column:
         Category of each sample, in [0, len(labels)).
     labels : tuple of str
         Readable name of each category.
+    values : Column, optional
+        Where the categories are ranges of whole numbers: the numbers themselves, for `by_column`.
 
     Examples
     --------
@@ -30,6 +35,7 @@ class Column:
 
     codes: Tensor
     labels: tuple[str, ...]
+    values: Column | None = None
 
     @classmethod
     def of(cls, values: Iterable[object]) -> Column:
@@ -38,12 +44,12 @@ class Column:
         Parameters
         ----------
         values : iterable, or 1-d tensor or array
-            Hashable values, none missing.
+            Hashable values, none missing. Texts that are all numbers are sorted as numbers.
 
         Raises
         ------
         InputError
-            If a value is missing (None or NaN).
+            If a value is missing (None, NaN, NA) or cannot be hashed, or two values have the same name (1 and "1").
 
         Examples
         --------
@@ -51,24 +57,70 @@ class Column:
         >>> column.labels, column.codes.tolist()
         (('9', '10'), [1, 0, 1])
         """
-        listed = list(getattr(values, "tolist", lambda: values)())
+        listed = as_list(values)
         for i, value in enumerate(listed):
-            if value is None or value != value:
+            if value is None or type(value).__name__ in ("NAType", "NaTType") or _is_nan(value):
                 raise InputError(f"column value {i} is missing ({value}): fill it in or drop the sample")
-        distinct = list(dict.fromkeys(listed))
+            if not isinstance(value, Hashable):
+                raise InputError(f"column value {i} is a {type(value).__name__}, {value!r}: give numbers or texts")
         try:
-            distinct.sort()
-        except TypeError:
-            distinct.sort(key=str)
+            distinct = in_order(list(dict.fromkeys(listed)))
+        except TypeError as error:  # a tuple that holds a list
+            raise InputError(f"column values must be numbers or texts ({error})") from error
         code = {value: c for c, value in enumerate(distinct)}
         codes = torch.tensor([code[value] for value in listed], dtype=torch.int64)
-        return cls(codes, tuple(str(value) for value in distinct))
+        return cls(codes, names_of(distinct))
 
     def take(self, index: Tensor | slice) -> Column:
         """Return the column of the samples at `index`; the labels stay."""
-        return Column(self.codes[index], self.labels)
+        return Column(self.codes[index], self.labels, None if self.values is None else self.values.take(index))
 
     def __repr__(self) -> str:
         counts = self.codes.bincount(minlength=len(self.labels)).tolist()
         parts = ", ".join(f"{label} {count:,}" for label, count in zip(self.labels, counts, strict=False))
         return f"Column({len(self.codes):,} samples: {parts})"
+
+
+def as_list(values: Iterable[object]) -> list[Any]:
+    """Values as Python's own; points in time as ISO texts, which numbers of nanoseconds would hide.
+
+    Examples
+    --------
+    >>> as_list(np.array(["2024-03-01", "2024-02-29"], dtype="datetime64[ns]"))
+    ['2024-03-01', '2024-02-29']
+    """
+    array = values if isinstance(values, np.ndarray) else getattr(values, "to_numpy", lambda: None)()
+    if isinstance(array, np.ndarray) and array.dtype.kind == "M" and not np.isnat(array).any():
+        days = bool((array == array.astype("datetime64[D]")).all())
+        return [str(v) for v in np.datetime_as_string(array, unit="D" if days else "auto")]
+    return list(getattr(values, "tolist", lambda: values)())
+
+
+def in_order(distinct: list[Any]) -> list[Any]:
+    """Sorted; texts that are all numbers as numbers, what cannot be compared by its text.
+
+    Examples
+    --------
+    >>> in_order(["10", "9", "1"]), in_order(["b10", "b9"])
+    (['1', '9', '10'], ['b10', 'b9'])
+    """
+    if distinct and all(isinstance(v, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", v.strip()) for v in distinct):
+        return sorted(distinct, key=lambda v: (float(v), v))
+    try:
+        return sorted(distinct)
+    except TypeError:
+        return sorted(distinct, key=str)
+
+
+def names_of(distinct: Sequence[Any]) -> tuple[str, ...]:
+    """Names of categories; `InputError` where two are the same."""
+    first: dict[str, Any] = {}
+    for value in distinct:
+        if (name := str(value)) in first:
+            raise InputError(f"values {first[name]!r} and {value!r} have the same name {name!r}: give all one type")
+        first[name] = value
+    return tuple(first)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, (float, np.floating)) and value != value

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cl_lib.datasets.categories import categories, cut, whole_numbers
-from cl_lib.datasets.check import check_dataset
+from cl_lib.datasets.check import check_column_name, check_dataset
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
@@ -103,7 +103,11 @@ def from_frame(
         raise InputError(f"{name}, train: there are no samples: give at least one row outside test")
 
     x = torch.from_numpy(frame[seen].to_numpy(dtype=np.float32, copy=True))
-    columns = {column: cut(frame[column], train.numpy()) for column in chosen}
+    for column in chosen:
+        check_column_name(name, str(column))
+    columns = {str(column): cut(frame[column], train.numpy()) for column in chosen}
+    if len(columns) < len(set(chosen)):
+        raise InputError(f"{name}: two slice columns have the same name as text: rename one")
     whole = Samples(x, classes.codes, columns)
     known = x[train].double()
     constant = known.amax(0) == known.amin(0)  # exact, where a computed deviation is not quite 0

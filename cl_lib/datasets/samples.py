@@ -99,6 +99,15 @@ class Dataset:
                 digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
+    def column_fingerprint(self) -> str:
+        """Return a hash of the metadata columns: names, labels and codes of both parts."""
+        digest = hashlib.sha256()
+        for samples in (self.train, self.test):
+            for name, column in sorted(samples.columns.items()):
+                digest.update(repr((name, column.labels)).encode())
+                digest.update(column.codes.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def __repr__(self) -> str:
         columns = f", columns {', '.join(self.test.columns)}" if self.test.columns else ""
         return (

@@ -90,9 +90,13 @@ def _questions(a: Record, b: Record) -> list[str]:
         ("stream", "name"),
         ("data", "data"),
         ("data hash", "data_hash"),
+        ("slice columns", "column_hash"),
+        ("mean", "mean"),
+        ("std", "std"),
         ("eval_classes", "eval_classes"),
     ):
-        if a.stream.get(key) != b.stream.get(key):
+        known = key in a.stream and key in b.stream  # records of 0.1.0 do not have all of them
+        if known and a.stream[key] != b.stream[key]:
             out.append(f"{name} ({a.stream.get(key)}, not {b.stream.get(key)})")
     if not out and (a.stream.get("options"), a.stream["columns"]) != (b.stream.get("options"), b.stream["columns"]):
         out.append(f"options of the stream ({_changed(a.stream.get('options'), b.stream.get('options'))})")

@@ -73,6 +73,7 @@ class CoPE(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
+        self.memory.check(least=1)
         above(self, 0, "temperature")
         decay(self, "momentum")
 

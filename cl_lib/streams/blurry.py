@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -33,26 +34,27 @@ def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Str
     if not 0 <= blur <= 1:
         raise InputError(f"stream.blur={blur}: must lie between 0 and 1")
 
-    def make(seed: int) -> Realisation:
-        real = parent.realise(seed)
-        generator = torch.Generator().manual_seed(seed)
-        index = torch.cat([e.train for e in real.experiences])
-        task = torch.cat([e.task for e in real.experiences])
-        sizes = [len(e.train) for e in real.experiences]
-        offset, chosen = 0, []
-        for size in sizes:
-            chosen.append(offset + torch.randperm(size, generator=generator)[: int(blur * size)])
-            offset += size
-        places = torch.cat(chosen)
-        moved = places[torch.randperm(len(places), generator=generator)]
-        order = torch.arange(len(index))
-        order[places] = moved
-        parts = zip(index[order].split(sizes), task[order].split(sizes), real.experiences, strict=True)
-        return real._replace(experiences=tuple(Experience(i, t, e.column) for i, t, e in parts))
-
     return replace(
         parent,
         name=name or f"blurry_{parent.name}",
-        make=make,
+        make=partial(_realise, parent, blur),
         options={"kind": "blurry", "blur": blur, "parent": parent.options},
     )
+
+
+def _realise(parent: Stream, blur: float, seed: int) -> Realisation:
+    real = parent.realise(seed)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.cat([e.train for e in real.experiences])
+    task = torch.cat([e.task for e in real.experiences])
+    sizes = [len(e.train) for e in real.experiences]
+    offset, chosen = 0, []
+    for size in sizes:
+        chosen.append(offset + torch.randperm(size, generator=generator)[: int(blur * size)])
+        offset += size
+    places = torch.cat(chosen)
+    moved = places[torch.randperm(len(places), generator=generator)]
+    order = torch.arange(len(index))
+    order[places] = moved
+    parts = zip(index[order].split(sizes), task[order].split(sizes), real.experiences, strict=True)
+    return real._replace(experiences=tuple(Experience(i, t, e.column) for i, t, e in parts))

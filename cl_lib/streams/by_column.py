@@ -7,7 +7,8 @@ from functools import partial
 
 import torch
 
-from cl_lib.datasets import Dataset
+from cl_lib.datasets import Dataset, Samples
+from cl_lib.datasets.columns import Column
 from cl_lib.errors import InputError, nearest
 from cl_lib.streams.stream import Classes, Realisation, Stream, check_split, hold_out, restricted
 from cl_lib.types import Experience
@@ -33,6 +34,7 @@ def by_column(
         Name of the column.
     order : sequence of str, optional
         Its values in the order of training; default: the order of its labels. Those left out are not trained on.
+        A column of whole numbers has an experience for each of them, also where results are sliced by ranges.
     valid : float, default 0
         Share of each class of each experience held out of training, see `hold_out`.
 
@@ -52,12 +54,13 @@ def by_column(
     ('Oslo', 'Rome')
     """
     check_split(1, valid)
+    column = str(column)
     if column not in data.train.columns:
         raise InputError(
             f"stream.column={column!r}: {data.name} has no such column{nearest(column, data.train.columns)}"
         )
-    labels = data.train.columns[column].labels
-    values = tuple(labels) if order is None else tuple(order)
+    labels = _column(data.train, column).labels
+    values = tuple(labels) if order is None else tuple(map(str, order))
     for value in values:
         if value not in labels:
             raise InputError(f"stream.order: {column} has no value {value!r}{nearest(value, labels)}")
@@ -76,11 +79,16 @@ def by_column(
     return restricted(stream, train_classes, eval_classes)
 
 
+def _column(samples: Samples, name: str) -> Column:
+    column = samples.columns[name]
+    return column if column.values is None else column.values
+
+
 def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> Realisation:
     parts, tests, valids = [], [], []
     for e, value in enumerate(values):
         own, asked = (
-            torch.nonzero(part.columns[column].codes == part.columns[column].labels.index(value))[:, 0]
+            torch.nonzero(_column(part, column).codes == _column(part, column).labels.index(value))[:, 0]
             for part in (data.train, data.test)
         )
         train, held = hold_out(own, data.train.y[own], valid)

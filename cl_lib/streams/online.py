@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -34,16 +35,7 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
     if not is_whole(chunk) or chunk < 1:
         raise InputError(f"stream.chunk={chunk!r}: must be a whole number, 1 or more")
 
-    def make(seed: int) -> Realisation:
-        real = parent.realise(seed)
-        generator = torch.Generator().manual_seed(seed)
-        parts = []
-        for experience in real.experiences:
-            order = torch.randperm(len(experience.train), generator=generator)
-            for own in order.split(chunk):
-                parts.append(Experience(experience.train[own], experience.task[own], experience.column))
-        return real._replace(experiences=tuple(parts))
-
+    make = partial(_realise, parent, chunk)
     return replace(
         parent,
         name=name or f"online_{parent.name}",
@@ -51,3 +43,14 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
         make=make,
         options={"kind": "online", "chunk": chunk, "parent": parent.options},
     )
+
+
+def _realise(parent: Stream, chunk: int, seed: int) -> Realisation:
+    real = parent.realise(seed)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for experience in real.experiences:
+        order = torch.randperm(len(experience.train), generator=generator)
+        for own in order.split(chunk):
+            parts.append(Experience(experience.train[own], experience.task[own], experience.column))
+    return real._replace(experiences=tuple(parts))

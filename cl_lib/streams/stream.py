@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,7 +117,10 @@ class Stream:
             "train_classes": self.train_classes,
             "eval_classes": self.eval_classes,
             "data": self.data.name,
-            "data_hash": _fingerprint(self.data),
+            "data_hash": self.data.fingerprint(),
+            "column_hash": self.data.column_fingerprint(),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
             "options": as_python(self.options),
         }
 
@@ -135,7 +138,8 @@ class Stream:
             held = 0 if column in shown else len(real.valids[column])
             shown.add(column)
             labels = real.labels(self.data.train.y[e.train], e.task).unique().tolist()
-            names = ", ".join(self.classes[c] for c in labels[:6]) + (f", … ({len(labels)})" if len(labels) > 6 else "")
+            more = f", … ({len(labels)})" if len(labels) > 6 else ""
+            names = ", ".join(str(self.classes[c]) for c in labels[:6]) + more
             test = len(real.tests[column])
             rows.append((str(number + 1), names, str(len(e.train)), str(held), self.columns[column], str(test)))
             if number == 19 and self.length > 22:
@@ -145,11 +149,6 @@ class Stream:
         return "\n".join(
             [head, *("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
         )
-
-
-@lru_cache(maxsize=8)
-def _fingerprint(data: Dataset) -> str:
-    return data.fingerprint()
 
 
 def restricted(stream: Stream, train_classes: Classes | None, eval_classes: Classes | None) -> Stream:
@@ -327,4 +326,9 @@ def _differences(part: str, found: Tensor, real: Realisation, y: Tensor, repeate
 def _hashes(x: Tensor, index: Tensor) -> Iterator[bytes]:
     """Of the samples at ``index``; a few of them in memory at once."""
     for part in index.split(max(1, PIECE // x[:1].nbytes)):
-        yield from (hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in take(x, part).numpy())
+        yield from (hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in _bytes(take(x, part)))
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    """Each sample's bytes; NumPy does not know every dtype."""
+    return x.contiguous().flatten(1).view(torch.uint8).numpy()

@@ -1,0 +1,314 @@
+"""Data that are not what they seem: refused before work starts, or taken as they were meant."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cl_lib
+from cl_lib import InputError, datasets, strategies, streams
+from cl_lib.checks import toy_data
+from cl_lib.datasets import Column, Dataset, from_arrays, from_frame
+from cl_lib.report.html import write_report
+
+RNG = np.random.default_rng(0)
+
+
+def pair(labels: Any, each: int = 40, x: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    y = np.repeat(labels, each)
+    return RNG.normal(size=(len(y), 6)).astype(np.float32) if x is None else x, y
+
+
+def run(data: Dataset, stream: Any = None, **options: Any) -> cl_lib.Record:
+    stream = streams.split(data, 2) if stream is None else stream
+    return cl_lib.run(stream, strategies.ER(), **({"epochs": 1, "device": "cpu"} | options))
+
+
+# ---------------------------------------------------------------------- labels
+@pytest.mark.parametrize(("labels", "classes"), [([3, 7, 42, 50], 4), ([1, 2, 3], 3), ([0, 1, 2], 3), ([0, 2], 2)])
+def test_the_labels_that_occur_are_the_classes(labels: list[int], classes: int) -> None:
+    x, y = pair(labels)
+    data = from_arrays((x, y), 0.25)
+    assert data.classes == tuple(map(str, labels))
+    names = [data.classes[c] for c in data.train.y.tolist() + data.test.y.tolist()]
+    assert sorted(names) == sorted(map(str, y.tolist()))
+    parts = from_arrays((x[::2], y[::2]), (x[1::2], y[1::2]))
+    assert [parts.classes[c] for c in parts.test.y.tolist()] == list(map(str, y[1::2].tolist()))
+
+
+def test_phantom_classes_do_not_dilute_the_class_wise_error() -> None:
+    x, y = pair([0, 1, 2, 3])
+    with_gaps = run(from_arrays((x, np.array([3, 7, 42, 50])[y]), 0.25))
+    without = run(from_arrays((x, y), 0.25))
+    assert with_gaps.metrics["classwise_ece"].per_seed == without.metrics["classwise_ece"].per_seed
+
+
+def test_named_classes_keep_their_numbers() -> None:
+    x, y = pair([0, 2])
+    data = from_arrays((x, y), 0.25, classes=["a", "b", "c"])
+    assert data.classes == ("a", "b", "c")
+    assert set(data.train.y.tolist()) == {0, 2}
+    with pytest.raises(InputError, match=r"y\[0\] is 3, outside \[0, 3\)"):
+        from_arrays(pair([3, 4]), 0.25, classes=["a", "b", "c"])
+
+
+def test_integer_class_names_are_printed() -> None:
+    data = from_arrays(pair([0, 1, 2, 3]), 0.25, classes=[10, 20, 30, 40])  # type: ignore[list-item]
+    assert "10, 20" in str(streams.split(data, 2))
+    by_hand = Dataset("hand", data.train, data.test, (1, 2, 3, 4))  # type: ignore[arg-type]
+    assert "1, 2" in str(streams.split(by_hand, 2))
+
+
+def test_two_values_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match=r"values 1 and '1' have the same name '1'"):
+        Column.of([1, "1", 1])
+    frame = pd.DataFrame({"x": range(8), "y": [1, "1"] * 4})
+    with pytest.raises(InputError, match=r"column 'y': values .* have the same name '1'"):
+        from_frame(frame, "y")
+
+
+# ---------------------------------------------------------------------- values
+def test_masked_arrays_are_refused() -> None:
+    x, y = pair([0, 1])
+    masked = np.ma.masked_array(x, mask=np.zeros_like(x, bool))
+    assert len(from_arrays((masked, y), 0.25).train) == 60
+    masked[3, 2] = np.ma.masked
+    with pytest.raises(InputError, match=r"train: x has 1 masked values: fill them"):
+        from_arrays((masked, y), 0.25)
+    with pytest.raises(InputError, match=r"train: y has 2 masked values"):
+        from_arrays((x, np.ma.masked_array(y, mask=np.arange(len(y)) < 2)), 0.25)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_values_beyond_float32_are_refused_before_training(part: str) -> None:
+    x, y = pair([0, 1])
+    parts = {"train": (x.astype(float), y), "test": (x.astype(float), y)}
+    parts[part][0][5, 2] = 1e300
+    data = from_arrays(parts["train"], parts["test"])
+    with pytest.raises(InputError, match=rf"{part}: x holds 1e\+300 in sample 5, too large for float32"):
+        run(data)
+    small = from_arrays((x, y), (x * 1e10, y), std=1e-35)
+    with pytest.raises(InputError, match=r"x holds .* too large for float32"):
+        run(small)
+
+
+def test_a_mean_that_rounding_would_lose_is_refused() -> None:
+    x, y = pair([0, 1])
+    data = from_arrays((x + 1.7e9, y), 0.25, mean=1.7e9)
+    if data.train.x.dtype == torch.float32:  # NumPy rounded it itself
+        data = from_arrays((x.astype(float) + 1.7e9, y), 0.25, mean=1.7e9)
+    with pytest.raises(InputError, match=r"rounded to float32 before mean=1\.7e\+09 is subtracted.*dtype=float64"):
+        run(data)
+    assert run(data, dtype="float64").metrics["accuracy"].mean is not None
+    run(from_arrays((x.astype(float) + 3, y), 0.25, mean=3.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: torch.tensor(x).to_sparse(), r"x is sparse_coo: give a dense tensor"),
+        (lambda x: torch.tensor(x).to(torch.float8_e4m3fn), r"x is torch\.float8_e4m3fn.*give x\.float\(\)"),
+    ],
+)
+def test_tensors_of_other_kinds_are_refused(make: Any, message: str) -> None:
+    x, y = pair([0, 1])
+    with pytest.raises(InputError, match=message):
+        from_arrays((make(x), y), (make(x), y))
+
+
+# ---------------------------------------------------------------------- units and axes of images
+def test_units_of_bytes_must_be_said_where_they_are_not_clear() -> None:
+    y = np.repeat([0, 1], 20)
+    pixels = RNG.integers(0, 256, (40, 3, 8, 8)).astype(np.uint8)
+    assert from_arrays((pixels, y), 0.25).std == (255.0,)
+    with pytest.raises(InputError, match=r"std=\(0\.2, .* is for pixels in \[0, 1\], and x is uint8.*times 255"):
+        from_arrays((pixels, y), 0.25, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
+    tokens = RNG.integers(0, 200, (40, 12)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"uint8 of shape \(\d+, 12\): give std=255 where these are pixels, std=1"):
+        from_arrays((tokens, y), 0.25)
+    assert from_arrays((tokens, y), 0.25, std=1.0).std == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((28, 28, 1), np.uint8), ((20, 24, 3), np.uint8), ((32, 32, 3), np.float32)]
+)
+def test_channels_last_is_refused(shape: tuple[int, ...], kind: Any) -> None:
+    x, y = RNG.integers(0, 256, (40, *shape)).astype(kind), np.repeat([0, 1], 20)
+    with pytest.raises(InputError, match=r"looks like images with channels last: give channels first"):
+        from_arrays((x, y), 0.25)
+    from_arrays((x.transpose(0, 3, 1, 2), y), 0.25)
+
+
+# ---------------------------------------------------------------------- what identifies the data
+def test_data_changed_in_place_are_other_data() -> None:
+    x, y = pair([0, 1, 2, 3])
+    data = from_arrays((x, y), (x.copy(), y))
+    stream = streams.split(data, 2)
+    first = run(data, stream)
+    x[:] = -x
+    assert run(data, stream).stream["data_hash"] != first.stream["data_hash"]
+
+
+def test_data_changed_during_a_run_are_told() -> None:
+    x, y = pair([0, 1, 2, 3])
+    data = from_arrays((x, y), (x.copy(), y))
+
+    class Changing:
+        def log(self, row: cl_lib.Row) -> None:
+            x[0] += 1
+
+        def close(self) -> None:
+            pass
+
+    with pytest.warns(UserWarning, match=r"data arrays: changed while the run was under way"):
+        assert run(data, loggers=[Changing()]).metrics["accuracy"].mean is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(data)
+
+
+def test_float_data_are_read_at_most_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their check, their hash, and their hash again at the end."""
+    data = from_arrays(pair([0, 1, 2, 3]), 0.25)
+    calls = {"check": 0, "hash": 0}
+    fingerprint, check = Dataset.fingerprint, cl_lib.job.check_range
+
+    def counted(name: str, function: Any) -> Any:
+        def call(*given: Any) -> Any:
+            calls[name] += 1
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(Dataset, "fingerprint", counted("hash", fingerprint))
+    monkeypatch.setattr("cl_lib.job.check_range", counted("check", check))
+    run(data)
+    assert calls == {"check": 1, "hash": 2}
+
+
+def test_mean_std_and_columns_identify_a_run(tmp_path: Any) -> None:
+    x, y = pair([0, 1, 2, 3])
+    site = np.arange(len(y)) % 2
+    first = from_arrays((x, y), 0.25, std=16.0, columns={"site": site})
+    run(first, out=tmp_path / "a")
+    for changed in (
+        from_arrays((x, y), 0.25, std=160.0, columns={"site": site}),
+        from_arrays((x, y), 0.25, std=16.0, columns={"site": 1 - site}),
+        from_arrays((x, y), 0.25, std=16.0, columns={"place": site}),
+    ):
+        with pytest.raises(InputError, match=r"with other options \(stream\.(std|column_hash)"):
+            run(changed, out=tmp_path / "a", resume=True)
+    said = cl_lib.report.table.notes([run(first), run(from_arrays((x, y), 0.25, std=160.0, columns={"site": site}))])
+    assert any("std" in note for note in said)
+
+
+# ---------------------------------------------------------------------- slice columns
+@pytest.mark.parametrize("name", ["class", "experience", "age"])
+def test_names_of_our_own_slicings_are_refused(name: str) -> None:
+    x, y = pair([0, 1, 2, 3])
+    with pytest.raises(InputError, match=rf"column '{name}' has the name of a slicing that every record has.*rename"):
+        from_arrays((x, y), 0.25, columns={name: y})
+    with pytest.raises(InputError, match=rf"column '{name}' has the name of a slicing"):
+        from_frame(pd.DataFrame({"x": x[:, 0], "y": y, name: y}), "y", slices=name)
+    made = from_arrays((x, y), 0.25, columns={"site": y})
+    train, test = (type(p)(p.x, p.y, {name: p.columns["site"]}) for p in (made.train, made.test))
+    with pytest.raises(InputError, match=rf"column '{name}' has the name of a slicing"):
+        run(Dataset("hand", train, test, made.classes))
+
+
+@pytest.mark.parametrize("name", ["home.site", "a.b.c", 7, "_hidden", "site/2", "bins", "x.count"])
+def test_other_names_work_to_the_report(name: Any, tmp_path: Any) -> None:
+    x, y = pair([0, 1, 2, 3])
+    data = from_arrays((x, y), 0.25, columns={name: np.where(np.arange(len(y)) % 2, "u", "v")})
+    record = run(data, grid={"optim.lr": [0.05, 0.1]}, seeds=2, out=tmp_path / "a")
+    assert record.slices[str(name)]["labels"] == ["u", "v"]
+    write_report([cl_lib.Record.load(tmp_path / "a")], tmp_path / "report.html")
+    stream = streams.by_column(data, name)
+    assert stream.columns == ("u", "v")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"": "ab"}, "blank name"),
+        ({"  ": "ab"}, "blank name"),
+        ({1: "ab", "1": "ab"}, "two columns have the name '1'"),
+        ({("a",): "ab"}, "is named by a tuple"),
+        ({"s": [[1], [2]]}, "column value 0 is a list"),
+        ({"s": ["a", pd.NA]}, "column value 1 is missing"),
+        ({"s": ["a", pd.NaT]}, "column value 1 is missing"),
+        ({"s": ["a", None]}, "column value 1 is missing"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(columns: dict[Any, Any], message: str) -> None:
+    values = {name: list(own) * 40 for name, own in columns.items()}
+    with pytest.raises(InputError, match=message):
+        from_arrays(pair([0, 1]), 0.25, columns=values)
+
+
+# ---------------------------------------------------------------------- by_column
+@pytest.mark.parametrize("months", [9, 12, 53])
+@pytest.mark.parametrize("kind", ["frame", "arrays", "texts", "floats"])
+def test_an_experience_for_each_whole_number(months: int, kind: str) -> None:
+    month = np.tile(np.arange(1, months + 1), 12)
+    x, y = RNG.normal(size=(len(month), 3)), np.arange(len(month)) // months % 2
+    if kind in ("frame", "floats"):
+        values = month if kind == "frame" else month.astype(float)
+        frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y, "month": values})
+        data = from_frame(frame, "y", slices="month", test=0.4)
+    else:
+        values = month.astype(str) if kind == "texts" else month
+        data = from_arrays((x, y), 0.4, columns={"month": values})
+    stream = streams.by_column(data, "month")
+    assert stream.columns == tuple(map(str, range(1, months + 1)))
+    assert "problems" not in str(streams.check_stream(stream))
+
+
+def test_ages_are_still_sliced_by_quartiles() -> None:
+    frame = pd.DataFrame({"a": RNG.normal(size=90), "y": np.arange(90) % 2, "years": np.arange(90)})
+    assert len(from_frame(frame, "y", slices="years").test.columns["years"].labels) == 4
+
+
+def test_points_in_time_are_dates() -> None:
+    days = np.array(["2024-03-01", "2024-02-29"], dtype="datetime64[ns]").repeat(20)
+    data = from_arrays(pair([0, 1], 20), 0.25, columns={"day": days})
+    assert data.test.columns["day"].labels == ("2024-02-29", "2024-03-01")
+    frame = pd.DataFrame({"a": np.arange(40.0), "y": np.arange(40) % 2, "day": days})
+    assert from_frame(frame, "y", slices="day").test.columns["day"].labels == ("2024-02-29", "2024-03-01")
+
+
+# ---------------------------------------------------------------------- streams
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda d: streams.split(d, 2),
+        lambda d: streams.permuted(d, 2),
+        lambda d: streams.online(streams.split(d, 2), 20),
+        lambda d: streams.blurry(streams.split(d, 2), 0.3),
+        lambda d: streams.online(streams.blurry(streams.split(d, 2), 0.3), 20),
+    ],
+)
+def test_streams_can_be_pickled(make: Any) -> None:
+    stream = make(toy_data())
+    again = pickle.loads(pickle.dumps(stream))
+    for a, b in zip(stream.realise(3).experiences, again.realise(3).experiences, strict=True):
+        assert torch.equal(a.train, b.train)
+        assert torch.equal(a.task, b.task)
+
+
+def test_check_stream_reads_bfloat16() -> None:
+    x, y = pair([0, 1, 2, 3])
+    half = torch.tensor(x).bfloat16()
+    report = streams.check_stream(streams.split(from_arrays((half, y), (half, y)), 2))
+    assert report.train_test_duplicates == len(y)
+
+
+def test_cope_needs_a_memory() -> None:
+    with pytest.raises(InputError, match=r"strategy\.memory\.capacity=0"):
+        cl_lib.run(streams.split(datasets.digits()), strategies.CoPE(cl_lib.Memory(0, 8)), device="cpu")

@@ -33,14 +33,14 @@ COMMANDS = {
 }
 
 
-def whole(steps: int, replicas: int) -> dict[str, float]:
+def whole(steps: int, replicas: int, device: str) -> dict[str, float]:
     """Seconds of `cl_lib.run` and of its parts."""
     work = WORKS["W3"]
     stream = make_stream(work, steps, 10_000)
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"model": work.model, "optim": SGD(LR), "batch_size": work.batch, "out": folder}
         began = time.perf_counter()
-        record = cl_lib.run(stream, work.strategy, seeds=replicas, **options)
+        record = cl_lib.run(stream, work.strategy, seeds=replicas, device=device, **options)
         total = time.perf_counter() - began
     parts = {f"{k}_seconds": record.cost[f"{k}_seconds"] for k in ("training", "planning", "evaluation")}
     ratio = total / record.cost["training_seconds"]
@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--replicas", default="1,10")
     parser.add_argument("--rounds", type=int, default=7, help="of the start-up times (default 7)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=RECORD)
     args = parser.parse_args(argv)
     try:
@@ -72,12 +73,12 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(why)
         record = {
             "schema": "cl_lib.whole_run/1",
-            **machine.circumstances(__file__, args.threads, argv),
+            **machine.circumstances(__file__, args.threads, argv, args.device),
             "steps": args.steps,
         }
         torch.set_num_threads(args.threads)
         record["start_up_seconds"] = start_up(args.rounds)
-        record["runs"] = [whole(args.steps, int(r)) for r in args.replicas.split(",")]
+        record["runs"] = [whole(args.steps, int(r), args.device) for r in args.replicas.split(",")]
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -119,7 +119,7 @@ def test_pixels_land_where_they_belong():
 def test_tensors_and_other_arrays_stay_as_they_are():
     hwc = torch.zeros(5, 5, 2, dtype=torch.uint8)
     assert from_torch([(hwc, 0)], [(hwc, 0)]).shape == (5, 5, 2)
-    floats = np.zeros((5, 5, 3), dtype=">f8")
+    floats = np.zeros((5, 5, 2), dtype=">f8")
     assert from_torch([(floats, 0)], [(floats, 0)]).train.x.dtype == torch.float64
     assert from_torch([(np.zeros((5, 6), np.uint8), 0)], [(np.zeros((5, 6), np.uint8), 0)]).shape == (1, 5, 6)
 

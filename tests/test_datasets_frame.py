@@ -41,9 +41,9 @@ def test_default_features_leave_out_target_slices_and_test_column(table):
     data = from_frame(table, "churn", slices="region", test="late")
     assert data.shape == (3,)
     assert from_frame(table, "churn", slices=["region", "income"], test="late").shape == (2,)
-    both = from_frame(table, "churn", slices="age", features="age")
+    both = from_frame(table, "churn", slices="income", features="income")
     assert both.shape == (1,)
-    assert "age" in both.test.columns
+    assert "income" in both.test.columns
 
 
 def test_split_by_share_is_stratified_and_seeded(table):

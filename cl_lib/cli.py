@@ -28,7 +28,7 @@ from cl_lib.overrides import (
 )
 from cl_lib.preflight import check, make_job, make_logger, resumes
 from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
-from cl_lib.sweep import Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
+from cl_lib.sweep import REPORT, Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
 from cl_lib.terminal import columns, outputs, termination
 
 if TYPE_CHECKING:
@@ -116,11 +116,10 @@ def _bench(argv: list[str]) -> int:
             return 0
         with reserved(out):
             failures, places = _sweep(overrides, jobs, added, args.config_dir, out, swept)
+            if directories := [place for place in places if finished(place)]:
+                compare(directories, out / REPORT, configs[0]["baseline"], partly=bool(failures))
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(_how_to_go_on(typed, stop, out, several)) from None
-    directories = [place for place in places if finished(place)]
-    if directories:
-        compare(directories, out / "report.html", configs[0]["baseline"], partly=bool(failures))
     name_failures("cl-bench", failures)
     return FAILED if failures else 0
 

@@ -101,7 +101,7 @@ def _check_sizes(data: Mapping[str, Any], where: str) -> None:
         _check_matrix(matrix, height, width, f"{where}: {name}")
     for name in ("learned", "before"):
         _length(data[name], width, f"{where}: {name}")
-        _positions(data[name], height, f"{where}: {name}")
+        _positions(data[name], height, f"{where}: {name}", first=int(name == "learned"))
     for name, metric in data["metrics"].items():
         _check_metric(metric, len(replicas), f"{where}: metrics: {name}")
     for name, part in data["slices"].items():
@@ -138,10 +138,10 @@ def _length(values: Sequence[Any], expected: int, where: str) -> None:
         raise InputError(f"{where}: expected {expected} values, found {len(values)}")
 
 
-def _positions(values: Sequence[int | None], count: int, where: str) -> None:
+def _positions(values: Sequence[int | None], count: int, where: str, first: int = 0) -> None:
     for value in values:
-        if value is not None and not 0 <= value < count:  # null: replicas differ, the arrays hold each one's
-            raise InputError(f"{where}: expected positions below {count}, found {value}")
+        if value is not None and not first <= value < count:  # null: replicas differ, the arrays hold each one's
+            raise InputError(f"{where}: expected positions from {first} to {count - 1}, found {value}")
 
 
 def _some(values: Sequence[Any]) -> str:
@@ -182,6 +182,22 @@ def check_arrays(arrays: Mapping[str, np.ndarray], data: Mapping[str, Any], wher
         fits = array.shape == shape or (name == "pooled.bins" and array.shape == (*shape[:2], OLD_BINS, 3))
         if not fits or array.dtype.kind not in "iuf":
             raise InputError(f"{where}: {name}: expected numbers of shape {shape}, found {array.dtype} {array.shape}")
-        low, high = (0, 1 + 1e-6) if name == "matrix.accuracy" else (-1, 2**53)
+        low, high = _limits(name, len(data["rows"]))
         if ((array < low) | (array > high)).any():
             raise InputError(f"{where}: {name}: expected values from {low} to {high:g}")
+        if name in ("age", "learned", "before") and array.dtype.kind == "f":
+            raise InputError(f"{where}: {name}: expected whole numbers")
+        if name == "pooled.bins" and (array[..., 1:] > array[..., :1] * (1 + 1e-6)).any():
+            raise InputError(f"{where}: {name}: expected sums of shares, none above its count")
+
+
+def _limits(name: str, rows: int) -> tuple[float, float]:
+    """The least and the largest value that an array may hold."""
+    match name:
+        case "matrix.accuracy":
+            return 0, 1 + 1e-6
+        case "learned" | "before":
+            return int(name == "learned"), rows - 1
+        case "age":
+            return -1, 2**53
+    return 0, 2**53

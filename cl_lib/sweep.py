@@ -6,16 +6,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cl_lib.errors import InputError
-from cl_lib.files import Lock
+from cl_lib.files import Lock, remove_parts
 from cl_lib.overrides import first_line, searches, start_hydra
 from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
 from cl_lib.terminal import columns
 
+REPORT = "report.html"
 Task = Callable[[Any], float]
 
 
@@ -112,6 +113,8 @@ def reserved(out: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror})") from error
     with lock:
+        with suppress(OSError):
+            remove_parts(out, [REPORT])
         yield
 
 

@@ -62,7 +62,7 @@ def load(
                 arrays = {name: tensor.numpy() for name, tensor in saved["rows"][f"{g}.{i}"].items()}
                 if any(len(array) != len(own.members) for array in arrays.values()):
                     raise ValueError("its rows are of another number of replicas")
-                own.rows.append(Row(experience, step, own.members, arrays))
+                own.rows.append(Row(int(experience), int(step), own.members, arrays))
         position = {k: int(meta[k]) for k in ("group", "experience", "step")}
         if min(position.values()) < 0 or position["group"] >= len(groups):
             raise ValueError("it stands nowhere in this run")

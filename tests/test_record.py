@@ -7,11 +7,13 @@ import errno
 import json
 import os
 import random
+import stat
 import subprocess
 import sys
 import threading
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,42 @@ def test_a_directory_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
     assert Record.load(out).metrics["accuracy"].n == 2
 
 
+def test_what_is_written_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is synchronised before it gets its name, its directory after; only then the checkpoint goes."""
+    done: list[str] = []
+    fsync, rename, unlink = os.fsync, Path.replace, Path.unlink
+
+    def synchronised(handle: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(target.name)
+        return rename(path, target)
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        if path.name in ("checkpoint.npz", "partial.json"):
+            done.append(f"no {path.name}")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synchronised)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "unlink", removed)
+    monkeypatch.setattr("cl_lib.session.CHECKPOINT_SECONDS", 0.0)
+    record = run(tmp_path / "a", seeds=1, stream=split(toy_data(), 1))
+    write_report([record], tmp_path / "report.html")
+
+    def durable(*names: str) -> list[str]:
+        return [part for name in names for part in ("file", name, "directory")]
+
+    checkpoint = durable("checkpoint.npz", "partial.json")
+    assert done[: len(checkpoint)] == checkpoint
+    while done[: len(checkpoint)] == checkpoint:
+        del done[: len(checkpoint)]
+    expected = durable("arrays.npz", "config.yaml", "record.json")
+    assert done == [*expected, "no checkpoint.npz", "no partial.json", *durable("report.html")]
+
+
 # ---------------------------------------------------------------------- damaged and hostile files
 def shown(directory: Path, target: Path) -> None:
     """All that is made of a record; an `InputError` from loading is fine, anything else is a defect."""
@@ -206,7 +244,6 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_changed_record_is_refused_or_shown(saved: Path, tmp_path: Path) -> None:
     """400 changes of one place each; every twentieth record that is still accepted is drawn, too."""
     data = json.loads((saved / "record.json").read_text())
@@ -237,7 +274,35 @@ def test_a_changed_record_is_refused_or_shown(saved: Path, tmp_path: Path) -> No
     assert 20 < accepted < 380, "the changes must be of both kinds"
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_report_leaves_out_what_arrays_would_say(saved: Path, tmp_path: Path) -> None:
+    record = Record.load(saved)
+    for name in record.arrays:
+        arrays = {k: v for k, v in record.arrays.items() if k != name}
+        write_report([replace(record, arrays=arrays)], tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learned", 0, "from 1 to 2"),
+        ("before", 3, "from 0 to 2"),
+        ("before", 0.5, "whole numbers"),
+        ("age", 0.5, "whole numbers"),
+        ("matrix.accuracy", 1.5, "from 0 to 1"),
+        ("support", -1, "from 0 to"),
+        ("pooled.bins", [0, 1, 1], "none above its count"),
+        ("class.count", np.inf, "from 0 to"),
+    ],
+)
+def test_arrays_that_cannot_be_are_refused(name: str, value: Any, message: str, saved: Path, tmp_path: Path) -> None:
+    without_hash(saved, tmp_path)
+    arrays = dict(Record.load(saved).arrays)
+    arrays[name] = np.broadcast_to(np.array(value, float), arrays[name].shape)
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    with pytest.raises(InputError, match=rf"arrays\.npz: {name}: expected .*{message}"):
+        Record.load(tmp_path)
+
+
 def test_flipped_bits_never_end_in_another_error(saved: Path, tmp_path: Path) -> None:
     for name in ("arrays.npz", "record.json"):
         for other in ("arrays.npz", "record.json"):
@@ -298,6 +363,22 @@ def test_what_commands_a_terminal_is_spelt_out(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         Record.load(tmp_path / "no\x1b[2Jsuch")
     assert "\x1b" not in str(caught.value)
+
+
+def test_letters_of_every_kind_are_drawn_and_written(saved: Path, tmp_path: Path) -> None:
+    data = json.loads((saved / "record.json").read_text())
+    data["stream"]["columns"] = ["夜", "\x1b[2J"]
+    data["slices"]["class"]["labels"] = ["猫", "犬", "\ud800", "\u202e"]
+    data["slices"]["\ud801"] = data["slices"]["experience"]
+    data["reliability"]["\ud801"] = data["reliability"]["after"]
+    data["environment"]["numpy"] = "\udcff"
+    (tmp_path / "record.json").write_text(json.dumps(data))
+    (tmp_path / "arrays.npz").write_bytes((saved / "arrays.npz").read_bytes())
+    path = write_report([Record.load(tmp_path)], tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    assert "猫" in text
+    assert "夜" in text
+    assert not {"\x1b", "\u202e"} & {*text}
 
 
 def test_a_label_with_an_underscore_stays_in_the_legend(tmp_path: Path) -> None:

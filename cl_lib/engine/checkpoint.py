@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
     """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees the old file or the new."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in _flatten(tree)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    arrays["sha256"] = _digest(arrays)
     replace_file(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
@@ -41,6 +44,9 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     """
     try:
         arrays = read_npz(path, path.stat().st_size)  # nothing is compressed there
+        digest = arrays.pop("sha256", None)  # checkpoints of version 0.1.0 have none
+        if digest is not None and not np.array_equal(digest, _digest(arrays)):
+            raise ValueError("its content was changed")
         meta = json.loads(arrays.pop("meta").tobytes())
         tree: Tree = {}
         for name, array in arrays.items():
@@ -54,6 +60,15 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     except Exception as error:  # a damaged zip or array header raises nearly anything
         raise unreadable(path, error) from error
     return tree, meta
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

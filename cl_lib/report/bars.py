@@ -70,7 +70,7 @@ def slice_bars(lines: Sequence[Entry], name: str) -> str:
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
             axes.grid(axis="y")
             axes.tick_params(axis="x", length=0)
-        grid[-1].set_xlabel(word or name)
+        grid[-1].set_xlabel(shorten(word or name, 90))
         if together and len(parts) > 1:
             figure.legend(loc="outside lower center", ncols=3)
         return svg(figure, f"Accuracy by {name}")

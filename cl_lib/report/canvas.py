@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cl_lib.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +110,9 @@ def svg(figure: Figure, description: str) -> str:
     from html import escape
 
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():  # text stays text, and the reader's fonts have other letters than matplotlib's
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -130,10 +135,11 @@ def numbered(names: Sequence[str]) -> tuple[str, list[str]]:
     >>> numbered(["task 1", "task 2"]), numbered(["cat", "dog"])
     (('task', ['1', '2']), ('', ['cat', 'dog']))
     """
+    names = [printable(name, one_line=True) for name in names]
     heads = {name.rpartition(" ")[0] for name in names}
     if len(heads) == 1 and all(name.rpartition(" ")[2].isdigit() for name in names):
         return heads.pop(), [name.rpartition(" ")[2] for name in names]
-    return "", list(names)
+    return "", names
 
 
 def in_legend(label: str, most: int = 44) -> str:
@@ -151,4 +157,5 @@ def shorten(label: str, most: int) -> str:
     >>> shorten("er capacity=200, lr=0.1", 12)
     'er capacity…'
     """
+    label = printable(label, one_line=True)
     return label if len(label) <= most else label[: most - 1] + "…"

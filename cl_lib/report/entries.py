@@ -74,7 +74,7 @@ class Entry:
     def rows(self, name: Literal["learned", "before"]) -> np.ndarray:
         """The record's ``learned`` or ``before`` for each row of `matrices`, ``(R, E)``; NaN where it is not known."""
         every = self.record.arrays.get(name)  # records of 0.1.0 hold only what all replicas share
-        if every is not None and len(every) == len(self.record.replicas):
+        if every is not None and len(every) == len(self.record.replicas) and "matrix.accuracy" in self.record.arrays:
             return every[self.members].astype(float)
         return np.tile(np.array(getattr(self.record, name), float), (len(self.matrices()), 1))
 
@@ -83,7 +83,7 @@ class Entry:
         arrays = self.record.arrays
         if not self.point:
             return self.record.slices
-        if not arrays:
+        if not {"age", "support", "class.count", "class.correct"} <= arrays.keys():
             return {}
         last = {k: v[self.members, -1] for k, v in arrays.items() if k.startswith(("class.c", "column.", "support"))}
         age, names = age_groups(arrays["age"][:, -1])
@@ -95,8 +95,9 @@ class Entry:
             "age": _slice(names, *merged),
         }
         for name in sorted(self.record.slices.keys() - out.keys()):
-            sums = (last[f"column.{name}.{k}"] for k in ("count", "correct"))
-            out[name] = _slice(self.record.slices[name]["labels"], *sums)
+            sums = [last.get(f"column.{name}.{k}") for k in ("count", "correct")]
+            if sums[0] is not None and sums[1] is not None:
+                out[name] = _slice(self.record.slices[name]["labels"], sums[0], sums[1])
         return out
 
     def reliability(self) -> dict[str, dict[str, list[float | None]]]:

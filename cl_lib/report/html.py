@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, printable
+from cl_lib.files import replace_file
 from cl_lib.record import Record
 from cl_lib.report import table
 from cl_lib.report.bars import slice_bars
@@ -71,16 +71,11 @@ def write_report(
     """
     path = check_target(path, replace=True)
     text = page(records, title=title, baseline=baseline)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -120,7 +115,7 @@ def page(records: Sequence[Record], *, title: str | None = None, baseline: str |
     corrected = holm([None if d is None else d.p_value for d in differences])
     loader = PackageLoader("cl_lib", "report")
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return jinja.get_template("template.html").render(
+    text = jinja.get_template("template.html").render(
         title=title or _title(records),
         paragraphs=paragraphs(lines, base, differences, corrected),
         lines=lines,
@@ -140,6 +135,7 @@ def page(records: Sequence[Record], *, title: str | None = None, baseline: str |
         environment=_shared([(_name(r, lines), _plain(r.environment, "command")) for r in records]),
         version=__version__,
     )
+    return printable(text)
 
 
 def _title(records: Sequence[Record]) -> str:

@@ -198,7 +198,9 @@ def _reliability(axes: Axes, below: Axes, name: str, own: dict[str, list[Any]], 
     confidence, accuracy = (np.array(own[k], float) for k in ("confidence", "accuracy"))
     firm, faint = count >= MINIMUM, (count > 0) & (count < MINIMUM)
     look: dict[str, Any] = {"marker": "o", "color": colour, "markerfacecolor": "white" if before else colour}
-    axes.plot(confidence[firm], accuracy[firm], linewidth=1.4, markersize=5, label=f"{name} the stream", **look)
+    axes.plot(
+        confidence[firm], accuracy[firm], linewidth=1.4, markersize=5, label=shorten(f"{name} the stream", 44), **look
+    )
     axes.plot(confidence[faint], accuracy[faint], linewidth=0, markersize=3, alpha=0.5, **look)
     edges = np.linspace(0, 1, len(count) + 1)
     below.stairs(count, edges, fill=not before, color=colour, alpha=1 if before else 0.75)

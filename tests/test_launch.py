@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pretended_graphs
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cl_lib import SGD, Memory, Schedule, strategies
 from cl_lib.checks import toy_data
+from cl_lib.datasets import from_arrays
 from cl_lib.engine import blocks, launch
 from cl_lib.engine.trace import Program
 from cl_lib.job import Job
@@ -196,3 +198,26 @@ def test_only_programs_of_torchs_own_operations_are_recorded() -> None:
 def test_only_cuda_records() -> None:
     assert launch.recorder(torch.device("cpu")) is None
     assert launch.recorder(torch.device("cuda")) is launch.cuda_graph
+
+
+@pytest.mark.parametrize(("device", "times"), [("cuda", 1), ("cpu", 0)])
+def test_the_peak_of_a_devices_memory_is_a_sessions_own(
+    device: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back once, before anything is planned or trained, however many groups there are."""
+    done: list[str] = []
+    train, test = ((part.x.numpy(), part.y.numpy()) for part in (toy_data().train, toy_data().test))
+    kept = (train[1] > 0) | (
+        np.arange(len(train[1])) % 2 == 0
+    )  # fewer of a class: another schedule where it comes later
+    stream = split(from_arrays((train[0][kept], train[1][kept]), test, name="uneven"), 2, class_order="seed")
+    own = Session(Job(stream, STRATEGIES["er"], seeds=5, batch_size=2, device="cpu"))
+    assert len(own.groups) > 1
+    plan = own._plan
+    monkeypatch.setattr(Job, "torch_device", property(lambda job: torch.device(device)))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *args: done.append("reset"))
+    monkeypatch.setattr(own, "_plan", lambda group: done.append("plan") or plan(group))
+    monkeypatch.setattr(own, "_run", lambda *args: done.append("run") or iter(()))
+    assert list(own) == []
+    assert done == ["reset"] * times + ["plan"] * len(own.groups) + ["run"] * len(own.groups)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,59 @@ def test_a_mistake_costs_one_line(script, idle, capsys, options, message):
     assert script.main(options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+# ---------------------------------------------------------------------- which device
+def test_a_whole_run_is_labelled_with_the_device_it_ran_on(script, idle, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED))
+    whole_run, ran = importlib.import_module("whole_run"), []
+    cost = {"training_seconds": 1.0, "planning_seconds": 1.0, "evaluation_seconds": 1.0}
+    ended = SimpleNamespace(cost=cost, metrics={"accuracy": SimpleNamespace(mean=0.5)})
+    monkeypatch.setattr(whole_run.cl_lib, "run", lambda *args, **options: ran.append(options["device"]) or ended)
+    monkeypatch.setattr(whole_run, "make_stream", lambda *args: None)
+    monkeypatch.setattr(whole_run, "start_up", lambda rounds: {"import torch": 1.0})
+    monkeypatch.setattr(module(script, "machine"), "roof", lambda threads, device: {"of": device.type})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    for device, gpu in (("cpu", None), ("cuda", "a GPU")):
+        path = tmp_path / f"{device}.json"
+        assert whole_run.main(["--device", device, "--replicas", "1", "--threads", "1", "--out", str(path)]) == 0
+        record = json.loads(path.read_text())
+        assert ran.pop() == record["device"] == record["roof"]["of"] == device
+        assert record["machine"]["gpu"] == gpu
+
+
+def test_a_whole_run_on_cuda_needs_a_device(script, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SPEED))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert importlib.import_module("whole_run").main(["--device", "cuda"]) == 0
+    assert capsys.readouterr().out == "skipped: no CUDA device\n"
+
+
+def test_a_gpus_roof_is_of_each_precision_and_lies_beyond_its_caches(script, monkeypatch):
+    machine, seen = module(script, "machine"), []
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+
+    def fastest(work, device, calls=1):
+        seen.append((products.fp32_precision, calls, work().dtype))
+        return 1.0
+
+    monkeypatch.setattr(machine, "_fastest", fastest)
+    found = machine._cuda_roof(torch.device("meta"))
+    assert products.fp32_precision == before
+    assert list(found) == ["gflops", "gflops_tf32", "gflops_bf16", "gbytes_per_second"]
+    assert [precision for precision, *_ in seen[:2]] == ["ieee", "tf32"]
+    assert [dtype for *_, dtype in seen] == [torch.float32, torch.float32, torch.bfloat16, torch.float32]
+    assert all(calls > 1 for _, calls, _ in seen)
+    assert found["gbytes_per_second"] * 1e9 / 2 >= 256e6
+
+
+def test_many_calls_are_timed_between_two_looks_at_the_clock(script, monkeypatch):
+    machine, looks, calls = module(script, "machine"), [], []
+    monkeypatch.setattr(machine, "now", lambda device: looks.append(len(calls)) or float(len(calls)))
+    assert machine._fastest(lambda: calls.append(0), CPU, 5) == 1.0
+    assert looks[:4] == [0, 5, 5, 10]
 
 
 # ---------------------------------------------------------------------- the hand-written loops

@@ -5,7 +5,8 @@
 #     bash benchmarks/speed/first_gpu_run.sh              # on a machine with a GPU
 #     bash benchmarks/speed/first_gpu_run.sh --dry-run --out DIR    # the same on a CPU, with tiny sizes
 #
-# Needs torch, numpy, scipy, scikit-learn, pandas, tqdm; without pytest the tests are skipped, and the record says so.
+# Needs torch, numpy, scipy, scikit-learn, pandas; without pytest the tests are skipped, without tqdm there is no bar, and
+# without Fashion-MNIST's files the data are noise of its shape: the record says so.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -59,7 +59,12 @@ def make_stream(experiences: int) -> Stream:
 def measure(stream: Stream, replicas: int) -> dict[str, Any]:
     """Milliseconds of each experience, and what was resident when it began."""
     strategy = ER(Memory(500, 10, "class_balanced"))
-    options: dict[str, Any] = {"model": MLP.factory(hidden=(100,)), "optim": SGD(0.1), "seeds": replicas}
+    options: dict[str, Any] = {
+        "model": MLP.factory(hidden=(100,)),
+        "optim": SGD(0.1),
+        "seeds": replicas,
+        "device": "cpu",
+    }
     session = Watched(Job(stream, strategy, eval_every=stream.length, **options))
     row = list(session)[-1]
     times, resident = np.array(session.seen).T

@@ -43,7 +43,13 @@ def stream() -> Any:
 
 def made(stream: Any, replicas: int, **options: Any) -> tuple[Any, Any, Any]:
     """Plan, population and evaluator."""
-    options = {"model": WORK.model, "optim": SGD(0.1), "batch_size": WORK.batch, "seeds": replicas} | options
+    options = {
+        "model": WORK.model,
+        "optim": SGD(0.1),
+        "batch_size": WORK.batch,
+        "seeds": replicas,
+        "device": "cpu",
+    } | options
     session = Session(Job(stream, WORK.strategy, **options))
     (group,) = session.groups
     plan = session._plan(group)

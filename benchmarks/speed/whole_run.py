@@ -66,8 +66,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="of the start-up times (default 7)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument(
+        "--out", type=Path, help="default: records/whole_run.json, with --device cuda whole_run_cuda.json"
+    )
     args = parser.parse_args(argv)
+    args.out = args.out or (RECORD if args.device == "cpu" else RECORD.with_name("whole_run_cuda.json"))
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: no CUDA device")
+        return 0
     try:
         if why := machine.busy():
             raise InputError(why)

@@ -490,3 +490,37 @@ def test_numpy_numbers_are_numbers() -> None:
 def test_options_that_are_no_numbers_are_refused(options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_arrays(pair([0, 1]), 0.25, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, None, 1], r"train: y is missing in sample 2 \(None\): leave out that sample"),
+        ([0, 1, pd.NA, 1], r"train: y is missing in sample 2 \(<NA>\)"),
+        ([0, float("nan"), "a", 1], r"train: y is missing in sample 1 \(nan\)"),
+        ([1, "1", 1, 1], r"train: y holds 1 and '1', of two types: give numbers"),
+        ([1, True, 1, 1], r"train: y holds 1 and True, of two types"),
+        ([0, 1, 0, 1], r"train: y is an array of object: give numbers"),
+    ],
+)
+def test_what_is_wrong_with_labels_is_said(labels: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_arrays((np.zeros((4, 2), np.float32), np.array(labels, object)), 0.25)
+
+
+def test_missing_values_are_placed() -> None:
+    x, y = np.zeros((4, 2, 3), object), np.array([0, 1, np.nan, 1])
+    x[2, 1, 0] = None
+    with pytest.raises(InputError, match=r"train: x is missing in sample 2 \(None\)"):
+        from_arrays((x, y), 0.25)
+    with pytest.raises(InputError, match=r"train: y\[2\] is nan: leave out the samples without a label"):
+        from_arrays((x.astype(bool).astype(np.float32), y), 0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_found(dtype: torch.dtype, value: float) -> None:
+    x, y = torch.zeros(6, 2, 3, dtype=dtype), torch.arange(6) % 2
+    x[4, 1, 2] = x[5, 0, 0] = value
+    with pytest.raises(InputError, match=r"test: x holds 2 non-finite values .* first in sample 4"):
+        from_arrays((torch.zeros_like(x), y), (x, y))

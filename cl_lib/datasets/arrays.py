@@ -16,6 +16,7 @@ from cl_lib.datasets.mapped import from_memmap, is_mapped
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
+from cl_lib.typed import is_number
 
 Array = Tensor | np.ndarray
 Scale = float | Sequence[float] | None
@@ -146,6 +147,8 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
     if isinstance(array, MaskedTensor):
         raise InputError(f"{where}: {what} is a MaskedTensor: fill what is masked, or leave those samples out")
     if isinstance(array, np.ndarray):
+        if array.dtype.kind == "O" and array.ndim:
+            _check_objects(where, what, array)
         if array.dtype.kind not in "biufc":
             raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -155,6 +158,20 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
     if array.dim() == 0:
         raise InputError(f"{where}: {what} is a single number: give one entry per sample")
     return array.detach().cpu()
+
+
+def _check_objects(where: str, what: str, array: np.ndarray) -> None:
+    """Raise InputError that names what keeps an array of objects from being one of numbers, where that is to see."""
+    first: dict[str, object] = {}
+    for i, value in enumerate(array.ravel().tolist()):
+        if value is None or type(value).__name__ in ("NAType", "NaTType") or (is_number(value) and value != value):
+            sample = i // (array.size // len(array))
+            raise InputError(f"{where}: {what} is missing in sample {sample} ({value}): leave out that sample")
+        kind = "number" if is_number(value) else type(value).__name__
+        first.setdefault(kind, value)
+        if len(first) > 1:
+            a, b = first.values()
+            raise InputError(f"{where}: {what} holds {a!r} and {b!r}, of two types: give numbers")
 
 
 def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:

@@ -112,6 +112,10 @@ def test_a_mean_that_rounding_would_lose_is_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda x: torch.tensor(x).to("meta"), r"x is a meta tensor: give a dense one"),
+        (lambda x: torch.nested.as_nested_tensor(torch.tensor(x)), r"x is a nested tensor: give a dense one"),
+        (lambda x: x[:, :0], r"x has shape \(\d+, .*0\): give samples of at least one value"),
+        (lambda x: x[:, None, :0].astype(np.uint8), r"x has shape \(\d+, .*0\): give samples of at least one value"),
         (lambda x: torch.tensor(x).to_sparse(), r"x is sparse_coo: give a dense tensor"),
         (lambda x: torch.tensor(x).to(torch.float8_e4m3fn), r"x is torch\.float8_e4m3fn.*give x\.float\(\)"),
     ],
@@ -483,6 +487,11 @@ def test_numpy_numbers_are_numbers() -> None:
     ("options", "message"),
     [
         ({"seed": 1.5}, r"seed is 1\.5: must be a whole number"),
+        ({"seed": 2**70}, r"seed is 1180591620717411303424: must be a whole number of at most 64 bits"),
+        ({"std": []}, r"std has 0 values: give 1, or 6"),
+        ({"classes": 2}, r"classes=2: give a name for each class"),
+        ({"classes": ["a", "a"]}, r"arrays: classes holds 'a' more than once: give every class a name"),
+        ({"classes": [1, "1"]}, r"arrays: classes holds '1' more than once"),
         ({"mean": "a"}, r"mean='a': must be a number, or one for each channel"),
         ({"std": [[1], [2, 3]]}, r"std=.*: must be a number, or one for each channel"),
     ],
@@ -524,3 +533,15 @@ def test_values_that_are_not_finite_are_found(dtype: torch.dtype, value: float) 
     x[4, 1, 2] = x[5, 0, 0] = value
     with pytest.raises(InputError, match=r"test: x holds 2 non-finite values .* first in sample 4"):
         from_arrays((torch.zeros_like(x), y), (x, y))
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (4, 1, 0, 2)])
+def test_nothing_has_no_units(shape: tuple[int, ...]) -> None:
+    part = np.zeros(shape, np.uint8), np.zeros(shape[0], int)
+    with pytest.raises(InputError, match=r"train: (there are no samples|x has shape)"):
+        from_arrays(part, part, mean=0.5)
+
+
+def test_a_table_without_rows_is_refused() -> None:
+    with pytest.raises(InputError, match=r"frame: there are no samples: give at least one row"):
+        from_frame(pd.DataFrame({"a": np.zeros(0), "y": np.zeros(0, int)}), "y")

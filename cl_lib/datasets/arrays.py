@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,11 +106,14 @@ def from_arrays(
                 "they are counts or codes"
             )
         stds = (255.0,)
-    return check_dataset(Dataset(name, fit, held_out, classes, means or (0.0,), stds or (1.0,)))
+    means, stds = (0.0,) if means is None else means, (1.0,) if stds is None else stds
+    return check_dataset(Dataset(name, fit, held_out, classes, means, stds))
 
 
 def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, ...]:
     if classes is not None:
+        if not isinstance(classes, Iterable):
+            raise InputError(f"{name}: classes={classes!r}: give a name for each class")
         return tuple(map(str, classes))
     present = y.unique().tolist() or [0]
     if present[-1] >= MAX_UNNAMED_CLASSES:
@@ -155,6 +158,8 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
         array = torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
     if not isinstance(array, Tensor):
         raise InputError(f"{where}: {what} is a {type(array).__name__}: give a tensor or a NumPy array")
+    if array.is_meta or array.is_nested:
+        raise InputError(f"{where}: {what} is a {'meta' if array.is_meta else 'nested'} tensor: give a dense one")
     if array.dim() == 0:
         raise InputError(f"{where}: {what} is a single number: give one entry per sample")
     return array.detach().cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -33,9 +34,10 @@ def check_dataset(dataset: Dataset) -> Dataset:
     Raises
     ------
     InputError
-        If a part is empty, `x` is neither uint8 nor floating or has no sample shape, `x` holds NaN or infinity,
-        `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample shape, dtype or columns,
-        a column's codes are outside its labels, or `mean` and `std` do not fit the channels.
+        If a part is empty, two classes have one name, `x` is neither uint8 nor floating or has no sample shape, `x`
+        holds NaN or infinity, `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample
+        shape, dtype or columns, a column's codes are outside its labels, `mean` and `std` do not fit the channels or
+        are in units of [0, 1] where pixels are in [0, 255], or images have their channels last.
 
     Examples
     --------
@@ -48,6 +50,9 @@ def check_dataset(dataset: Dataset) -> Dataset:
     name, train, test = dataset.name, dataset.train, dataset.test
     if not dataset.classes:
         raise InputError(f"{name}: classes is empty: name every class")
+    twice = [label for label, n in Counter(map(str, dataset.classes)).items() if n > 1]
+    if twice:
+        raise InputError(f"{name}: classes holds {twice[0]!r} more than once: give every class a name of its own")
     check_samples(f"{name}, train", train, len(dataset.classes))
     check_samples(f"{name}, test", test, len(dataset.classes))
     for what, ours, theirs in (
@@ -95,7 +100,7 @@ def channels_last(shape: tuple[int, ...]) -> bool:
 def check_units(name: str, x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
     """Raise InputError where `mean` and `std` are in units of [0, 1] and `x` holds pixels in [0, 255]."""
     fraction = mean is not None and any(0 < m < 1 for m in mean) and max(mean) <= 1
-    if not (max(std) < 1 or (fraction and max(std) <= 1) if std is not None else fraction):
+    if not x.numel() or not (max(std) < 1 or (fraction and max(std) <= 1) if std is not None else fraction):
         return
     image, pixels = x.dim() > 2, x.dtype == torch.uint8
     if not image and max(len(mean or ()), len(std or ())) > 1:
@@ -176,11 +181,13 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
     check_labels(where, x, y)
     if len(x) == 0:
         raise InputError(f"{where}: there are no samples: give at least one")
+    if not x.numel():
+        raise InputError(f"{where}: x has shape {tuple(x.shape)}: give samples of at least one value")
     if x.is_floating_point():
         values, first, start = 0, 0, 0
         for piece in pieces(x):
             # NaN and infinity show in the extremes, which cost a tenth of a look at each value
-            if piece.numel() and not torch.stack(piece.aminmax()).isfinite().all():
+            if not torch.stack(piece.aminmax()).isfinite().all():
                 finite = torch.isfinite(piece)
                 first = first if values else start + int((~finite).flatten(1).any(1).nonzero()[0])
                 values += int((~finite).sum())

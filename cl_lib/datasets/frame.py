@@ -90,6 +90,8 @@ def from_frame(
     seen = [features] if isinstance(features, str) else list(features)
     for column in (target, *chosen, *marker, *seen):
         _check_column(frame, column)
+    if not len(frame):
+        raise InputError(f"{name}: there are no samples: give at least one row")
     _check_features(frame, seen, leaks={target, *marker})
 
     _check_names(frame[target])

@@ -40,8 +40,8 @@ def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]
     """
     if not is_number(test) or not 0 < test < 1:
         raise InputError(f"test is {test!r}: give the share of the samples to test on, between 0 and 1 (say 0.25)")
-    if not is_whole(seed):
-        raise InputError(f"seed is {seed!r}: must be a whole number")
+    if not is_whole(seed) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: must be a whole number of at most 64 bits")
     generator = torch.Generator().manual_seed(int(seed))
     held_out = torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique().tolist():

@@ -105,12 +105,13 @@ def check_units(name: str, x: Tensor, mean: tuple[float, ...] | None, std: tuple
     image, pixels = x.dim() > 2, x.dtype == torch.uint8
     if not image and max(len(mean or ()), len(std or ())) > 1:
         return  # features with deviations of their own, no pixels
-    head = x[:1000]
-    if not pixels and not bool(((head == head.round()) & (head >= 0) & (head <= 255)).all()):
+    looked_at = pieces(x if pixels else x[:100])
+    found = [(float(p.min()), float(p.max()), pixels or bool((p == p.round()).all())) for p in looked_at]
+    least, most = min(low for low, _, _ in found), max(high for _, high, _ in found)
+    if least < 0 or most > 255 or not all(whole for _, _, whole in found):
         return
     # counts have small deviations too, so that without a sign of an image only values near 255 tell
-    least = 1 if image and pixels else 127
-    if any(float(piece.max()) > least for piece in (pieces(x) if pixels else (head,))):
+    if most > (1 if image and pixels else 127):
         given = f"mean={_short(mean)}" if std is None else f"std={_short(std)}"
         kind = "uint8" if pixels else "whole numbers"
         raise InputError(

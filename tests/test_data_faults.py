@@ -112,6 +112,10 @@ def test_a_mean_that_rounding_would_lose_is_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda x: torch.tensor(x).to("meta"), r"x is a meta tensor: give a dense one"),
+        (lambda x: torch.nested.as_nested_tensor(torch.tensor(x)), r"x is a nested tensor: give a dense one"),
+        (lambda x: x[:, :0], r"x has shape \(\d+, .*0\): give samples of at least one value"),
+        (lambda x: x[:, None, :0].astype(np.uint8), r"x has shape \(\d+, .*0\): give samples of at least one value"),
         (lambda x: torch.tensor(x).to_sparse(), r"x is sparse_coo: give a dense tensor"),
         (lambda x: torch.tensor(x).to(torch.float8_e4m3fn), r"x is torch\.float8_e4m3fn.*give x\.float\(\)"),
     ],
@@ -312,3 +316,232 @@ def test_check_stream_reads_bfloat16() -> None:
 def test_cope_needs_a_memory() -> None:
     with pytest.raises(InputError, match=r"strategy\.memory\.capacity=0"):
         cl_lib.run(streams.split(datasets.digits()), strategies.CoPE(cl_lib.Memory(0, 8)), device="cpu")
+
+
+# ---------------------------------------------------------------------- more of the same kinds
+def test_masked_items_and_normalisation_are_refused() -> None:
+    x, y = pair([0, 1])
+    rows = np.ma.masked_array(x, mask=np.zeros_like(x, bool))
+    assert len(datasets.from_torch(list(zip(rows, y, strict=True)), [(rows[0], 1)]).train) == 80
+    rows[3, 2] = np.ma.masked
+    with pytest.raises(InputError, match=r"torch, train: x of item 3 has masked values: fill them"):
+        datasets.from_torch(list(zip(rows, y, strict=True)), [(x[0], 1)])
+    labels = [np.ma.masked_array(label, mask=i == 5) for i, label in enumerate(y)]
+    with pytest.raises(InputError, match=r"torch, train: y of item 5 is masked: fill it"):
+        datasets.from_torch(list(zip(x, labels, strict=True)), [(x[0], 1)])
+    with pytest.raises(InputError, match=r"arrays: mean has masked values"):
+        from_arrays((x, y), 0.25, mean=np.ma.masked_array(np.ones(6), mask=np.arange(6) == 1))  # type: ignore[arg-type]
+
+
+def test_masked_tensors_are_refused() -> None:
+    x, y = pair([0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are a prototype
+        masked = torch.masked.masked_tensor(torch.tensor(x), torch.tensor(x) > 0)
+    with pytest.raises(InputError, match=r"x is a MaskedTensor: fill what is masked"):
+        from_arrays((masked, y), 0.25)
+
+
+def test_gaps_in_labels_of_torch_data_sets_and_files(tmp_path: Any) -> None:
+    x, y = pair([3, 7, 42, 50])
+    for y_test in (y, y[:1]):  # train and test together decide
+        data = datasets.from_torch(list(zip(x, y.tolist(), strict=True)), [(x[0], int(v)) for v in y_test])
+        assert data.classes == ("3", "7", "42", "50")
+    for name, array in {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    stored = datasets.npy(tmp_path)
+    assert stored.classes == ("3", "7", "42", "50")
+    assert set(stored.test.y.tolist()) == {3}
+
+
+@pytest.mark.parametrize("values", [[True, 1], [1.0, "1"], [np.int64(2), "2"], ["0", False], [np.True_, "1"]])
+def test_one_class_in_two_types_is_refused(values: list[object]) -> None:
+    frame = pd.DataFrame({"x": np.arange(8.0), "y": pd.Series(values * 4, dtype=object)})
+    with pytest.raises(InputError, match=r"column 'y': values .* and .* (have the same name|name one class)"):
+        from_frame(frame, "y")
+
+
+def test_one_class_in_two_types_of_number_is_one() -> None:
+    frame = pd.DataFrame({"x": np.arange(8.0), "y": pd.Series([1, 1.0, 10**400, "a"] * 2, dtype=object)})
+    assert len(from_frame(frame, "y").classes) == 3
+
+
+@pytest.mark.parametrize("scale", [1, 10**6])
+def test_a_column_that_rounding_would_lose_is_refused(scale: int) -> None:
+    seconds = 1_700_000_000 + np.arange(80) % 7
+    frame = pd.DataFrame({"a": seconds * scale, "y": np.arange(80) % 2})
+    with pytest.raises(InputError, match=r"column 'a' would be rounded to float32 by .* subtract an offset"):
+        from_frame(frame, "y")
+    frame["a"] -= 1_700_000_000 * scale
+    assert from_frame(frame, "y").train.x.max() == 6 * scale
+
+
+def test_columns_that_rounding_leaves_alone_are_taken() -> None:
+    years = pd.DataFrame({"year": 2000 + np.arange(80) % 20, "id": 2**24 - np.arange(80), "y": np.arange(80) % 2})
+    ids = from_frame(years, "y", features="id").train
+    assert torch.equal(ids.x[:, 0].long() % 2, ids.y)
+    assert from_frame(years, "y", features="year").train.x.max() == 2019
+    constant = pd.DataFrame({"a": [0.1, 0.1 + 2e-17, 0.1 + 1.5e-17] * 20, "y": np.arange(60) % 2})
+    assert from_frame(constant, "y").std == (1.0,)
+    x, y = pair([0, 1])
+    run(from_arrays((np.round(x.astype(float)) + 2e6, y), 0.25, mean=2e6))  # needs no rounding
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        (1, {"mean": 1e300}, r"mean\[0\] is 1e\+300, too large for float32"),
+        (1, {"std": 1e-60}, r"std\[0\] is 1e-60, out of the range of float32"),
+        (1, {"std": 1e300}, r"std\[0\] is 1e\+300, out of the range of float32"),
+        (1, {"std": 1e-39}, r"train: x holds 1 in sample 0, too large for float32"),
+    ],
+)
+def test_normalisation_beyond_float32_is_refused(value: int, options: dict[str, float], message: str) -> None:
+    y = np.repeat([0, 1], 20)
+    with pytest.raises(InputError, match=message):
+        run(
+            from_arrays(
+                (np.full((40, 1, 2, 2), value, np.uint8), y), 0.25, mean=options.get("mean"), std=options.get("std")
+            )
+        )
+
+
+def test_a_difference_beyond_float32_is_refused() -> None:
+    x = np.where(np.arange(80) % 3, 3e38, -3e38).astype(np.float32)
+    with pytest.raises(InputError, match=r"x holds -3e\+38 in sample 0, too large for float32"):
+        run(from_arrays((x[:, None], np.repeat([0, 1], 40)), (x[:, None], np.repeat([0, 1], 40)), mean=1e38, std=3e38))
+
+
+FRACTIONS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "options"),
+    [
+        ((3, 8, 8), np.uint8, FRACTIONS),
+        ((3, 8, 8), np.uint8, {"mean": FRACTIONS["mean"]}),
+        ((3, 8, 8), np.uint8, {"mean": 0.5, "std": 1.0}),
+        ((1, 8, 8), np.uint8, {"mean": 0.5, "std": 0.5}),
+        ((8, 8), np.uint8, {"mean": 0.1307, "std": 0.3081}),
+        ((64,), np.uint8, {"mean": 0.1307, "std": 0.3081}),
+        ((3, 8, 8), np.float32, FRACTIONS),
+        ((64,), np.float64, {"mean": 0.1307, "std": 0.3081}),
+    ],
+)
+def test_pixels_with_fractions_as_normalisation_are_refused(shape: Any, kind: Any, options: Any) -> None:
+    x = np.zeros((1200, *shape), kind)
+    x[1100:] = RNG.integers(0, 256, (100, *shape))
+    x[0] = x[1199]
+    y = np.arange(1200) % 2
+    with pytest.raises(InputError, match=r"is for pixels in \[0, 1\], and x is .* in \[0, 255\].*times 255"):
+        from_arrays((x, y), (x, y), **options)
+    times = {key: tuple(255 * v for v in np.atleast_1d(values)) for key, values in options.items()}
+    assert len(from_arrays((x, y), (x, y), **times).train) == 1200
+
+
+@pytest.mark.parametrize(
+    ("most", "shape", "kind", "options"),
+    [
+        (2, (1, 8, 8), np.uint8, {"mean": 0.5, "std": 0.5}),  # bits
+        (40, (1, 8, 8), np.uint8, {"mean": 0.0, "std": 1.0}),  # codes
+        (40, (1, 8, 8), np.uint8, {"mean": 0.3, "std": 4.0}),  # mostly black
+        (9, (12,), np.uint8, {"mean": 0.5, "std": 0.9}),  # counts
+        (9, (1, 8, 8), np.float32, {"mean": 0.5, "std": 0.9}),
+        (256, (2,), np.uint8, {"mean": (0.5, 99.0), "std": (0.2, 0.7)}),  # features of their own
+    ],
+)
+def test_small_deviations_of_other_data_are_taken(most: int, shape: Any, kind: Any, options: Any) -> None:
+    x, y = RNG.integers(0, most, (40, *shape)).astype(kind), np.repeat([0, 1], 20)
+    assert len(from_arrays((x, y), (x, y), **options).train) == 40
+
+
+def test_data_sets_made_by_hand_pass_the_same_gate() -> None:
+    y = torch.arange(40) % 4
+    pixels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8)
+    last, first = (datasets.Samples(x, y) for x in (pixels, pixels.permute(0, 3, 1, 2)))
+    with pytest.raises(InputError, match=r"hand: x of shape \(40, 8, 8, 3\) looks like images with channels last"):
+        run(Dataset("hand", last, last, tuple("abcd"), std=(255.0,)))
+    with pytest.raises(InputError, match=r"hand: std=\(0\.229, .* is for pixels in \[0, 1\]"):
+        run(Dataset("hand", first, first, tuple("abcd"), **FRACTIONS))  # type: ignore[arg-type]
+
+
+def test_images_are_not_rotated_about_a_channel() -> None:
+    y = np.repeat([0, 1], 20)
+    data = from_arrays((RNG.normal(size=(40, 16, 20, 3)).astype(np.float32), y), 0.25)  # may be a sequence
+    with pytest.raises(InputError, match=r"stream rotated: arrays has \(16, 20, 3\), which looks like channels last"):
+        streams.rotated(data, 2)
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    x, y = pair([0, 1, 2, 3])
+    given = from_arrays((x, y), np.float32(0.25), seed=np.int64(3), std=np.float32(2))  # type: ignore[arg-type]
+    assert given.fingerprint() == from_arrays((x, y), 0.25, seed=3).fingerprint()
+    assert datasets.digits(np.float32(0.25)).fingerprint() == datasets.digits().fingerprint()  # type: ignore[arg-type]
+    frame = pd.DataFrame({"a": x[:, 0], "y": y})
+    assert len(from_frame(frame, "y", test=np.float16(0.25)).test) == 40  # type: ignore[arg-type]
+    split = streams.split(given, 2)
+    assert streams.online(split, np.int64(20)).length == streams.online(split, 20).length  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1.5}, r"seed is 1\.5: must be a whole number"),
+        ({"seed": 2**70}, r"seed is 1180591620717411303424: must be a whole number of at most 64 bits"),
+        ({"std": []}, r"std has 0 values: give 1, or 6"),
+        ({"classes": 2}, r"classes=2: give a name for each class"),
+        ({"classes": ["a", "a"]}, r"arrays: classes holds 'a' more than once: give every class a name"),
+        ({"classes": [1, "1"]}, r"arrays: classes holds '1' more than once"),
+        ({"mean": "a"}, r"mean='a': must be a number, or one for each channel"),
+        ({"std": [[1], [2, 3]]}, r"std=.*: must be a number, or one for each channel"),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_arrays(pair([0, 1]), 0.25, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, None, 1], r"train: y is missing in sample 2 \(None\): leave out that sample"),
+        ([0, 1, pd.NA, 1], r"train: y is missing in sample 2 \(<NA>\)"),
+        ([0, float("nan"), "a", 1], r"train: y is missing in sample 1 \(nan\)"),
+        ([1, "1", 1, 1], r"train: y holds 1 and '1', of two types: give numbers"),
+        ([1, True, 1, 1], r"train: y holds 1 and True, of two types"),
+        ([0, 1, 0, 1], r"train: y is an array of object: give numbers"),
+    ],
+)
+def test_what_is_wrong_with_labels_is_said(labels: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_arrays((np.zeros((4, 2), np.float32), np.array(labels, object)), 0.25)
+
+
+def test_missing_values_are_placed() -> None:
+    x, y = np.zeros((4, 2, 3), object), np.array([0, 1, np.nan, 1])
+    x[2, 1, 0] = None
+    with pytest.raises(InputError, match=r"train: x is missing in sample 2 \(None\)"):
+        from_arrays((x, y), 0.25)
+    with pytest.raises(InputError, match=r"train: y\[2\] is nan: leave out the samples without a label"):
+        from_arrays((x.astype(bool).astype(np.float32), y), 0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_found(dtype: torch.dtype, value: float) -> None:
+    x, y = torch.zeros(6, 2, 3, dtype=dtype), torch.arange(6) % 2
+    x[4, 1, 2] = x[5, 0, 0] = value
+    with pytest.raises(InputError, match=r"test: x holds 2 non-finite values .* first in sample 4"):
+        from_arrays((torch.zeros_like(x), y), (x, y))
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (4, 1, 0, 2)])
+def test_nothing_has_no_units(shape: tuple[int, ...]) -> None:
+    part = np.zeros(shape, np.uint8), np.zeros(shape[0], int)
+    with pytest.raises(InputError, match=r"train: (there are no samples|x has shape)"):
+        from_arrays(part, part, mean=0.5)
+
+
+def test_a_table_without_rows_is_refused() -> None:
+    with pytest.raises(InputError, match=r"frame: there are no samples: give at least one row"):
+        from_frame(pd.DataFrame({"a": np.zeros(0), "y": np.zeros(0, int)}), "y")

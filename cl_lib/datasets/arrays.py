@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 
-from cl_lib.datasets.check import check_column_name, check_dataset, check_labels, check_samples
+from cl_lib.datasets.check import check_column_name, check_dataset, check_labels, check_samples, check_units
 from cl_lib.datasets.columns import Column, as_list
 from cl_lib.datasets.mapped import from_memmap, is_mapped
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
+from cl_lib.typed import is_number
 
 Array = Tensor | np.ndarray
 Scale = float | Sequence[float] | None
@@ -74,7 +76,7 @@ def from_arrays(
     Column(6 samples: a 2, b 4)
     """
     first = _pair(f"{name}, train", train)
-    if isinstance(test, int | float):
+    if isinstance(test, int | float | np.number):
         if is_mapped(first[0]):
             raise InputError(
                 f"{name}: test={test} would read the memory-mapped x into memory to cut it; give the test part as a "
@@ -95,34 +97,23 @@ def from_arrays(
         joined = _columns(name, {key: _join(name, key, values) for key, values in (columns or {}).items()}, n + m)
         fit = Samples(*first, {key: column.take(slice(n)) for key, column in joined.items()})
         held_out = Samples(*second, {key: column.take(slice(n, None)) for key, column in joined.items()})
-    _check_images(name, fit.x, std)
-    mean = 0.0 if mean is None else mean
-    std = (255.0 if fit.x.dtype == torch.uint8 else 1.0) if std is None else std
-    return check_dataset(Dataset(name, fit, held_out, classes, _floats(mean), _floats(std)))
-
-
-def _check_images(name: str, x: Tensor, std: Scale) -> None:
-    """Raise InputError for axes and units that are most likely not what was meant."""
-    shape, pixels = tuple(x.shape), x.dtype == torch.uint8
-    last = x.dim() == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 4
-    if last and (pixels or shape[1] == shape[2]):
-        raise InputError(
-            f"{name}: x of shape {shape} looks like images with channels last: give channels first, "
-            "x.transpose(0, 3, 1, 2) or x.permute(0, 3, 1, 2)"
-        )
-    if pixels and x.dim() == 2 and std is None:
-        raise InputError(
-            f"{name}: x is uint8 of shape {shape}: give std=255 where these are pixels, std=1 where they are counts or "
-            "codes"
-        )
-    if pixels and x.dim() > 2 and std is not None and max(_floats(std)) < 1 and int(x[:1000].max()) > 1:
-        raise InputError(
-            f"{name}: std={std} is for pixels in [0, 1], and x is uint8 in [0, 255]: give mean and std times 255"
-        )
+    means, stds = _floats(name, "mean", mean), _floats(name, "std", std)
+    if stds is None and fit.x.dtype == torch.uint8:
+        check_units(name, fit.x, means, None)
+        if fit.x.dim() == 2:
+            raise InputError(
+                f"{name}: x is uint8 of shape {tuple(fit.x.shape)}: give std=255 where these are pixels, std=1 where "
+                "they are counts or codes"
+            )
+        stds = (255.0,)
+    means, stds = (0.0,) if means is None else means, (1.0,) if stds is None else stds
+    return check_dataset(Dataset(name, fit, held_out, classes, means, stds))
 
 
 def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, ...]:
     if classes is not None:
+        if not isinstance(classes, Iterable):
+            raise InputError(f"{name}: classes={classes!r}: give a name for each class")
         return tuple(map(str, classes))
     present = y.unique().tolist() or [0]
     if present[-1] >= MAX_UNNAMED_CLASSES:
@@ -156,16 +147,36 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
         if masked:
             raise InputError(f"{where}: {what} has {masked} masked values: fill them, or leave those samples out")
         array = array.data
+    if isinstance(array, MaskedTensor):
+        raise InputError(f"{where}: {what} is a MaskedTensor: fill what is masked, or leave those samples out")
     if isinstance(array, np.ndarray):
+        if array.dtype.kind == "O" and array.ndim:
+            _check_objects(where, what, array)
         if array.dtype.kind not in "biufc":
             raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         array = torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
     if not isinstance(array, Tensor):
         raise InputError(f"{where}: {what} is a {type(array).__name__}: give a tensor or a NumPy array")
+    if array.is_meta or array.is_nested:
+        raise InputError(f"{where}: {what} is a {'meta' if array.is_meta else 'nested'} tensor: give a dense one")
     if array.dim() == 0:
         raise InputError(f"{where}: {what} is a single number: give one entry per sample")
     return array.detach().cpu()
+
+
+def _check_objects(where: str, what: str, array: np.ndarray) -> None:
+    """Raise InputError that names what keeps an array of objects from being one of numbers, where that is to see."""
+    first: dict[str, object] = {}
+    for i, value in enumerate(array.ravel().tolist()):
+        if value is None or type(value).__name__ in ("NAType", "NaTType") or (is_number(value) and value != value):
+            sample = i // (array.size // len(array))
+            raise InputError(f"{where}: {what} is missing in sample {sample} ({value}): leave out that sample")
+        kind = "number" if is_number(value) else type(value).__name__
+        first.setdefault(kind, value)
+        if len(first) > 1:
+            a, b = first.values()
+            raise InputError(f"{where}: {what} holds {a!r} and {b!r}, of two types: give numbers")
 
 
 def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:
@@ -190,5 +201,12 @@ def _join(name: str, key: str, values: Any) -> list[object]:
     return [value for part in values for value in as_list(part)]
 
 
-def _floats(values: float | Sequence[float]) -> tuple[float, ...]:
-    return tuple(np.asarray(values, dtype=np.float64).ravel().tolist())
+def _floats(name: str, what: str, values: Scale) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if np.ma.is_masked(values):
+        raise InputError(f"{name}: {what} has masked values: fill them")
+    try:
+        return tuple(np.asarray(values, dtype=np.float64).ravel().tolist())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {what}={values!r}: must be a number, or one for each channel") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -33,9 +34,10 @@ def check_dataset(dataset: Dataset) -> Dataset:
     Raises
     ------
     InputError
-        If a part is empty, `x` is neither uint8 nor floating or has no sample shape, `x` holds NaN or infinity,
-        `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample shape, dtype or columns,
-        a column's codes are outside its labels, or `mean` and `std` do not fit the channels.
+        If a part is empty, two classes have one name, `x` is neither uint8 nor floating or has no sample shape, `x`
+        holds NaN or infinity, `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample
+        shape, dtype or columns, a column's codes are outside its labels, `mean` and `std` do not fit the channels or
+        are in units of [0, 1] where pixels are in [0, 255], or images have their channels last.
 
     Examples
     --------
@@ -48,6 +50,9 @@ def check_dataset(dataset: Dataset) -> Dataset:
     name, train, test = dataset.name, dataset.train, dataset.test
     if not dataset.classes:
         raise InputError(f"{name}: classes is empty: name every class")
+    twice = [label for label, n in Counter(map(str, dataset.classes)).items() if n > 1]
+    if twice:
+        raise InputError(f"{name}: classes holds {twice[0]!r} more than once: give every class a name of its own")
     check_samples(f"{name}, train", train, len(dataset.classes))
     check_samples(f"{name}, test", test, len(dataset.classes))
     for what, ours, theirs in (
@@ -65,7 +70,57 @@ def check_dataset(dataset: Dataset) -> Dataset:
             if not math.isfinite(value) or (what == "std" and value <= 0):
                 right = "positive and finite" if what == "std" else "finite"
                 raise InputError(f"{name}: {what}[{i}] is {value}: it must be {right}")
+    for part in (train, test):
+        check_axes(name, part.x)
+        check_units(name, part.x, dataset.mean, dataset.std)
     return dataset
+
+
+def check_axes(name: str, x: Tensor) -> None:
+    """Raise InputError for images whose last axis is most likely that of the channels."""
+    shape = tuple(x.shape)
+    if channels_last(shape[1:]) and (x.dtype == torch.uint8 or shape[1] == shape[2]):
+        raise InputError(
+            f"{name}: x of shape {shape} looks like images with channels last: give channels first, "
+            "x.transpose(0, 3, 1, 2) or x.permute(0, 3, 1, 2)"
+        )
+
+
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether an image of this shape would be a few pixels wide with channels first.
+
+    Examples
+    --------
+    >>> channels_last((32, 24, 3)), channels_last((3, 32, 24))
+    (True, False)
+    """
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+
+
+def check_units(name: str, x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    """Raise InputError where `mean` and `std` are in units of [0, 1] and `x` holds pixels in [0, 255]."""
+    fraction = mean is not None and any(0 < m < 1 for m in mean) and max(mean) <= 1
+    if not x.numel() or not (max(std) < 1 or (fraction and max(std) <= 1) if std is not None else fraction):
+        return
+    image, pixels = x.dim() > 2, x.dtype == torch.uint8
+    if not image and max(len(mean or ()), len(std or ())) > 1:
+        return  # features with deviations of their own, no pixels
+    looked_at = pieces(x if pixels else x[:100])
+    found = [(float(p.min()), float(p.max()), pixels or bool((p == p.round()).all())) for p in looked_at]
+    least, most = min(low for low, _, _ in found), max(high for _, high, _ in found)
+    if least < 0 or most > 255 or not all(whole for _, _, whole in found):
+        return
+    # counts have small deviations too, so that without a sign of an image only values near 255 tell
+    if most > (1 if image and pixels else 127):
+        given = f"mean={_short(mean)}" if std is None else f"std={_short(std)}"
+        kind = "uint8" if pixels else "whole numbers"
+        raise InputError(
+            f"{name}: {given} is for pixels in [0, 1], and x is {kind} in [0, 255]: give mean and std times 255"
+        )
+
+
+def _short(values: tuple[float, ...] | None) -> str:
+    return str(values[0] if values is not None and len(values) == 1 else values)
 
 
 def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
@@ -74,11 +129,19 @@ def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
     Wider data are rounded to it before the mean is subtracted: where a mean is given, that must cost no more than a
     thousandth of the standard deviation.
     """
-    if not dataset.train.x.is_floating_point():
-        return
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (dataset.mean, dataset.std))
     most, rounding = torch.finfo(dtype).max, torch.finfo(dtype).eps / 2
-    wider = torch.finfo(dataset.train.x.dtype).bits > torch.finfo(dtype).bits
+    short = str(dtype).removeprefix("torch.")
+    for i, value in enumerate(dataset.mean):
+        if abs(value) > most:
+            raise InputError(f"{dataset.name}: mean[{i}] is {value:g}, too large for {short}: scale the data")
+    for i, value in enumerate(dataset.std):
+        if value > most or not torch.tensor(value, dtype=dtype):
+            raise InputError(f"{dataset.name}: std[{i}] is {value:g}, out of the range of {short}: scale the data")
+    floating = dataset.train.x.is_floating_point()
+    if not floating and bool(((255 + mean.abs()) / std <= most).all()):
+        return
+    wider = floating and torch.finfo(dataset.train.x.dtype).bits > torch.finfo(dtype).bits
     rounded = f"rounded to float32 before mean={_some(dataset.mean)} is subtracted, to more than {LOST:g} std"
     for part, samples in (("train", dataset.train), ("test", dataset.test)):
         start = 0
@@ -86,10 +149,12 @@ def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
             channels = piece.flatten(2) if piece.dim() > 2 else piece.unsqueeze(2)
             # the extremes of each channel decide, and cost no copy
             for ends in (channels.amin((0, 2)).double(), channels.amax((0, 2)).double()):
-                bad = (ends.abs() > most) | (((ends - mean) / std).abs() > most)
+                bad = (ends.abs() > most) | ((ends - mean).abs() > most) | (((ends - mean) / std).abs() > most)
                 lost = wider & (mean != 0) & (ends.abs() * rounding > std * LOST)
+                if lost.any():  # whole numbers, for one, may need no rounding
+                    lost &= (channels.to(dtype).to(channels.dtype) - channels).abs().amax((0, 2)) > std * LOST
                 for wrong, why in (
-                    (bad, f"too large for {str(dtype).removeprefix('torch.')}: scale the data or drop those samples"),
+                    (bad, f"too large for {short}: scale the data or drop those samples"),
                     (lost, f"{rounded}: subtract the mean from the data beforehand, or run with dtype=float64"),
                 ):
                     if wrong.any():
@@ -117,11 +182,14 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
     check_labels(where, x, y)
     if len(x) == 0:
         raise InputError(f"{where}: there are no samples: give at least one")
+    if not x.numel():
+        raise InputError(f"{where}: x has shape {tuple(x.shape)}: give samples of at least one value")
     if x.is_floating_point():
         values, first, start = 0, 0, 0
         for piece in pieces(x):
-            finite = torch.isfinite(piece)
-            if not finite.all():
+            # NaN and infinity show in the extremes, which cost a tenth of a look at each value
+            if not torch.stack(piece.aminmax()).isfinite().all():
+                finite = torch.isfinite(piece)
                 first = first if values else start + int((~finite).flatten(1).any(1).nonzero()[0])
                 values += int((~finite).sum())
             start += len(piece)
@@ -168,6 +236,9 @@ def check_column_name(where: str, name: object) -> None:
 def check_labels(where: str, x: Tensor, y: Tensor) -> None:
     """Raise InputError unless `y` holds one int64 label per sample of `x`."""
     if y.is_floating_point():
+        if (unknown := y.isnan()).any():
+            i = int(unknown.nonzero()[0, 0])
+            raise InputError(f"{where}: y[{i}] is nan: leave out the samples without a label, and give integers")
         raise InputError(f"{where}: y is {y.dtype}: labels are integers, y.long() if these are class numbers")
     if y.dtype != torch.int64:
         raise InputError(f"{where}: y is {y.dtype}: give int64, y.long()")

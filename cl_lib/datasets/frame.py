@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cl_lib.datasets.categories import categories, cut, whole_numbers
-from cl_lib.datasets.check import check_column_name, check_dataset
+from cl_lib.datasets.check import LOST, check_column_name, check_dataset
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
+from cl_lib.typed import is_number
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JITTER = 1e-13
+"""Relative deviation below which a feature is a constant, computed in float64."""
 
 
 def from_frame(
@@ -59,11 +64,9 @@ def from_frame(
     Raises
     ------
     InputError
-        If a column is unknown, occurs twice, has missing or infinite values or is not of the type its role needs.
-
-    Notes
-    -----
-    float32 keeps seven digits: subtract the offset of a feature such as a time in seconds since 1970 beforehand.
+        If a column is unknown, occurs twice, has missing or infinite values or is not of the type its role needs, or
+        a feature such as a time in seconds since 1970 would lose more than a thousandth of its standard deviation by
+        rounding to float32.
 
     Examples
     --------
@@ -87,8 +90,11 @@ def from_frame(
     seen = [features] if isinstance(features, str) else list(features)
     for column in (target, *chosen, *marker, *seen):
         _check_column(frame, column)
+    if not len(frame):
+        raise InputError(f"{name}: there are no samples: give at least one row")
     _check_features(frame, seen, leaks={target, *marker})
 
+    _check_names(frame[target])
     classes = categories(frame[target])
     if frame[target].dtype.kind == "f":
         classes = whole_numbers(frame[target])
@@ -138,6 +144,22 @@ def _check_column(frame: pd.DataFrame, column: str) -> None:
         raise InputError(f"column {column!r} has {missing} missing values: fill them in or drop those rows")
 
 
+def _check_names(values: pd.Series[Any]) -> None:
+    """Raise InputError for classes that are one number in two types, 1 and "1" or True for example."""
+    if values.dtype.kind not in "OTU":
+        return
+    known: dict[str, object] = {}
+    for value in values:
+        number = isinstance(value, Real | np.bool_)
+        name = str(int(value)) if number and value % 1 == 0 else str(value)
+        first = known.setdefault(name, value)
+        # two of the same text are told apart nowhere: `categories` refuses them
+        if type(first) is not type(value) and str(first) != str(value) and not (is_number(first) and is_number(value)):
+            raise InputError(
+                f"column {values.name!r}: values {first!r} and {value!r} name one class: give all one type"
+            )
+
+
 def _check_features(frame: pd.DataFrame, features: list[str], leaks: set[str]) -> None:
     for column in features:
         if column in leaks:
@@ -155,3 +177,10 @@ def _check_features(frame: pd.DataFrame, features: list[str], leaks: set[str]) -
             beyond = int(np.isinf(frame[column].to_numpy(dtype=np.float64).astype(np.float32)).sum())
         if beyond:
             raise InputError(f"column {column!r} has {beyond} values that are infinite in float32: scale or drop them")
+        values = frame[column].to_numpy(dtype=np.float64)
+        lost, spread = np.abs(values - values.astype(np.float32)).max(), values.std()
+        if lost > LOST * spread and spread > JITTER * np.abs(values).max():
+            raise InputError(
+                f"column {column!r} would be rounded to float32 by {lost:.2g}, its standard deviation is {spread:.2g}: "
+                f"subtract an offset beforehand, {values.mean():.6g} for one"
+            )

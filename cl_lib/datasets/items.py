@@ -22,13 +22,13 @@ def from_torch(train: Any, test: Any, *, name: str = "torch", classes: Sequence[
     ----------
     train, test : map-style data set
         ``len()`` and items (x, y) from index 0: `x` a tensor, PIL image or NumPy array, all of one shape and dtype;
-        `y` an integer in [0, C). PIL images, uint8 arrays (height, width) and uint8 arrays whose last dimension is
+        `y` an integer. PIL images, uint8 arrays (height, width) and uint8 arrays whose last dimension is
         1, 3 or 4 become uint8 with channels first; other arrays and tensors stay as they are.
     name : str, default "torch"
         Name of the data set.
     classes : sequence of str, default None
-        Class names; None takes those that `train` carries as ``classes``, or else the numbers up to the largest
-        label.
+        Class names; None takes those that `train` carries as ``classes``, or else the labels that occur, in rising
+        order.
 
     Returns
     -------
@@ -82,6 +82,8 @@ def _read(where: str, items: Any) -> tuple[Tensor, Tensor]:
 
 
 def _input(where: str, i: int, value: Any) -> Tensor:
+    if np.ma.is_masked(value):
+        raise InputError(f"{where}: x of item {i} has masked values: fill them, or leave this sample out")
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if hasattr(value, "getbands"):  # a PIL image, without importing PIL
@@ -99,6 +101,8 @@ def _input(where: str, i: int, value: Any) -> Tensor:
 
 
 def _label(where: str, i: int, value: Any) -> int:
+    if np.ma.is_masked(value):
+        raise InputError(f"{where}: y of item {i} is masked: fill it, or leave this sample out")
     if isinstance(value, Tensor | np.ndarray | np.generic) and np.ndim(value) == 0:
         value = value.item()
     if not isinstance(value, int):

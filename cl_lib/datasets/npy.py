@@ -30,7 +30,7 @@ def npy(
     ----------
     folder : path
         What `numpy.save` wrote there: `x` of shape (N, *shape), uint8 (images, channels first) or floating, stays on
-        disk, memory-mapped; `y` of shape (N,), integers in [0, C), is read.
+        disk, memory-mapped; `y` of shape (N,), integers, is read.
     name : str, default None
         Name of the data set; None takes the folder's.
     classes, mean, std

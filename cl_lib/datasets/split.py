@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
+from cl_lib.typed import is_number, is_whole
 
 
 def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -37,12 +38,14 @@ def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]
     >>> train.tolist(), test.tolist()
     ([2, 3, 4, 5, 6, 7], [0, 1])
     """
-    if isinstance(test, bool) or not isinstance(test, int | float) or not 0 < test < 1:
+    if not is_number(test) or not 0 < test < 1:
         raise InputError(f"test is {test!r}: give the share of the samples to test on, between 0 and 1 (say 0.25)")
-    generator = torch.Generator().manual_seed(seed)
+    if not is_whole(seed) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: must be a whole number of at most 64 bits")
+    generator = torch.Generator().manual_seed(int(seed))
     held_out = torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique().tolist():
         members = (y == label).nonzero().flatten()
-        count = min(max(round(test * len(members)), 1), len(members) - 1)
+        count = min(max(round(float(test) * len(members)), 1), len(members) - 1)
         held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

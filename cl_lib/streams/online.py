@@ -51,6 +51,6 @@ def _realise(parent: Stream, chunk: int, seed: int) -> Realisation:
     parts = []
     for experience in real.experiences:
         order = torch.randperm(len(experience.train), generator=generator)
-        for own in order.split(chunk):
+        for own in order.split(int(chunk)):
             parts.append(Experience(experience.train[own], experience.task[own], experience.column))
     return real._replace(experiences=tuple(parts))

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from cl_lib.datasets import Dataset
+from cl_lib.datasets.check import channels_last
 from cl_lib.errors import InputError
 from cl_lib.streams.stream import (
     Classes,
@@ -62,6 +63,11 @@ def rotated(
     """
     if len(data.shape) != 3:
         raise InputError(f"stream rotated: needs images of shape (C, H, W), {data.name} has {tuple(data.shape)}")
+    if channels_last(data.shape):
+        raise InputError(
+            f"stream rotated: {data.name} has {tuple(data.shape)}, which looks like channels last: give "
+            "channels first, x.transpose(0, 3, 1, 2) or x.permute(0, 3, 1, 2)"
+        )
     if angles is not None and len(angles) != experiences:
         raise InputError(f"stream.angles: {len(angles)} given for {experiences} experiences; give one for each")
     check_split(experiences, valid)

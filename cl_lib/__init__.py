@@ -11,11 +11,11 @@ from cl_lib import checks, datasets, loggers, metrics, models, report, sinks, st
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
-from cl_lib.groups import Row
 from cl_lib.harness import iter_run, run
+from cl_lib.harness.session import Interrupted
 from cl_lib.memory.store import Memory
 from cl_lib.record import Metric, Record
-from cl_lib.session import Interrupted
+from cl_lib.types import Row
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,3 +79,25 @@ def within_memory(what: str) -> Iterator[None]:
             f"{what} do not fit into memory ({said}); take fewer seeds or points of a grid at once, smaller batches, "
             "or a smaller memory or state of the strategy"
         ) from error
+
+
+def renamed(module: str, names: Mapping[str, str], objects: Mapping[str, Any]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` under which old names still work, with a warning, until the next version.
+
+    Examples
+    --------
+    >>> get = renamed("cl_lib.types", {"Out": "NetOutput"}, {"NetOutput": tuple})
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     kind = get("Out")
+    >>> kind, str(caught[0].message)
+    (<class 'tuple'>, 'cl_lib.types.Out is deprecated; use NetOutput')
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is deprecated; use {names[name]}", DeprecationWarning, stacklevel=2)
+        return objects[names[name]]
+
+    return get

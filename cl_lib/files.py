@@ -319,3 +319,12 @@ def read_json(path: Path) -> Any:
 def _deeper(data: Any, levels: int) -> bool:
     inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
     return levels < 0 or any(_deeper(value, levels - 1) for value in inner)
+
+
+def null(values: Any) -> Any:
+    """Nested lists with None for NaN: what JSON can hold."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [null(v) for v in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -15,7 +15,7 @@ import numpy as np
 from cl_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from cl_lib.groups import Row
+    from cl_lib.types import Row
 
 METRICS = ("accuracy", "ece", "nll", "brier")
 HEADER = ("replica", "experience", "step", "column", *METRICS)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cl_lib.groups import Row
 from cl_lib.loggers import CSVLogger, WandbLogger
+from cl_lib.types import Row
 
 Sink = Callable[[Row], None]
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-if TYPE_CHECKING:
-    from cl_lib.memory.store import Contents
+from cl_lib.errors import renamed
 
+MASKED = -1e9
+"""The logit of a class that may not be predicted; finite, so that no gradient is NaN."""
 Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]
+Arrays = dict[str, np.ndarray]
 OWN = "~"
 """What the names of trainable tensors begin with that are a strategy's own, not the network's."""
 
@@ -97,7 +101,7 @@ class State(NamedTuple):
     extra: dict[str, Any]
 
 
-class Out(NamedTuple):
+class NetOutput(NamedTuple):
     """What a network answers: ``logits`` (B, C) masked to the answerable classes, ``raw`` before the mask, ``features``
     (B, F) that enter the last linear layer, and the network's ``buffers`` after the call."""
 
@@ -107,7 +111,45 @@ class Out(NamedTuple):
     buffers: Tensors
 
 
-class Stored(NamedTuple):
+class Net(Protocol):
+    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine.
+
+    With ``start=(layer, latent)`` it begins at the layer of that name, which ``latent`` enters.
+    """
+
+    module: nn.Module
+    buffers: Tensors
+    mask: Tensor | None
+
+    def __call__(
+        self,
+        params: Tensors,
+        x: Tensor,
+        task: Tensor,
+        *,
+        train: bool | None = None,
+        buffers: Tensors | None = None,
+        start: tuple[str, Tensor] | None = None,
+    ) -> NetOutput: ...
+
+
+class Gradient(NamedTuple):
+    """What a step descends along, the loss it belongs to, what to keep beside the samples in memory, and, in
+    ``aux``, what else `Strategy.after_step` and `Strategy.admit` are to know."""
+
+    grads: Tensors
+    loss: Tensor
+    kept: Tensors
+    aux: Tensors = {}  # noqa: RUF012
+
+    @property
+    def found(self) -> Tensors:
+        """Deprecated: the old name of ``aux``."""
+        warnings.warn("Gradient.found is deprecated; use Gradient.aux", DeprecationWarning, stacklevel=2)
+        return self.aux
+
+
+class KeptSpec(NamedTuple):
     """Shape and dtype of what is kept beside a sample in memory, where the dtype is not the run's."""
 
     shape: Shape
@@ -125,7 +167,53 @@ class Spec(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Experienced:
+class Phase:
+    """One stretch of training within an experience.
+
+    Parameters
+    ----------
+    name : str
+        Shown in the progress bar, and what ``batch.phase`` says.
+    source : {"experience", "so_far", "full", "memory"}
+        The data: of this experience, of all experiences so far, of the whole stream (an upper bound), or what the
+        memory holds when the phase begins.
+    epochs, batch_size : int, optional
+        Default: the run's.
+    trainable : tuple of str, optional
+        Prefixes of the names of the parameters that are trained; default all, ``()`` none.
+    reset : bool, default False
+        Begin with the initial parameters, buffers and optimiser.
+    """
+
+    name: str = "train"
+    source: Literal["experience", "so_far", "full", "memory"] = "experience"
+    epochs: int | None = None
+    batch_size: int | None = None
+    trainable: tuple[str, ...] | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one replica's memory holds, for a readout: rows below ``count`` are valid (``valid`` says so)."""
+
+    index: Tensor
+    task: Tensor
+    valid: Tensor
+    gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def batches(self, size: int = 500) -> Iterator[Batch]:
+        """All rows, at most ``size`` at a time; only those are held at once."""
+        return (self.read(slice(i, i + size)) for i in range(0, self.index.shape[0], size))
+
+    def read(self, part: slice) -> Batch:
+        """The samples of some rows; ``weight`` is 0 beyond the memory's fill."""
+        x, y = self.gather(self.index[part], self.task[part])
+        return Batch(x, y, self.valid[part].to(x.dtype), self.task[part])
+
+
+@dataclass(frozen=True)
+class ExperienceData:
     """The training data of the experience that just ended, for one replica; read in chunks of bounded size.
 
     Attributes
@@ -187,11 +275,39 @@ class Learner(Protocol):
     def observe(self, batch: Batch) -> None:
         """Learn from one batch."""
 
-    def end_experience(self, data: Experienced) -> None:
+    def end_experience(self, data: ExperienceData) -> None:
         """Told once after the last batch of an experience."""
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Log-probabilities ``(N, C)`` for inputs ``(N, *shape)`` of experiences ``task`` ``(N,)``."""
+
+
+@dataclass
+class Row:
+    """What is known at one evaluation.
+
+    Attributes
+    ----------
+    experience : int
+        Experiences trained on so far; 0 for the untrained network.
+    step : int
+        Steps taken so far.
+    replicas : list of int
+        Which replicas of the run (positions in ``record.replicas``) these are.
+    arrays : dict of ndarray
+        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
+        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
+    """
+
+    experience: int
+    step: int
+    replicas: list[int]
+    arrays: Arrays
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """``(R, E)`` accuracy on each experience's test set."""
+        return self.arrays["accuracy"]
 
 
 def _register(kind: Any, static: tuple[str, ...]) -> None:
@@ -210,3 +326,21 @@ def _register(kind: Any, static: tuple[str, ...]) -> None:
 
 _register(Batch, ("phase",))
 _register(Recalled, ())
+
+__getattr__ = renamed(__name__, {"Out": "NetOutput", "Stored": "KeptSpec", "Experienced": "ExperienceData"}, globals())
+
+
+def _accept_found(function: Callable[..., Gradient]) -> Callable[..., Gradient]:
+    """A method of `Gradient` that also takes ``aux`` under its old name, until the next version."""
+
+    def call(*args: Any, **fields: Any) -> Gradient:
+        if "found" in fields:
+            warnings.warn("Gradient(found=...) is deprecated; use aux=...", DeprecationWarning, stacklevel=2)
+            fields["aux"] = fields.pop("found")
+        return function(*args, **fields)
+
+    return call
+
+
+Gradient.__new__ = _accept_found(Gradient.__new__)  # type: ignore[method-assign, assignment]
+Gradient._replace = _accept_found(Gradient._replace)  # type: ignore[method-assign, assignment]

@@ -12,7 +12,7 @@ import torch
 import cl_lib
 from cl_lib.engine.population import Population
 from cl_lib.strategies import Finetune, ICaRL, Strategy, cross_entropy
-from cl_lib.strategies.gradient import Gradient
+from cl_lib.types import Gradient
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from cl_lib.datasets import mapped
 from cl_lib.engine import blocks, launch, net, rows, window
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
 
 DEVICE = torch.device("lazy", 0)
 READS = frozenset(

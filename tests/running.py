@@ -9,9 +9,9 @@ from torch.utils import _pytree as pytree
 import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.engine.resident import gather
-from cl_lib.job import Job
-from cl_lib.session import Session
-from cl_lib.types import Experienced
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
+from cl_lib.types import ExperienceData
 
 SMALL = cl_lib.Memory(capacity=20, batch=8)
 BALANCED = cl_lib.Memory(20, 8, "class_balanced")
@@ -102,5 +102,5 @@ def experienced(n, shape, classes, seed=0):
     uniform = torch.rand(n, dtype=torch.float64, generator=g)
     order = torch.arange(n)
     zeros, key = torch.zeros(n, dtype=torch.long), torch.tensor(seed)
-    data = Experienced(0, seen, seen, classes, classes, order, zeros, uniform, key, lambda i, t: (x[i], y[i]))
+    data = ExperienceData(0, seen, seen, classes, classes, order, zeros, uniform, key, lambda i, t: (x[i], y[i]))
     return data, x, y, uniform

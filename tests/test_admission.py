@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import cl_lib
 from cl_lib.curvature import gradient_gram
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.session import Session
 from cl_lib.noise import uniform
-from cl_lib.session import Session
 from cl_lib.strategies import GSS, ERTricks, Finetune, Gradient
 from cl_lib.strategies.bias import fit_bias
 from cl_lib.types import Batch, Recalled, State

@@ -16,8 +16,8 @@ import torch
 
 import cl_lib
 from cl_lib import cli
+from cl_lib.cli.overrides import compose_config
 from cl_lib.datasets import write_idx
-from cl_lib.overrides import compose_config
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 QUICK = ["epochs=1", "seeds=2", "progress=false", "device=cpu"]
@@ -288,7 +288,7 @@ def test_a_spoilt_idx_file_is_named(spoil, message, tmp_path, capsys):
         write_idx(folder / f"{part}-labels-idx1-ubyte", np.arange(n).astype(np.uint8) % 10)
     good = ["stream=split_mnist", f"stream.data.root={folder}", "stream.data.download=false"]
     cli.make_job(compose_config(good, None))
-    from cl_lib import config
+    from cl_lib.cli import build as config
 
     config._data.clear()
     spoil(folder)

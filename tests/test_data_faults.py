@@ -181,7 +181,7 @@ def test_float_data_are_read_at_most_three_times(monkeypatch: pytest.MonkeyPatch
     """Their check, their hash, and their hash again at the end."""
     data = from_arrays(pair([0, 1, 2, 3]), 0.25)
     calls = {"check": 0, "hash": 0}
-    fingerprint, check = Dataset.fingerprint, cl_lib.job.check_range
+    fingerprint, check = Dataset.fingerprint, cl_lib.harness.job.check_range
 
     def counted(name: str, function: Any) -> Any:
         def call(*given: Any) -> Any:
@@ -191,7 +191,7 @@ def test_float_data_are_read_at_most_three_times(monkeypatch: pytest.MonkeyPatch
         return call
 
     monkeypatch.setattr(Dataset, "fingerprint", counted("hash", fingerprint))
-    monkeypatch.setattr("cl_lib.job.check_range", counted("check", check))
+    monkeypatch.setattr("cl_lib.harness.job.check_range", counted("check", check))
     run(data)
     assert calls == {"check": 1, "hash": 2}
 

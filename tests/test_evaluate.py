@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import cl_lib
-from cl_lib import evaluate
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.errors import InputError
-from cl_lib.evaluate import Evaluator
+from cl_lib.harness import evaluate
+from cl_lib.harness.evaluate import Evaluator
 from cl_lib.streams import Stream, blurry, online, permuted, rotated, split
 
 BINS, CHUNK = 15, 250

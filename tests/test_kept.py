@@ -14,8 +14,8 @@ import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.datasets import from_arrays
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
-from cl_lib.session import Session
 from cl_lib.strategies import ER, FROMP, GEM, GSS, OGD, CompressedER, Finetune, KeyValue, LatentReplay, LwF
 from cl_lib.strategies.er_compressed import BITS, packed, unpacked
 from cl_lib.types import Batch, State

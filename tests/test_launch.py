@@ -19,9 +19,9 @@ from cl_lib.checks import toy_data
 from cl_lib.datasets import from_arrays
 from cl_lib.engine import blocks, launch
 from cl_lib.engine.trace import Program
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Interrupted, Session
 from cl_lib.models import MLP
-from cl_lib.session import Interrupted, Session
 from cl_lib.streams import split
 
 STRATEGIES = {

@@ -15,7 +15,7 @@ import pytest
 
 import cl_lib
 from cl_lib import InputError, datasets, strategies, streams
-from cl_lib.dispatch import check_loggers
+from cl_lib.harness.dispatch import check_loggers
 from cl_lib.loggers import CSVLogger, WandbLogger, means
 
 

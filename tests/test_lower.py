@@ -14,9 +14,9 @@ from cl_lib.checks import toy_data
 from cl_lib.datasets import from_arrays
 from cl_lib.engine import trace
 from cl_lib.engine.lower import FUNCTIONS, METHODS, lower
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
-from cl_lib.session import Session
 from cl_lib.streams import split
 
 SMALL = Memory(20, 8)

@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from cl_lib.errors import InputError
-from cl_lib.memory import recall
-from cl_lib.memory.admit import ClassBalanced, Reservoir, Ring, admit
 from cl_lib.memory.store import Memory
+from cl_lib.plan import recall
+from cl_lib.plan.admission import ClassBalanced, Reservoir, Ring, admit
 
 KINDS = ("reservoir", "class_balanced", "ring")
 CHANCE = 1e-3

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import cl_lib
 from cl_lib.checks import toy_data
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import ER, KNN, NCM, CoPE, Hopfield, MbPA, RanPAC
 from cl_lib.types import Batch
 

@@ -12,11 +12,11 @@ from cl_lib import datasets, iter_run, strategies, streams
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.weights import build
 from cl_lib.errors import InputError
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet, CosineHead, SlimResNet18, make_head
 from cl_lib.models.structure import has_batch_statistics, head_of
 from cl_lib.noise import SeededRandom
-from cl_lib.session import Session
 
 SHAPE, CLASSES = (3, 12, 10), 6
 DIGITS = streams.split(datasets.digits())

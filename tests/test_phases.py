@@ -11,7 +11,7 @@ import cl_lib
 from cl_lib import noise
 from cl_lib.checks import toy_data
 from cl_lib.engine.weights import build
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import Cumulative, Finetune, FromScratch, Frozen, GDumb, Joint, RandomGuess, ShrinkPerturb
 
 

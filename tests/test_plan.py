@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cl_lib.memory.plan import STEPS, Block, Plan
 from cl_lib.memory.store import Memory
+from cl_lib.plan.plan import STEPS, Block, Plan
 from cl_lib.strategies import Phase
 from cl_lib.types import Experience
 
@@ -118,7 +118,7 @@ def test_contents_carry_over_from_block_to_block() -> None:
 
 def test_the_last_writer_of_a_step_wins() -> None:
     """Through one batch that is far larger than the memory, against the offers themselves."""
-    from cl_lib.memory.admit import Reservoir
+    from cl_lib.plan.admission import Reservoir
 
     memory = Memory(capacity=4, batch=2)
     (step,) = steps(make(50, batch_size=50, memory=memory, draws=(2,)))

@@ -7,7 +7,7 @@ from torch import nn
 
 import cl_lib
 from cl_lib.engine.net import FunctionalNet
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import ContinualBackprop, Finetune, Gradient, ReDo
 from cl_lib.strategies.recycling import activity, hidden, recycled
 from cl_lib.types import Batch, Spec, State

@@ -20,9 +20,9 @@ from cl_lib import SGD, Memory, Schedule, strategies
 from cl_lib.checks import toy_data
 from cl_lib.datasets import Dataset, from_arrays
 from cl_lib.engine import launch
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
-from cl_lib.session import Session
 from cl_lib.strategies import Strategy
 from cl_lib.streams import permuted, rotated, split
 from cl_lib.streams.stream import Stream

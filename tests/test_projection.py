@@ -11,7 +11,7 @@ import cl_lib
 from cl_lib.curvature import inner
 from cl_lib.curvature.algebra import eigh
 from cl_lib.engine.net import FunctionalNet
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import AGEM, GEM, GPM, OGD, Finetune
 from cl_lib.types import Batch, Recalled, Spec, State
 

@@ -139,7 +139,7 @@ def test_what_json_cannot_hold_is_refused_before_training(
     def trained(*_: Any) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr("cl_lib.session.Session._run", trained)
+    monkeypatch.setattr("cl_lib.harness.session.Session._run", trained)
     with pytest.raises(InputError, match=message):
         run(tmp_path / "a", **options)
 
@@ -160,7 +160,7 @@ def test_a_record_that_cannot_be_written_is_handed_over(tmp_path: Path, monkeypa
 
 def test_a_checkpoint_that_cannot_be_written_costs_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run()
-    monkeypatch.setattr("cl_lib.session.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("cl_lib.harness.session.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("cl_lib.engine.checkpoint.np.savez", full_disk)
     with pytest.warns(
         RuntimeWarning, match=r"the checkpoint cannot be written \(No space left .*; training goes on"
@@ -208,7 +208,7 @@ def test_what_is_written_survives_a_power_cut(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", synchronised)
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(Path, "unlink", removed)
-    monkeypatch.setattr("cl_lib.session.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("cl_lib.harness.session.CHECKPOINT_SECONDS", 0.0)
     record = run(tmp_path / "a", seeds=1, stream=split(toy_data(), 1))
     write_report([record], tmp_path / "report.html")
 

@@ -13,8 +13,8 @@ from cl_lib.checks import toy_data
 from cl_lib.curvature import output_sensitivity, quadratic
 from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
-from cl_lib.session import Session
 from cl_lib.strategies import (
     CLSER,
     ER,

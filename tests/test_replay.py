@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.engine.net import FunctionalNet
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import CLSER, DER, ER, ERACE, MIR, RAR, SCR, Finetune, GenerativeReplay
 from cl_lib.strategies.generative_replay import free_energy, gaussian
 from cl_lib.types import Batch, Recalled, State

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from cl_lib import strategies, streams
 from cl_lib.checks import toy_data
-from cl_lib.session import Session
+from cl_lib.harness.session import Session
 from cl_lib.strategies import Strategy
 
 

@@ -21,8 +21,8 @@ from cl_lib import strategies
 from cl_lib.checks import CHECKS, parametrize_with_checks, toy_data
 from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.session import Session
 from cl_lib.memory.herding import herd
-from cl_lib.session import Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
 from cl_lib.strategies.strategy import hyper_parameters
 from cl_lib.types import Batch, State

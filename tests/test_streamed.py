@@ -24,9 +24,9 @@ from cl_lib.datasets.mapped import is_mapped
 from cl_lib.engine import window
 from cl_lib.engine.population import Population
 from cl_lib.engine.rows import read, read_rows
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Interrupted, Session
 from cl_lib.models import MLP
-from cl_lib.session import Interrupted, Session
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, Strategy
 
 SMALL = MLP.factory(hidden=(16,))

@@ -14,7 +14,7 @@ import cl_lib
 from cl_lib.datasets import Dataset, digits, from_arrays
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.errors import InputError
-from cl_lib.streams import Realisation, Stream, blurry, by_column, check_stream, online, permuted, rotated, split
+from cl_lib.streams import SeededStream, Stream, blurry, by_column, check_stream, online, permuted, rotated, split
 from cl_lib.types import Experience
 
 DATA = digits()
@@ -35,12 +35,12 @@ def seen(stream: Stream, task: int, index: Tensor, seed: int = 0) -> tuple[Tenso
     return gather(shared, table, index, torch.full_like(index, task), torch.float64)
 
 
-def same(one: Realisation, other: Realisation) -> bool:
+def same(one: SeededStream, other: SeededStream) -> bool:
     parts = zip(one.experiences, other.experiences, strict=True)
     return all(torch.equal(getattr(a, k), getattr(b, k)) for a, b in parts for k in ("train", "task"))
 
 
-def trained(real: Realisation) -> list[tuple[int, int]]:
+def trained(real: SeededStream) -> list[tuple[int, int]]:
     return sorted((i, t) for e in real.experiences for i, t in zip(e.train.tolist(), e.task.tolist(), strict=True))
 
 
@@ -328,7 +328,7 @@ def test_check_stream_passes_the_streams_of_the_library(scenario: Any) -> None:
 def broken(change: Any) -> Stream:
     parent = split(DATA, valid=0.1)
 
-    def make(seed: int) -> Realisation:
+    def make(seed: int) -> SeededStream:
         real = parent.realise(seed)
         return real._replace(**change(list(real.experiences), list(real.tests), list(real.valids)))
 
@@ -374,7 +374,7 @@ def test_check_stream_finds_what_is_lost_doubled_or_leaked(change: Any, message:
 def test_check_stream_finds_samples_lost_from_one_experience_of_many() -> None:
     parent = permuted(DATA, 3)
 
-    def make(seed: int) -> Realisation:
+    def make(seed: int) -> SeededStream:
         real = parent.realise(seed)
         es = list(real.experiences)
         return real._replace(experiences=(es[0], changed(es[1], es[1].train[100:]), es[2]))
@@ -395,7 +395,7 @@ def test_check_stream_finds_samples_lost_from_one_experience_of_many() -> None:
 def test_check_stream_looks_at_each_column_of_a_stream_that_repeats_samples(change: Any, message: str) -> None:
     parent = permuted(DATA, 3)
 
-    def make(seed: int) -> Realisation:
+    def make(seed: int) -> SeededStream:
         real = parent.realise(seed)
         return real._replace(**change(list(real.experiences), list(real.tests)))
 

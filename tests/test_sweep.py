@@ -16,9 +16,9 @@ import pytest
 
 import cl_lib
 from cl_lib import InputError, Memory, cli, datasets, strategies, streams
+from cl_lib.cli.overrides import as_typed, compose_all, compose_config, directory_of
+from cl_lib.cli.sweep import finished
 from cl_lib.files import Lock
-from cl_lib.overrides import as_typed, compose_all, compose_config, directory_of
-from cl_lib.sweep import finished
 
 QUICK = ["epochs=1", "seeds=1", "progress=false", "device=cpu", "eval_every=5"]
 BROKEN = """
@@ -130,7 +130,7 @@ def test_a_sweep_without_a_finished_run_exits_with_one(broken, capsys):
     ids=lambda v: v[0] if "=" in v[0] else "",
 )
 def test_hydras_sweeps_are_read(argv, names):
-    from cl_lib.overrides import expand, swept_keys
+    from cl_lib.cli.overrides import expand, swept_keys
 
     jobs = expand([*argv, "out=x"], None, True)
     swept = swept_keys(jobs)
@@ -212,7 +212,7 @@ def test_what_jobs_share_is_composed_once(monkeypatch):
     import hydra
     from omegaconf import OmegaConf
 
-    from cl_lib.overrides import _hydra
+    from cl_lib.cli.overrides import _hydra
 
     jobs = [[f"strategy={s}", f"optim.lr={lr}", "++grid.optim.momentum=[0,0.9]"] for s in ("er", "si") for lr in (1, 2)]
     with _hydra(None):
@@ -243,8 +243,8 @@ def test_a_run_returns_its_accuracy_and_goes_into_a_numbered_directory(monkeypat
 
     monkeypatch.setattr(Plugins, "instantiate_sweeper", lambda *a, **k: Search(instantiate(*a, **k).launcher))
     monkeypatch.setattr("cl_lib.cli.searches", lambda o: True)
-    monkeypatch.setattr("cl_lib.sweep.searches", lambda o: True)
-    monkeypatch.setattr("cl_lib.overrides.searches", lambda o: True)
+    monkeypatch.setattr("cl_lib.cli.sweep.searches", lambda o: True)
+    monkeypatch.setattr("cl_lib.cli.overrides.searches", lambda o: True)
     assert bench("-m", "optim.lr=interval(0.01,0.1)", "out=x", *QUICK) == 0
     means = [json.loads(Path(f"x/{i}/record.json").read_text())["metrics"]["accuracy"]["mean"] for i in range(2)]
     assert returned == means
@@ -291,7 +291,7 @@ def test_a_second_control_c_says_whether_there_is_a_checkpoint(monkeypatch, caps
     assert "cl-bench: stopped; there is no checkpoint in x" in capsys.readouterr().err
     Path("x").mkdir(exist_ok=True)
     Path("x/checkpoint.npz").touch()
-    monkeypatch.setattr("cl_lib.preflight._claimable", lambda *given: None)
+    monkeypatch.setattr("cl_lib.cli.preflight._claimable", lambda *given: None)
     assert bench("out=x", *QUICK) == 130
     assert "cl-bench: stopped; there is a checkpoint in x. Go on with: cl-bench" in capsys.readouterr().err
 
@@ -327,10 +327,10 @@ def test_an_interruption_survives_a_launcher(monkeypatch):
 
 
 def test_slurms_requeue_goes_on(monkeypatch, capsys):
-    stop = cl_lib.session.Session._stops
-    monkeypatch.setattr(cl_lib.session.Session, "_stops", lambda self, done: done > 100)
+    stop = cl_lib.harness.session.Session._stops
+    monkeypatch.setattr(cl_lib.harness.session.Session, "_stops", lambda self, done: done > 100)
     assert bench("out=x", *QUICK) == 130
-    monkeypatch.setattr(cl_lib.session.Session, "_stops", stop)
+    monkeypatch.setattr(cl_lib.harness.session.Session, "_stops", stop)
     assert bench("out=x", *QUICK) == 2
     assert "holds an unfinished run" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -482,7 +482,7 @@ def test_a_default_name_that_is_taken_gets_a_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cl_lib.overrides.time.strftime", lambda *_: "20260101-000000")
+    monkeypatch.setattr("cl_lib.cli.overrides.time.strftime", lambda *_: "20260101-000000")
     for _ in range(2):
         assert cli._guarded("cl-bench", cli._bench, ["seeds=1", "epochs=1", "progress=false", "strategy=finetune"]) == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())

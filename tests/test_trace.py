@@ -19,12 +19,12 @@ from cl_lib.engine import trace
 from cl_lib.engine.population import Population
 from cl_lib.engine.trace import Program, TraceError
 from cl_lib.engine.weights import build
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet, SlimResNet18
-from cl_lib.session import Session
 from cl_lib.strategies import ER, DERpp, Finetune, Phase, Strategy, cross_entropy
 from cl_lib.streams import permuted, split
-from cl_lib.types import Batch, Experienced, Spec, State
+from cl_lib.types import Batch, ExperienceData, Spec, State
 
 DIGITS = digits()
 SMALL = MLP.factory(hidden=(16,))
@@ -329,7 +329,7 @@ class Plain:
         if self.schedule is not None:
             self.schedule.step()
 
-    def end_experience(self, data: Experienced) -> None:
+    def end_experience(self, data: ExperienceData) -> None:
         self.number += 1
 
     @torch.no_grad()
@@ -419,7 +419,7 @@ class Teacher(Strategy):
         ones = torch.ones_like(new.extra["seen"])
         return {**new.extra, "steps": new.extra["steps"] + 1, "seen": new.extra["seen"] + ones * batch.weight.sum()}
 
-    def consolidate(self, net: Any, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Any, state: State, data: ExperienceData) -> State:
         return state._replace(extra={**state.extra, "teacher": dict(state.params)})
 
 

@@ -28,7 +28,7 @@ from works import EXPERIENCES, MIDDLE, Work, make_stream
 
 import cl_lib
 from cl_lib import InputError
-from cl_lib.config import build
+from cl_lib.cli.build import build
 from cl_lib.errors import nearest
 from cl_lib.strategies import Finetune, Strategy
 from cl_lib.streams.stream import Stream

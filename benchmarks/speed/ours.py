@@ -10,8 +10,8 @@ from laps import Lap
 from works import LR, Work
 
 from cl_lib import SGD
-from cl_lib.job import Job
-from cl_lib.session import Session
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.streams.stream import Stream
 
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from cl_lib import SGD, Memory, datasets, streams
 from cl_lib.datasets import Dataset
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.models import MLP
-from cl_lib.session import Session
 from cl_lib.strategies import ER
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Experience

@@ -23,11 +23,11 @@ from cl_lib import SGD, InputError
 from cl_lib.curvature import diagonal_fisher
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.step import keep
-from cl_lib.evaluate import CHUNK, Evaluator
-from cl_lib.job import Job
+from cl_lib.harness.evaluate import CHUNK, Evaluator
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
 from cl_lib.metrics import ClasswiseSums, GroupSums, Scores
-from cl_lib.session import Session
-from cl_lib.types import Experienced
+from cl_lib.types import ExperienceData
 
 WORK, STEPS, REPLICAS, CPU = WORKS["W2"], 128, 10, torch.device("cpu")
 
@@ -151,16 +151,16 @@ def test_memory_write(benchmark: Any, lifted: bool) -> None:
 
 
 # ---------------------------------------------------------------------- Fisher information, MLP 256-256
-def samples(stream: Any, count: int) -> tuple[Any, dict[str, Tensor], Experienced]:
+def samples(stream: Any, count: int) -> tuple[Any, dict[str, Tensor], ExperienceData]:
     module = WORKS["W3"].model(stream.data.shape, 10)
     x, y = stream.data.train.x[:count].float() / 255, stream.data.train.y[:count]
     every, task = torch.ones(10, dtype=torch.bool), torch.zeros(count, dtype=torch.long)
     index, uniform, key = torch.arange(count), torch.rand(count), torch.tensor(0)
-    data = Experienced(0, every, every, 10, 10, index, task, uniform, key, lambda i, t: (x[i].clone(), y[i]))
+    data = ExperienceData(0, every, every, 10, 10, index, task, uniform, key, lambda i, t: (x[i].clone(), y[i]))
     return module, {k: p.detach() for k, p in module.named_parameters()}, data
 
 
-def fisher_loop(module: Any, data: Experienced) -> dict[str, Tensor]:
+def fisher_loop(module: Any, data: ExperienceData) -> dict[str, Tensor]:
     """One sample and one class at a time."""
     batch, params = data.read(slice(0, len(data))), dict(module.named_parameters())
     total = {k: torch.zeros_like(p) for k, p in params.items()}

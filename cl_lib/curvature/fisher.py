@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl_lib.curvature.per_sample import log_probabilities, mean, mean_over_samples, one_hot
 from cl_lib.noise import choose
-from cl_lib.types import Batch, Experienced, Tensors
+from cl_lib.types import Batch, ExperienceData, Tensors
 
 Variant = Literal["exact", "sample", "empirical", "batched"]
 VARIANTS = ("exact", "sample", "empirical", "batched")
@@ -19,7 +19,7 @@ VARIANTS = ("exact", "sample", "empirical", "batched")
 def diagonal_fisher(
     net: Any,
     params: Tensors,
-    data: Experienced,
+    data: ExperienceData,
     variant: Variant = "exact",
     *,
     samples: int | None = None,
@@ -44,7 +44,7 @@ def diagonal_fisher(
     ----------
     net : Net
     params : dict of Tensor
-    data : Experienced
+    data : ExperienceData
         The samples; its ``uniform`` numbers decide the drawn labels of ``sample``.
     variant : {"exact", "sample", "empirical", "batched"}
     samples : int, optional

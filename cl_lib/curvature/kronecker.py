@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.per_sample import CHUNK, layers_of, listen, log_probabilities, propagated, rows
-from cl_lib.types import Experienced, Tensors
+from cl_lib.types import ExperienceData, Tensors
 
 
 def kronecker_factors(
-    net: Any, params: Tensors, data: Experienced, *, samples: int | None = None
+    net: Any, params: Tensors, data: ExperienceData, *, samples: int | None = None
 ) -> dict[str, dict[str, Tensor]]:
     r"""Factors of each layer's Fisher information, :math:`F_W \approx G \otimes A` (Martens & Grosse 2015).
 
@@ -28,7 +28,7 @@ def kronecker_factors(
     ----------
     net : Net
     params : dict of Tensor
-    data : Experienced
+    data : ExperienceData
     samples : int, optional
         Use the first so many; the engine hands them over shuffled.
 

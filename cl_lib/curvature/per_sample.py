@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_lib.types import OWN, Batch, Experienced, Out, Tensors
+from cl_lib.types import OWN, Batch, ExperienceData, NetOutput, Tensors
 
 Layers = list[tuple[str, nn.Module]]
-Answer = Callable[[Out], Tensor]
+Answer = Callable[[NetOutput], Tensor]
 """What of a network's output is differentiated, ``(n, C)``."""
 Targets = Callable[[Tensor, Batch, Tensor], list[tuple[Tensor, Tensor]]]
 """From answers, samples and uniform numbers to pairs of cotangent ``(n, C)`` and weight ``(n,)``."""
@@ -25,7 +25,7 @@ CHUNK, LINEAR_CHUNK = 128, 512
 def mean_over_samples(
     net: Any,
     params: Tensors,
-    data: Experienced,
+    data: ExperienceData,
     answer: Answer,
     targets: Targets,
     measure: Measure,
@@ -230,7 +230,7 @@ def each_gradient(net: Any, params: Tensors, batch: Batch, answer: Answer, cotan
     return each(cotangent, batch.x, batch.y, batch.task)
 
 
-def log_probabilities(out: Out) -> Tensor:
+def log_probabilities(out: NetOutput) -> Tensor:
     """Logarithms of the probabilities of the classes that may be answered, ``(n, C)``."""
     return torch.log_softmax(out.logits, -1)
 

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.per_sample import mean_over_samples
-from cl_lib.types import Batch, Experienced, Out, Tensors
-
-MASKED = -1e8
-"""Logits below belong to classes that may not be answered."""
+from cl_lib.types import MASKED, Batch, ExperienceData, NetOutput, Tensors
 
 
-def output_sensitivity(net: Any, params: Tensors, data: Experienced, *, samples: int | None = None) -> Tensors:
+def output_sensitivity(net: Any, params: Tensors, data: ExperienceData, *, samples: int | None = None) -> Tensors:
     r"""Mean absolute gradient of the squared norm of the logits (Aljundi et al. 2018).
 
     .. math::
@@ -26,7 +23,7 @@ def output_sensitivity(net: Any, params: Tensors, data: Experienced, *, samples:
     ----------
     net : Net
     params : dict of Tensor
-    data : Experienced
+    data : ExperienceData
     samples : int, optional
         Use the first so many; the engine hands them over shuffled.
 
@@ -38,9 +35,9 @@ def output_sensitivity(net: Any, params: Tensors, data: Experienced, *, samples:
     return mean_over_samples(net, params, data, _logits, _norm, torch.abs, samples)
 
 
-def _logits(out: Out) -> Tensor:
+def _logits(out: NetOutput) -> Tensor:
     return out.logits
 
 
 def _norm(logits: Tensor, batch: Batch, uniform: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return [(torch.where(logits > MASKED, 2 * logits, 0.0), torch.ones_like(logits[:, 0]))]
+    return [(torch.where(logits > MASKED / 10, 2 * logits, 0.0), torch.ones_like(logits[:, 0]))]

@@ -16,7 +16,7 @@ from cl_lib.datasets.mapped import from_memmap, is_mapped
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
-from cl_lib.typed import is_number
+from cl_lib.validation import is_number
 
 Array = Tensor | np.ndarray
 Scale = float | Sequence[float] | None

@@ -15,7 +15,7 @@ from cl_lib.datasets.check import LOST, check_column_name, check_dataset
 from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.datasets.split import stratified_split
 from cl_lib.errors import InputError
-from cl_lib.typed import is_number
+from cl_lib.validation import is_number
 
 if TYPE_CHECKING:
     import pandas as pd

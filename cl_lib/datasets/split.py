@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.typed import is_number, is_whole
+from cl_lib.validation import is_number, is_whole
 
 
 def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ from cl_lib.engine.optim import Schedule
 from cl_lib.engine.step import write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
-from cl_lib.memory.plan import STEPS, Block, Plan
-from cl_lib.strategies.phase import Phase
+from cl_lib.plan.plan import STEPS, Block, Plan
 from cl_lib.types import Tensors
 
 
@@ -117,7 +116,7 @@ class Blocks:
                 plan, spec = pytree.tree_flatten(own)
                 steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
                 one = pytree.tree_unflatten(list(steps[n][0]), spec)
-                programs[n] = self.program.prepare(fixed, one, cast(Phase, block.phase))
+                programs[n] = self.program.prepare(fixed, one, block.phase)
                 if n == first and len(block) >= LAUNCH:
                     loss = next(i for i, leaf in enumerate(plan) if leaf is own["loss"])
                     self._record(part, programs[n], leaves, plan, loss)

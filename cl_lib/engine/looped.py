@@ -17,9 +17,9 @@ from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.rows import Store
 from cl_lib.engine.weights import hash_of
 from cl_lib.errors import InputError
-from cl_lib.memory.plan import Block, Plan
-from cl_lib.streams.stream import Realisation
-from cl_lib.types import Batch, Experienced, Learner
+from cl_lib.plan.plan import Block, Plan
+from cl_lib.streams.stream import SeededStream
+from cl_lib.types import Batch, ExperienceData, Learner
 
 NORMALISED = 1e-2
 """How far the logarithm of a sum of probabilities may be from 0: room for learners that compute in half precision."""
@@ -33,7 +33,7 @@ class Looped:
         learners: Sequence[Learner],
         plan: Plan,
         data: Dataset,
-        realisations: Sequence[Realisation],
+        realisations: Sequence[SeededStream],
         dtype: torch.dtype,
         device: torch.device,
         store: Store = "auto",
@@ -75,7 +75,7 @@ class Looped:
         uniform, keys = self.plan.uniform(number), self.plan.keys(number)
         for r, learner in enumerate(self.learners):
             learner.end_experience(
-                Experienced(
+                ExperienceData(
                     number,
                     torch.from_numpy(classes[r]),
                     torch.from_numpy(seen[r]),

@@ -10,14 +10,13 @@ from torch.func import functional_call
 
 from cl_lib.errors import InputError
 from cl_lib.models.structure import head_of, set_training
-from cl_lib.types import OWN, Out, Tensors
+from cl_lib.types import MASKED, OWN, NetOutput, Tensors
 
-MASKED = -1e9
 """Logit of a class that may not be answered; finite, since -inf times a weight of 0 would be NaN."""
 
 
 class FunctionalNet:
-    """``net(params, x, task) -> Out``; holds no parameters, only the module's structure.
+    """``net(params, x, task) -> NetOutput``; holds no parameters, only the module's structure.
 
     With ``start=(layer, latent)`` the network begins at the layer of that name: ``latent`` enters it in place of what
     would have come from ``x``, which then only says how many samples there are.
@@ -32,7 +31,7 @@ class FunctionalNet:
         ``(T, C)`` bool, answerable classes by task.
     training : bool
         Default of ``train``.
-    half : bool
+    bfloat16 : bool
         Whether matrix products are computed in bfloat16; what is answered has the dtype of ``x`` all the same.
     """
 
@@ -42,10 +41,10 @@ class FunctionalNet:
         buffers: Tensors,
         mask: Tensor | None = None,
         training: bool = False,
-        half: bool = False,
+        bfloat16: bool = False,
     ) -> None:
         self.module, self.buffers, self.mask = module, buffers, mask
-        self.training, self.half = training, half
+        self.training, self.bfloat16 = training, bfloat16
 
     def __call__(
         self,
@@ -56,7 +55,7 @@ class FunctionalNet:
         train: bool | None = None,
         buffers: Tensors | None = None,
         start: tuple[str, Tensor] | None = None,
-    ) -> Out:
+    ) -> NetOutput:
         train = self.training if train is None else train
         entered: list[Tensor] = []
         handles = []
@@ -70,7 +69,7 @@ class FunctionalNet:
         if train or self.module.training:  # it looks at every layer
             set_training(self.module, train)
         try:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
                 theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
                 raw = functional_call(self.module, {**theirs, **own}, (x,)).to(x.dtype)
         finally:
@@ -80,7 +79,7 @@ class FunctionalNet:
             self.buffers = own
         features: Any = entered[-1].flatten(1).to(x.dtype) if entered else NoFeatures(self.module)
         logits = raw if self.mask is None else torch.where(self.mask[task], raw, MASKED)
-        return Out(logits, raw, features, own)
+        return NetOutput(logits, raw, features, own)
 
 
 class NoFeatures:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.typed import is_number
 from cl_lib.types import Tensors
+from cl_lib.validation import is_number
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,11 @@ from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
 from cl_lib.errors import InputError
-from cl_lib.memory.plan import Block, Plan
-from cl_lib.memory.store import Contents
 from cl_lib.models.structure import has_batch_statistics
+from cl_lib.plan.plan import Block, Plan
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
-from cl_lib.streams.stream import Classes, Realisation
-from cl_lib.types import OWN, Experienced, Spec, State, Tensors
+from cl_lib.streams.stream import Classes, SeededStream
+from cl_lib.types import OWN, Contents, ExperienceData, Spec, State, Tensors
 
 OPTIONAL = ("momentum", "weight_decay", "clip_norm")
 """Hyper-parameters of an optimiser that cost nothing where no replica uses them."""
@@ -49,12 +48,12 @@ class Population:
     optimiser : Optimiser
     plan : Plan
     data : Dataset
-    realisations : sequence of R Realisation
+    realisations : sequence of R SeededStream
     spec : Spec
     hyper : dict
         ``{"strategy.lam": [R values], "optim.lr": ...}``: those that differ from the fields.
     train_classes : {"all", "seen", "experience"}
-    lifted, together, compiled, half : bool
+    lifted, together, compiled, bfloat16 : bool
         Whether the step is lifted; for all replicas at once, or for each on its own, so that no sum can depend on how
         many there are; whether it is compiled; whether networks compute in bfloat16.
     store : {"auto", "resident", "streamed"}
@@ -67,7 +66,7 @@ class Population:
         optimiser: Optimiser,
         plan: Plan,
         data: Dataset,
-        realisations: Sequence[Realisation],
+        realisations: Sequence[SeededStream],
         spec: Spec,
         *,
         hyper: Mapping[str, Sequence[float]],
@@ -77,7 +76,7 @@ class Population:
         lifted: bool = True,
         together: bool = True,
         compiled: bool = False,
-        half: bool = False,
+        bfloat16: bool = False,
         store: Store = "auto",
     ) -> None:
         self.strategy, self.optimiser, self.plan, self.spec = strategy, optimiser, plan, spec
@@ -97,7 +96,7 @@ class Population:
             "optim": self._numbers("optim", optimiser, hyper),
         }
         self.state = self._initial(modules)
-        step = Step(strategy, self.module, optimiser, spec, dtype, lifted, half)
+        step = Step(strategy, self.module, optimiser, spec, dtype, lifted, bfloat16)
         probe = None if lifted or not strategy.liftable else step.probe
         program = Program(step, strategy.traceable, compiled, probe)
         streamed = is_streamed(data.train.x, store)
@@ -241,7 +240,7 @@ class Population:
         classes, seen = self.plan.classes_in(number), self._seen(number)
 
         def one(state: State, hyper: Tensors, table: Tensors, own: Tensors, held: Tensors) -> State:
-            data = Experienced(
+            data = ExperienceData(
                 number,
                 own["classes"],
                 own["seen"],

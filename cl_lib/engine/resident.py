@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_lib.datasets import Dataset, Samples
 from cl_lib.engine.rows import Store, place, read_rows
-from cl_lib.streams.stream import Realisation
+from cl_lib.streams.stream import SeededStream
 from cl_lib.types import Tensors
 
 
@@ -26,7 +26,7 @@ def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.de
     return shared
 
 
-def tables(realisations: Sequence[Realisation], dtype: torch.dtype, device: torch.device) -> Tensors:
+def tables(realisations: Sequence[SeededStream], dtype: torch.dtype, device: torch.device) -> Tensors:
     """What differs by replica, stacked: ``targets`` (R, T, C0), ``pixel`` and ``pixel_weight`` (R, K, T, D).
 
     K comes first, so that each of its gathers reads whole rows: three times as fast as with K behind.

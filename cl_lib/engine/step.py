@@ -18,10 +18,8 @@ from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.resident import prepare, rows
 from cl_lib.errors import InputError
-from cl_lib.strategies.gradient import Gradient
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Gradient, Phase, Recalled, Spec, State, Tensors
 
 
 class Step:
@@ -41,7 +39,7 @@ class Step:
     dtype : torch.dtype
     lifted : bool
         Whether tensors carry a replica axis.
-    half : bool
+    bfloat16 : bool
         Whether networks compute in bfloat16.
     """
 
@@ -53,10 +51,10 @@ class Step:
         spec: Spec,
         dtype: torch.dtype,
         lifted: bool,
-        half: bool = False,
+        bfloat16: bool = False,
     ) -> None:
         self.strategy, self.module, self.optimiser = strategy, module, optimiser
-        self.spec, self.dtype, self.lifted, self.half = spec, dtype, lifted, half
+        self.spec, self.dtype, self.lifted, self.bfloat16 = spec, dtype, lifted, bfloat16
 
     def probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
         """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
@@ -79,7 +77,7 @@ class Step:
         x, y = rows(shared, items)
 
         def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors, Batch]:
-            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True, half=self.half)
+            net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True, bfloat16=self.bfloat16)
             own = plan["items"]
             x, y = prepare(shared, table, own["x"], own["y"], own["task"], self.dtype)
             batch, recalled = self._parts(x, y, plan, state.memory, phase)

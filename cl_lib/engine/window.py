@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cl_lib.datasets.mapped import copy_rows
-from cl_lib.memory.plan import STEPS, Block, Plan
+from cl_lib.plan.plan import STEPS, Block, Plan
 
 BYTES = {"cpu": 2**25, "cuda": 2**27}
 """Bytes of a window, if two steps can do with them; as many again are read ahead."""

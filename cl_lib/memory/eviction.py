@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,56 @@ def _scaled(values: Tensor, valid: Tensor) -> Tensor:
     """From 0 for the smallest of the valid values to 1 for the largest."""
     low, high = torch.where(valid, values, torch.inf).min(), torch.where(valid, values, -torch.inf).max()
     return torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 1.0)
+
+
+def reservoir_slot(count: Tensor, capacity: int, enters: Tensor, victim: Tensor) -> Tensor:
+    """The slot of an offered sample (0-d): the next empty one, in a full memory the victim's, or ``capacity`` for none.
+
+    Examples
+    --------
+    >>> yes, slot = torch.tensor(True), torch.tensor(1)
+    >>> [int(reservoir_slot(torch.tensor(n), 3, enters, slot)) for n, enters in ((2, ~yes), (3, yes), (3, ~yes))]
+    [2, 1, 3]
+    """
+    return torch.where(count < capacity, count, torch.where(enters, victim, capacity))
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a memory holds while the samples of a batch enter one after the other.
+
+    Attributes
+    ----------
+    loss, label : Tensor
+        ``(capacity + 1,)``, by slot; the last one stands for rejected samples.
+    per_class : Tensor
+        ``(C,)`` number of samples of each class.
+    filled : Tensor
+        0-d, number of slots that are filled.
+    """
+
+    loss: Tensor
+    label: Tensor
+    per_class: Tensor
+    filled: Tensor
+
+    def eviction(self, *, balanced: bool, loss_aware: bool) -> Tensor:
+        """Weights ``(capacity,)`` in proportion to which slots are given up: see `eviction`."""
+        valid = torch.arange(len(self.loss), device=self.loss.device) < self.filled
+        held = self.per_class[self.label.long()]
+        return eviction(self.loss, held, valid, balanced=balanced, loss_aware=loss_aware)[:-1]
+
+    def replaced(self, slot: Tensor, loss: Tensor, label: Tensor) -> Held:
+        """The same with a sample in ``slot``; unchanged where that is the capacity."""
+        capacity = len(self.loss) - 1
+        slots, classes = (torch.arange(n, device=slot.device) for n in (capacity + 1, len(self.per_class)))
+        taken = slot < capacity
+        evicted = (classes == self.label[slot[None]].long()) & taken & (self.filled >= capacity)
+        entered = (classes == label) & taken
+        here = (slots == slot) & taken
+        return Held(
+            loss=torch.where(here, loss, self.loss),
+            label=torch.where(here, label.to(self.label.dtype), self.label),
+            per_class=self.per_class - evicted.to(self.per_class.dtype) + entered,
+            filled=torch.maximum(self.filled, torch.where(taken, slot + 1, 0)),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.typed import is_whole
-from cl_lib.types import Batch, Shape, Stored
+from cl_lib.types import KeptSpec, Shape
+from cl_lib.validation import is_whole
 
 Admission = Literal["reservoir", "class_balanced", "ring", "strategy"]
 Recall = Literal["uniform", "class_balanced"]
@@ -30,9 +29,9 @@ class Memory:
     batch : int, default 10
         Samples recalled a step, without replacement; fewer while the memory holds fewer.
     admission : {"reservoir", "class_balanced", "ring", "strategy"}
-        Which samples enter, see `cl_lib.memory.admit`; ``"strategy"``: the strategy chooses when an experience ends.
+        Which samples enter, see `cl_lib.plan.admission`; ``"strategy"``: the strategy chooses when an experience ends.
     recall : {"uniform", "class_balanced"}
-        Which come back, see `cl_lib.memory.recall`.
+        Which come back, see `cl_lib.plan.recall`.
 
     Examples
     --------
@@ -80,7 +79,7 @@ class Memory:
         """Whether its contents follow from labels, counts and the seed alone."""
         return self.admission != "strategy"
 
-    def init(self, keeps: dict[str, Shape | Stored], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    def init(self, keeps: dict[str, Shape | KeptSpec], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """Tensors of one replica, with one row more than the capacity: the sink that rejected samples go to."""
         rows = self.capacity + 1
         stored = {k: _stored(kept, dtype) for k, kept in keeps.items()}
@@ -91,7 +90,7 @@ class Memory:
             tensors["count"] = torch.zeros((), dtype=torch.long, device=device)
         return tensors
 
-    def size(self, sample_bytes: int, keeps: dict[str, Shape | Stored], dtype: torch.dtype) -> int:
+    def size(self, sample_bytes: int, keeps: dict[str, Shape | KeptSpec], dtype: torch.dtype) -> int:
         """Bytes that ``capacity`` samples with all that is kept beside them stand for, labels and indices included.
 
         The samples count in their stored type, as they would where the stream is not at hand any more.
@@ -106,24 +105,5 @@ class Memory:
         return self.capacity * (sample_bytes + 8 + 8 + 8 + beside)  # index, task, label: int64 each
 
 
-def _stored(kept: Shape | Stored, dtype: torch.dtype) -> Stored:
-    return kept if isinstance(kept, Stored) else Stored(kept, dtype)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What one replica's memory holds, for a readout: rows below ``count`` are valid (``valid`` says so)."""
-
-    index: Tensor
-    task: Tensor
-    valid: Tensor
-    gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-    def batches(self, size: int = 500) -> Iterator[Batch]:
-        """All rows, at most ``size`` at a time; only those are held at once."""
-        return (self.read(slice(i, i + size)) for i in range(0, self.index.shape[0], size))
-
-    def read(self, part: slice) -> Batch:
-        """The samples of some rows; ``weight`` is 0 beyond the memory's fill."""
-        x, y = self.gather(self.index[part], self.task[part])
-        return Batch(x, y, self.valid[part].to(x.dtype), self.task[part])
+def _stored(kept: Shape | KeptSpec, dtype: torch.dtype) -> KeptSpec:
+    return kept if isinstance(kept, KeptSpec) else KeptSpec(kept, dtype)

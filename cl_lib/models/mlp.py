@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cl_lib.errors import InputError
 from cl_lib.models.heads import make_head
-from cl_lib.typed import is_whole
 from cl_lib.types import Shape
+from cl_lib.validation import is_whole
 
 
 class MLP(nn.Module):

@@ -8,8 +8,9 @@ from typing import Any
 
 from cl_lib.errors import InputError, printable
 from cl_lib.record import Record
+from cl_lib.record.glossary import METRICS
+from cl_lib.record.text import span
 from cl_lib.report.entries import Entry, entries
-from cl_lib.report.glossary import METRICS
 from cl_lib.stats import PERMUTATIONS, PairedDifference, paired_difference, unreachable_note
 
 FEW = 6  # below so many seeds a bootstrap interval is much too narrow
@@ -214,19 +215,6 @@ def _nulls(lines: Sequence[Entry]) -> list[str]:
         f"{'any of them' if 1 < len(lines) == len(labels) else listed(labels)}: {reason}."
         for (reason, labels), titles in missing.items()
     ]
-
-
-def span(seeds: Sequence[int]) -> str:
-    """Seeds in few characters.
-
-    >>> span([0, 1, 2, 3]), span([3, 5]), span(list(range(0, 100, 2)))
-    ('0–3', '3, 5', '50 seeds from 0 to 98')
-    """
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}–{seeds[-1]}"
-    if len(seeds) > 8:
-        return f"{len(seeds)} seeds from {min(seeds)} to {max(seeds)}"
-    return ", ".join(map(str, seeds))
 
 
 def _changed(a: Any, b: Any) -> str:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from cl_lib.errors import InputError, printable
 from cl_lib.files import replace_file
-from cl_lib.record import Record
+from cl_lib.record import Record, text
+from cl_lib.record.glossary import METRICS, SLICES
+from cl_lib.record.text import NULL, span
 from cl_lib.report import table
 from cl_lib.report.bars import slice_bars
 from cl_lib.report.canvas import style
-from cl_lib.report.compare import find_baseline, notes, paired, span
+from cl_lib.report.compare import find_baseline, notes, paired
 from cl_lib.report.entries import Entry, entries
-from cl_lib.report.glossary import METRICS, SLICES
 from cl_lib.report.plots import accuracy_matrices, over_time, reliability_diagrams
 from cl_lib.report.prose import paragraphs
 from cl_lib.stats import holm
@@ -70,10 +71,10 @@ def write_report(
     'report.html'
     """
     path = check_target(path, replace=True)
-    text = page(records, title=title, baseline=baseline)
+    html = page(records, title=title, baseline=baseline)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(text.encode()))
+        replace_file(path, lambda file: file.write(html.encode()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return path
@@ -115,7 +116,7 @@ def page(records: Sequence[Record], *, title: str | None = None, baseline: str |
     corrected = holm([None if d is None else d.p_value for d in differences])
     loader = PackageLoader("cl_lib", "report")
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = jinja.get_template("template.html").render(
+    html = jinja.get_template("template.html").render(
         title=title or _title(records),
         paragraphs=paragraphs(lines, base, differences, corrected),
         lines=lines,
@@ -135,7 +136,7 @@ def page(records: Sequence[Record], *, title: str | None = None, baseline: str |
         environment=_shared([(_name(r, lines), _plain(r.environment, "command")) for r in records]),
         version=__version__,
     )
-    return printable(text)
+    return printable(html)
 
 
 def _title(records: Sequence[Record]) -> str:
@@ -168,7 +169,7 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]
     for record in records:
         stream, job = record.stream, record.job
         facts = {
-            "stream": table.describe(record),
+            "stream": text.describe(record),
             "data hash": stream["data_hash"],
             "stream options": _listing(stream.get("options") or {}),
             "classes that compete": f"{stream['train_classes']} in training, {stream['eval_classes']} at test time",
@@ -182,23 +183,20 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]
     return _shared(out)
 
 
-NULL = table.NULL
-
-
 def _cost(entry: Entry) -> dict[str, str]:
     cost, share = entry.record.cost, entry.share
     rate, made = cost.get("samples_per_second"), cost.get("preparation_seconds")
     return {
-        "training": f"{table.seconds(cost['training_seconds'] * share)} s",
-        "of which tracing, compiling": f"{table.seconds(made * share)} s" if made is not None else NULL,
-        "evaluation": f"{table.seconds(cost['evaluation_seconds'] * share)} s",
-        "planning": f"{table.seconds(cost['planning_seconds'] * share)} s",
+        "training": f"{text.seconds(cost['training_seconds'] * share)} s",
+        "of which tracing, compiling": f"{text.seconds(made * share)} s" if made is not None else NULL,
+        "evaluation": f"{text.seconds(cost['evaluation_seconds'] * share)} s",
+        "planning": f"{text.seconds(cost['planning_seconds'] * share)} s",
         "replicas": str(len(entry.members)),
         "steps each": f"{cost['steps']:,.0f}",
         "samples per second": f"{rate:,.0f}" if rate else NULL,
         "parameters": f"{cost['parameters']:,}" if cost["parameters"] is not None else NULL,
-        "memory of a replica": table.size(cost["memory_bytes"]),
-        "device memory, peak": table.size(cost["peak_device_memory_bytes"]),
+        "memory of a replica": text.size(cost["memory_bytes"]),
+        "device memory, peak": text.size(cost["peak_device_memory_bytes"]),
     }
 
 
@@ -208,7 +206,7 @@ def _replicas(entry: Entry) -> list[dict[str, str]]:
         {
             "seed": str(replica["seed"]),
             "status": "ok" if replica["status"] == "ok" else f"diverged at step {replica['diverged_at']}",
-            **{k: NULL if v[i] is None else table.number(v[i] or 0.0) for k, v in scores.items()},
+            **{k: NULL if v[i] is None else text.number(v[i] or 0.0) for k, v in scores.items()},
         }
         for i, replica in enumerate(entry.replicas)
     ]

@@ -21,7 +21,7 @@ from cl_lib.strategies.gdumb import GDumb
 from cl_lib.strategies.gem import GEM
 from cl_lib.strategies.generative_replay import GenerativeReplay
 from cl_lib.strategies.gpm import GPM
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.gss import GSS
 from cl_lib.strategies.hopfield import Hopfield
 from cl_lib.strategies.icarl import ICaRL
@@ -38,7 +38,6 @@ from cl_lib.strategies.mbpa import MbPA
 from cl_lib.strategies.mir import MIR
 from cl_lib.strategies.ncm import NCM
 from cl_lib.strategies.ogd import OGD
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.random_guess import RandomGuess
 from cl_lib.strategies.ranpac import RanPAC
 from cl_lib.strategies.rar import RAR
@@ -49,7 +48,7 @@ from cl_lib.strategies.shrink_perturb import ShrinkPerturb
 from cl_lib.strategies.si import SI
 from cl_lib.strategies.slda import SLDA
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import join
+from cl_lib.types import Gradient, Net, Phase, join
 
 __all__ = [
     "AGEM",

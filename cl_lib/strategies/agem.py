@@ -9,10 +9,10 @@ from torch import Tensor
 
 from cl_lib.curvature import inner
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, State, Tensors
+from cl_lib.types import Batch, Gradient, Net, Recalled, State, Tensors
 
 
 @dataclass(frozen=True)

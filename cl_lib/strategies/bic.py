@@ -12,11 +12,10 @@ from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.finetune import Finetune
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, KeptSpec, Net, Phase, Recalled, Shape, Spec, State, Tensors
 
 NAMES = "~correction.scale", "~correction.shift"
 
@@ -115,7 +114,7 @@ class BiC(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.base.draws()
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         return self.base.keeps(spec)
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
@@ -169,7 +168,7 @@ class BiC(Strategy):
         extra = new.extra | {"base": done.extra if isinstance(done, State) else done, "owner": owner}
         return done._replace(extra=extra) if isinstance(done, State) else extra
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         done = self.base.consolidate(net, self._inner(state), data)
         return done._replace(extra=state.extra | {"base": done.extra, "number": state.extra["number"] + 1})
 

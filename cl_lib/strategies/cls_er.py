@@ -10,10 +10,9 @@ from torch import Tensor
 
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least, share
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Tensors, join
+from cl_lib.types import Batch, Gradient, Net, Recalled, Shape, Spec, State, Tensors, join
 
 
 @dataclass(frozen=True)

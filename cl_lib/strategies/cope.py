@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import above, decay
 from cl_lib.strategies.frozen_features import fixed_matrix, memberships
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.types import Batch, Gradient, Net, Recalled, Spec, State, Tensors, join
 
 FAR = -1e9
 
@@ -91,7 +91,7 @@ class CoPE(Strategy):
 
         new = gradient_of(net, state.params, objective)
         member = memberships(both, prototypes.shape[0], prototypes.dtype)
-        return new._replace(kept={}, found={"sum": member.mT @ new.kept["z"], "count": member.sum(0)})
+        return new._replace(kept={}, aux={"sum": member.mT @ new.kept["z"], "count": member.sum(0)})
 
     def proxy_loss(self, z: Tensor, batch: Batch, prototypes: Tensor) -> Tensor:
         """The loss for normalised features ``z`` (B, F)."""
@@ -108,7 +108,7 @@ class CoPE(Strategy):
         return -(weight * (drawn.clamp_min(1e-30).log() + pushed)).sum() / weight.sum().clamp_min(1e-12)
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
-        total, count, before = gradient.found["sum"], gradient.found["count"], new.extra["prototypes"]
+        total, count, before = gradient.aux["sum"], gradient.aux["count"], new.extra["prototypes"]
         mean = total / count.clamp_min(1)[:, None]
         moved = normalize(self.momentum * before + (1 - self.momentum) * mean, dim=-1)
         return {

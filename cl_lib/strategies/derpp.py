@@ -8,10 +8,9 @@ from torch import Tensor
 
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors
+from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class DERpp(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.memory.batch
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         return {"logits": (spec.classes,)}
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:

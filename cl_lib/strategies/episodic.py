@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.gradient import Net
+from cl_lib.memory.store import Memory
 from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Out, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Contents, Net, NetOutput, Recalled, Spec, State, Tensors
 
 FAR = -1e9
 LEAST = 1e-6
@@ -33,7 +32,7 @@ class AnswersFromMemory(Strategy, ABC):
     memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
 
     @abstractmethod
-    def answer(self, out: Out, readout: Tensors) -> Tensor:
+    def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
         """``(N, C)`` for what the network makes of N samples and what is `remembered`."""
 
     def check(self, spec: Spec) -> None:

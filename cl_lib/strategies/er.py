@@ -9,10 +9,9 @@ from torch import Tensor
 
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least, one_of
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Net, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, State, Tensors
+from cl_lib.types import Batch, Net, Recalled, State, Tensors
 
 
 @dataclass(frozen=True)

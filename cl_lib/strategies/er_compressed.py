@@ -10,10 +10,9 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors
+from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors
 
 BITS = (1, 2, 4, 8)
 
@@ -69,9 +68,9 @@ class CompressedER(Strategy):
         if self.bits not in BITS:
             raise InputError(f"strategy.bits={self.bits!r}: must be one of {', '.join(map(str, BITS))}")
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         numbers = torch.Size(spec.shape).numel()
-        return {"code": Stored((-(-numbers * self.bits // 8),), torch.uint8), "range": (2,)}
+        return {"code": KeptSpec((-(-numbers * self.bits // 8),), torch.uint8), "range": (2,)}
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         (old,) = recalled

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl_lib.memory.eviction import eviction
+from cl_lib.memory.eviction import Held, reservoir_slot
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
 from cl_lib.strategies.bias import corrected, fit_bias
 from cl_lib.strategies.bounds import above, at_least
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import negative_log_likelihood, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
+from cl_lib.types import Batch, ExperienceData, Gradient, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors, join
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ERTricks(Strategy):
         at_least(self, 0, "bias_epochs")
         above(self, 0, "bias_lr")
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         return {"loss": (), "label": ()}
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
@@ -112,34 +112,30 @@ class ERTricks(Strategy):
         new = gradient_of(net, state.params, objective)
         nll, sink = new.kept["nll"], state.memory["loss"].shape[0] - 1
         slot = torch.where(old.weight > 0, old.slot, sink)
-        return new._replace(kept={}, found={"new": nll[:size], "old": nll[size:], "slot": slot})
+        return new._replace(kept={}, aux={"new": nll[:size], "old": nll[size:], "slot": slot})
 
     def admit(
         self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Any]]:
-        memory, found, chance = state.memory, gradient.found, batch.noise["chance"]
-        loss, label, count = memory["loss"].scatter(0, found["slot"], found["old"]), memory["label"], memory["count"]
-        seen, held, slots, sink = state.extra["offered"], state.extra["held"], [], loss.shape[0] - 1
-        place, classes = (torch.arange(n, device=loss.device) for n in (sink + 1, held.shape[0]))
+        memory, aux = state.memory, gradient.aux
+        sink = memory["loss"].shape[0] - 1
+        held = Held(
+            loss=memory["loss"].scatter(0, aux["slot"], aux["old"]),
+            label=memory["label"],
+            per_class=state.extra["held"],
+            filled=memory["count"],
+        )
+        seen, chance, slots = state.extra["offered"], batch.noise["chance"], []
         for i, (y, given) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
             seen = seen + given
-            valid = place < count
-            weight = eviction(loss, held[label.long()], valid, balanced=self.balanced, loss_aware=self.loss_aware)
-            victim = choose(weight[:-1], chance[i, 1])
-            enters = chance[i, 0] * seen < sink
-            full = count >= sink
-            slot = torch.where(full, torch.where(enters, victim, sink), count)
-            slot = torch.where(given > 0, slot, sink)
-            taken = slot < sink
-            gone = (classes == label[victim[None]].long()) & taken & full
-            held = held - gone.to(held.dtype) + ((classes == y) & taken).to(held.dtype)
-            mine = (place == slot) & taken
-            loss, label = torch.where(mine, found["new"][i], loss), torch.where(mine, y.to(label.dtype), label)
-            count = torch.maximum(count, torch.where(taken, slot + 1, 0))
-            slots.append(slot)
-        return torch.stack(slots), {"loss": loss, "label": label}, state.extra | {"offered": seen, "held": held}
+            victim = choose(held.eviction(balanced=self.balanced, loss_aware=self.loss_aware), chance[i, 1])
+            slot = reservoir_slot(held.filled, sink, chance[i, 0] * seen < sink, victim)
+            slots.append(torch.where(given > 0, slot, sink))
+            held = held.replaced(slots[-1], aux["new"][i], y)
+        kept = {"loss": held.loss, "label": held.label}
+        return torch.stack(slots), kept, state.extra | {"offered": seen, "held": held.per_class}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         if not self.bias_epochs or data.memory is None:
             return state
         parts = list(data.memory.batches())

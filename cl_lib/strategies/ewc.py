@@ -11,9 +11,8 @@ from torch import Tensor
 from cl_lib.curvature.algebra import quadratic
 from cl_lib.curvature.fisher import VARIANTS, Variant, diagonal_fisher
 from cl_lib.strategies.bounds import at_least, one_of, share
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class EWC(Strategy):
         distance = quadratic(state.extra["fisher"], state.params, state.extra["anchor"])
         return 0.5 * self.lam * (distance + state.extra["constant"])
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         new = diagonal_fisher(net, state.params, data, self.fisher, samples=self.samples, batch=self.fisher_batch)
         old, centre = state.extra["fisher"], state.extra["anchor"]
         if self.mode == "online":

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Spec
+from cl_lib.types import Phase, Spec
 
 
 @dataclass(frozen=True)

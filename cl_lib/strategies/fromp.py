@@ -12,9 +12,8 @@ from cl_lib.curvature.fisher import diagonal_fisher
 from cl_lib.curvature.kernel import kernels
 from cl_lib.errors import InputError
 from cl_lib.strategies.bounds import above, at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Out, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Net, NetOutput, Spec, State, Tensors
 
 CHUNK = 500
 
@@ -110,7 +109,7 @@ class FROMP(Strategy):
         distance = (away[..., None, :] @ extra["inverse"] @ away[..., None]).sum()
         return self.tau / (2 * extra["size"]) * distance
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         extra, params = dict(state.extra), state.params
         experiences, _, each, _ = extra["inverse"].shape
         fisher = diagonal_fisher(net, params, data, samples=self.samples)
@@ -134,7 +133,7 @@ class FROMP(Strategy):
             blocks.append(pairs * torch.linalg.inv(pairs * kernel + torch.diag(1 - real)))
         return state._replace(extra=extra | {"inverse": torch.stack(blocks)})
 
-    def memorable(self, net: Net, params: Tensors, data: Experienced, count: int) -> tuple[Tensor, Tensor]:
+    def memorable(self, net: Net, params: Tensors, data: ExperienceData, count: int) -> tuple[Tensor, Tensor]:
         """Inputs and tasks of the samples of an experience that are least certain."""
         parts = [data.read(part) for part in data.batches(CHUNK)]
         p = torch.cat([answers(net, params, part.x, part.task) for part in parts])
@@ -148,5 +147,5 @@ def answers(net: Net, params: Tensors, x: Tensor, task: Tensor) -> Tensor:
     return probabilities(net(params, x, task, train=False))
 
 
-def probabilities(out: Out) -> Tensor:
+def probabilities(out: NetOutput) -> Tensor:
     return torch.softmax(out.logits, -1)

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.strategies.bounds import at_least, one_of
-from cl_lib.strategies.gradient import Gradient, Net
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Gradient, Net, Phase, Recalled, Spec, State, Tensors
 
 KINDS = ("first", "identity", "random")
 

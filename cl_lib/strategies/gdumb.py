@@ -8,10 +8,8 @@ import torch
 
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State
+from cl_lib.types import Batch, Gradient, Net, Phase, Recalled, Spec, State
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from torch import Tensor
 from cl_lib.curvature.algebra import as_rows
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class GEM(Strategy):
         parts = flat.split([g.numel() for g in new.grads.values()])
         return new._replace(grads={k: p.view_as(g) for (k, g), p in zip(new.grads.items(), parts, strict=True)})
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         past = state.extra["past"]
         done = torch.arange(past.shape[0], device=past.device) == data.number
         return state._replace(extra={"past": torch.where(done, 1.0, past)})

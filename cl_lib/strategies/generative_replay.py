@@ -10,13 +10,11 @@ from torch import Tensor
 
 from cl_lib import noise
 from cl_lib.strategies.bounds import above, at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import MASKED, Batch, ExperienceData, Net, Recalled, Shape, Spec, State, Tensors
 
 LAYERS = "encode", "code", "decode", "draw"
-MASKED = -1e9
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class GenerativeReplay(Strategy):
         share = 1 / (extra["experiences"] + 1)
         return share * new + (1 - share) * past, {}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         number = state.extra["experiences"] + 1
         extra = {"teacher": state.params, "buffers": net.buffers, "old": data.seen, "experiences": number}
         return state._replace(extra=extra)

@@ -11,9 +11,8 @@ from torch import Tensor
 from cl_lib.curvature.algebra import eigh
 from cl_lib.curvature.per_sample import layers_of, listen, rows
 from cl_lib.strategies.bounds import at_least, share
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors
 
 CHUNK = 32
 
@@ -91,7 +90,7 @@ class GPM(Strategy):
                 grads[bias] = torch.where(m.diagonal().any(), 0.0, grads[bias])
         return new._replace(grads=grads)
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         layers = layers_of(net.module)
         second = {name: torch.zeros_like(m) for name, m in state.extra["projector"].items()}
         for part in data.batches(CHUNK, self.samples):

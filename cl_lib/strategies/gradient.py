@@ -1,46 +1,13 @@
-"""The network as a function, and gradients through it."""
+"""Gradients through a network that is a function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_lib.types import Out, Tensors
-
-
-class Net(Protocol):
-    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine.
-
-    With ``start=(layer, latent)`` it begins at the layer of that name, which ``latent`` enters.
-    """
-
-    module: nn.Module
-    buffers: Tensors
-    mask: Tensor | None
-
-    def __call__(
-        self,
-        params: Tensors,
-        x: Tensor,
-        task: Tensor,
-        *,
-        train: bool | None = None,
-        buffers: Tensors | None = None,
-        start: tuple[str, Tensor] | None = None,
-    ) -> Out: ...
-
-
-class Gradient(NamedTuple):
-    """What a step descends along, the loss it belongs to, what to keep beside the samples in memory, and what else was
-    found that `Strategy.after_step` is to know."""
-
-    grads: Tensors
-    loss: Tensor
-    kept: Tensors
-    found: Tensors = {}  # noqa: RUF012
+from cl_lib.types import Gradient, Net, Tensors
 
 
 def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]) -> Gradient:

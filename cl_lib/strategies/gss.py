@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.gram import gradient_gram
+from cl_lib.memory.eviction import reservoir_slot
 from cl_lib.memory.store import Memory
 from cl_lib.noise import choose
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Shape, Spec, State, Stored, Tensors, join
+from cl_lib.types import Batch, Gradient, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors, join
 
 EMPTY = 0.1
 """Score of a sample that there is nothing to compare with."""
@@ -78,7 +78,7 @@ class GSS(Strategy):
     def draws(self) -> tuple[int, ...]:
         return self.memory.batch, self.compared
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         return {"score": ()}
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
@@ -89,7 +89,7 @@ class GSS(Strategy):
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         new = super().gradient(net, state, batch, recalled)
-        return new._replace(found={"alike": self.alike(net, state, batch, recalled[1])})
+        return new._replace(aux={"alike": self.alike(net, state, batch, recalled[1])})
 
     def alike(self, net: Net, state: State, batch: Batch, held: Recalled) -> Tensor:
         """The scores :math:`c_i` of a batch beside samples from memory, ``(B,)``."""
@@ -102,14 +102,14 @@ class GSS(Strategy):
     def admit(
         self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Any]]:
-        score, count, alike = state.memory["score"], state.memory["count"], gradient.found["alike"]
+        score, count, alike = state.memory["score"], state.memory["count"], gradient.aux["alike"]
         chance, slots, sink = batch.noise["chance"], [], score.shape[0] - 1
         place = torch.arange(sink + 1, device=score.device)
         for i in range(batch.y.shape[0]):  # one after the other: each changes what the next one finds
             victim = choose(torch.where(place < count, score, 0.0)[:-1], chance[i, 0])
             theirs = score[victim[None]][0]
             taken = (alike[i] < 1) & (chance[i, 1] * (theirs + alike[i]) < theirs)
-            slot = torch.where(count < sink, count, torch.where(taken, victim, sink))
+            slot = reservoir_slot(count, sink, taken, victim)
             slot = torch.where(offered[i] > 0, slot, sink)
             score = torch.where((place == slot) & (slot < sink), alike[i], score)
             count = torch.maximum(count, torch.where(slot < sink, slot + 1, 0))

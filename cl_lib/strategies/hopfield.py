@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.episodic import FAR, AnswersFromMemory, votes
-from cl_lib.types import Out, Spec, Tensors
+from cl_lib.types import NetOutput, Spec, Tensors
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Hopfield(AnswersFromMemory):
         above(self, 0, "beta")
         at_least(self, 0, "updates")
 
-    def answer(self, out: Out, readout: Tensors) -> Tensor:
+    def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
         patterns, valid = readout["keys"], readout["valid"] > 0
 
         def attention(xi: Tensor) -> Tensor:

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_lib.memory.herding import by_class, herd
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.gradient import Net
+from cl_lib.memory.exemplars import update_exemplars
+from cl_lib.memory.store import Memory
 from cl_lib.strategies.losses import log_sigmoid, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors, join
+from cl_lib.types import MASKED, Batch, Contents, ExperienceData, Net, Recalled, Spec, State, Tensors, join
 
 CHUNK = 500
-FAR = -1e9
 
 
 @dataclass(frozen=True)
@@ -92,41 +90,20 @@ class ICaRL(Strategy):
         fresh = torch.arange(both.y.shape[0], device=own.device)[:, None] < batch.y.shape[0]
         target = torch.where(extra["old"] & ~(own & fresh), log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
         yes, no = log_sigmoid(logits)
-        errors = torch.where(logits > FAR / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
+        errors = torch.where(logits > MASKED / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
         return weighted_mean(errors.sum(-1), both.weight), {}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
-        memory, capacity, classes = state.memory, state.extra["rank"].shape[0], data.seen.shape[0]
-        quota = capacity // data.seen_count
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         parts = map(data.read, data.batches(CHUNK))  # one after the other: no input is kept
         read = [(_features(net, state.params, part), part.y) for part in parts]
-        features, labels = (torch.cat(own) for own in zip(*read, strict=True))
-        # a class that comes back shares its quota among all its experiences
+        features, labels = (torch.cat(column) for column in zip(*read, strict=True))
         times = state.extra["times"]
-        past = torch.where(data.classes, quota * times // (times + 1), quota)
-        assert data.memory is not None
-        label = [torch.cat([part.y for part in data.memory.batches()])]
-        index, task, rank = [memory["index"][:-1]], [memory["task"][:-1]], [state.extra["rank"]]
-        valid = [data.memory.valid & (rank[0] < past[label[0]])]
-        present = torch.sort((~data.classes).long(), stable=True).indices[: data.class_count]
-        places = torch.arange(quota, device=features.device)
-        for own in present.unbind(0):
-            chosen, real = herd(features, labels == own, quota)
-            index.append(data.index[chosen])
-            task.append(data.task[chosen])
-            rank.append(places)
-            label.append(own.expand(quota))
-            valid.append(real & (places < quota - torch.where(times[own] > 0, past[own], 0)))
-        keep = torch.cat(valid)
-        order, place = by_class(torch.cat(label), torch.cat(rank), keep, classes)
-        order, place = order[:capacity], place[:capacity]
-        new = {"index": torch.cat(index)[order], "task": torch.cat(task)[order]}
-        memory = {k: torch.cat([v, memory[k][-1:]]) for k, v in new.items()} | {"count": keep.sum()}
+        memory, rank = update_exemplars(state.memory, state.extra["rank"], times, features, labels, data)
         extra = {
             "teacher": state.params,
             "buffers": net.buffers,
             "old": data.seen,
-            "rank": place,
+            "rank": rank,
             "times": times + data.classes.long(),
         }
         return state._replace(memory=memory, extra=extra)
@@ -145,7 +122,7 @@ class ICaRL(Strategy):
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
         out = net(state.params, x, task, train=False)
         distance = (normalize(out.features, dim=-1)[:, None] - readout["means"]).square().sum(-1)
-        nearest = torch.where(readout["known"], -distance, FAR)
+        nearest = torch.where(readout["known"], -distance, MASKED)
         # without a single exemplar there is no mean to be near to: the untrained network answers itself
         return torch.where(readout["known"].any(), nearest, out.raw)
 

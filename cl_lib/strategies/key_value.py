@@ -11,10 +11,9 @@ from torch.nn.functional import normalize
 
 from cl_lib.strategies.bounds import above, at_least, share
 from cl_lib.strategies.frozen_features import FrozenFeatures
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.phase import Phase
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Gradient, Net, Phase, Recalled, Spec, State, Tensors
 
 FAR = -1e9
 VALUE, SHARPNESS = "~memory.value", "~memory.sharpness"
@@ -120,12 +119,12 @@ class KeyValue(FrozenFeatures):
             return cross_entropy(logits, batch.y, batch.weight), {}
 
         new = gradient_of(net, state.params, objective)
-        return new._replace(grads={k: new.grads[k] for k in (VALUE, SHARPNESS)}, found={"z": z})
+        return new._replace(grads={k: new.grads[k] for k in (VALUE, SHARPNESS)}, aux={"z": z})
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
         if batch.phase != "memory":
             return new.extra
-        z, key, used = gradient.found["z"], new.extra["key"], new.extra["used"]
+        z, key, used = gradient.aux["z"], new.extra["key"], new.extra["used"]
         best = self.alike(new.extra, z).max(-1)
         fresh = ((best.values < self.novelty) & (batch.weight > 0)).to(z.dtype)
         place = used + fresh.cumsum(0) - 1

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.episodic import FAR, AnswersFromMemory, votes
-from cl_lib.types import Out, Spec, Tensors
+from cl_lib.types import NetOutput, Spec, Tensors
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class KNN(AnswersFromMemory):
         at_least(self, 1, "k")
         above(self, 0, "temperature")
 
-    def answer(self, out: Out, readout: Tensors) -> Tensor:
+    def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
         alike = normalize(out.features, dim=-1) @ readout["keys"].mT
         near = torch.where(readout["valid"] > 0, alike, FAR).topk(min(self.k, alike.shape[1]))
         label = readout["label"][near.indices]

@@ -11,9 +11,8 @@ from torch import Tensor
 from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.curvature.per_sample import layers_of
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class KroneckerLaplace(Strategy):
             terms.append((force * (moved - 0.5 * moved.detach())).sum())
         return self.lam * torch.stack(terms).sum()
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         extra, new = state.extra, kronecker_factors(net, state.params, data, samples=self.samples)
         number = extra["number"]
         inputs = {k: (number * a + new[k]["A"]) / (number + 1) for k, a in extra["A"].items()}

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Spec, State, Tensors
+from cl_lib.types import Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,23 @@ from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.models.structure import entry, has_batch_statistics, head_of
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors, join
+from cl_lib.types import (
+    Batch,
+    ExperienceData,
+    Gradient,
+    KeptSpec,
+    Net,
+    Phase,
+    Recalled,
+    Shape,
+    Spec,
+    State,
+    Tensors,
+    join,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class LatentReplay(Strategy):
         if self.width is not None:
             at_least(self, 1, "width")
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         return {"latent": (self._width(spec),)}
 
     def _width(self, spec: Spec) -> int:
@@ -127,7 +139,7 @@ class LatentReplay(Strategy):
         new = gradient_of(net, state.params, objective)
         return new._replace(grads={k: new.grads[k] for k in state.extra["behind"]})
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         if data.number or data.memory is None or "latent" not in state.memory:
             return state
         latent = [self.latents(net, state.params, part) for part in data.memory.batches()]

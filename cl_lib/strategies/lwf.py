@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from cl_lib.strategies.bounds import above, at_least, one_of
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.losses import cross_entropy, weighted_mean
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Net, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class LwF(Strategy):
         loss = cross_entropy(out.logits, batch.y, batch.weight)
         return loss + self.alpha * self.temperature**2 * weighted_mean(divergence, batch.weight), {}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         old = data.seen[None]
         if self.heads == "multi":
             newest = torch.arange(len(state.extra["old"]), device=old.device) == data.number

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from cl_lib.curvature import output_sensitivity, quadratic
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class MAS(Strategy):
     def penalty(self, net: Net, state: State) -> Tensor:
         return self.lam * quadratic(state.extra["importance"], state.params, state.extra["anchor"])
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         gained = output_sensitivity(net, state.params, data, samples=self.samples)
         importance = {k: v + gained[k] for k, v in state.extra["importance"].items()}
         return state._replace(extra={"importance": importance, "anchor": state.params})

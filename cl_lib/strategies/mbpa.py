@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.episodic import FAR, AnswersFromMemory
-from cl_lib.types import Out, Spec, Tensors
+from cl_lib.types import NetOutput, Spec, Tensors
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class MbPA(AnswersFromMemory):
         at_least(self, 0, "steps", "eta", "lam")
         above(self, 0, "temperature")
 
-    def answer(self, out: Out, readout: Tensors) -> Tensor:
+    def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
         z = out.features
         alike = torch.where(readout["valid"] > 0, normalize(z, dim=-1) @ readout["keys"].mT, FAR)
         near = alike.topk(min(self.k, alike.shape[1]))

@@ -10,10 +10,10 @@ from torch import Tensor
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy, negative_log_likelihood, replayed
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, Gradient, Net, Recalled, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cl_lib.strategies.bounds import above
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, memberships
-from cl_lib.strategies.gradient import Net
-from cl_lib.types import Batch, Spec, State, Tensors
+from cl_lib.types import Batch, Net, Spec, State, Tensors
 
 FAR = -1e9
 

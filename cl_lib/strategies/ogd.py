@@ -10,9 +10,8 @@ import torch
 from cl_lib.curvature.algebra import as_rows
 from cl_lib.curvature.per_sample import each_gradient, one_hot
 from cl_lib.errors import InputError
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Recalled, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors
 
 LEAST = 1e-4
 """Length, over the longest, below which a direction counts as one that is held already."""
@@ -78,7 +77,7 @@ class OGD(Strategy):
         parts = flat.split([g.numel() for g in new.grads.values()])
         return new._replace(grads={k: p.view_as(g) for (k, g), p in zip(new.grads.items(), parts, strict=True)})
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         basis, number = state.extra["basis"], data.number
         batch = data.read(slice(0, basis.shape[1]))
         labels = one_hot(batch.y, net(state.params, batch.x, batch.task, train=False).logits)

@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.strategies.gradient import Net
-from cl_lib.strategies.phase import Phase
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Spec, State, Tensors
+from cl_lib.types import Net, Phase, Spec, State, Tensors
 
 TINY = 1e-4
 

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.memory.store import Contents
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, fixed_matrix, memberships
-from cl_lib.strategies.gradient import Net
-from cl_lib.types import Batch, Spec, State, Tensors
+from cl_lib.types import Batch, Contents, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from cl_lib import noise
 from cl_lib.curvature.per_sample import layers_of, listen
-from cl_lib.strategies.gradient import Net
-from cl_lib.types import Batch, Tensors
+from cl_lib.types import Batch, Net, Tensors
 
 
 def hidden(module: nn.Module, params: Tensors) -> list[tuple[str, str]]:

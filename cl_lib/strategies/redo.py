@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from cl_lib.strategies.bounds import at_least
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.recycling import activity, hidden, recycled
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Shape, Spec, State, Tensors
+from cl_lib.types import Batch, Gradient, Net, Shape, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

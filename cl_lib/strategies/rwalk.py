@@ -10,9 +10,8 @@ from torch import Tensor
 
 from cl_lib.curvature import quadratic
 from cl_lib.strategies.bounds import at_least, share
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, Net, Spec, State, Tensors
 
 EPSILON = 1e-3
 
@@ -84,7 +83,7 @@ class RWalk(Strategy):
             path[k] = path[k] + (-g * moved / (0.5 * fisher[k] * moved.square() + EPSILON)).clamp_min(0)
         return new.extra | {"fisher": fisher, "path": path}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         extra = state.extra
         score = {k: 0.5 * (s + extra["path"][k]) for k, s in extra["score"].items()}
         fisher, walked = scaled(extra["fisher"]), scaled(score)

@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_lib import noise
-from cl_lib.memory.store import Contents, Memory
+from cl_lib.memory.store import Memory
 from cl_lib.strategies.bounds import above, at_least
 from cl_lib.strategies.episodic import FAR, remembered
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Recalled, Spec, State, Tensors, join
+from cl_lib.types import Batch, Contents, Net, Recalled, Spec, State, Tensors, join
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import torch
 
 from cl_lib import noise
 from cl_lib.strategies.bounds import at_least, share
-from cl_lib.strategies.gradient import Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Experienced, Spec, State, Tensors
+from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class ShrinkPerturb(Strategy):
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         return {"initial": params}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         params = {}
         for number, (k, p) in enumerate(state.params.items()):
             initial = state.extra["initial"][k].flatten()

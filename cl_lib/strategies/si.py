@@ -10,9 +10,8 @@ from torch import Tensor
 
 from cl_lib.curvature.algebra import quadratic
 from cl_lib.strategies.bounds import above, at_least
-from cl_lib.strategies.gradient import Gradient, Net
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, Experienced, Spec, State, Tensors
+from cl_lib.types import Batch, ExperienceData, Gradient, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class SI(Strategy):
         loss = {k: gradient.grads[k] - 2 * self.c * importance[k] * (old.params[k] - anchor[k]) for k in moved}
         return new.extra | {"path": path | {k: path[k] - loss[k] * moved[k] for k in moved}}
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         path, anchor = state.extra["path"], state.extra["anchor"]
         gained = {k: path[k].clamp_min(0) / ((p - anchor[k]).square() + self.xi) for k, p in state.params.items()}
         importance = {k: v + gained[k] for k, v in state.extra["importance"].items()}

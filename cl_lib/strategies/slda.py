@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents
 from cl_lib.strategies.frozen_features import OnFrozenFeatures, memberships
-from cl_lib.strategies.gradient import Net
-from cl_lib.types import Batch, Spec, State, Tensors
+from cl_lib.types import Batch, Contents, Net, Spec, State, Tensors
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,24 @@ import torch
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.memory.store import Contents, Memory
-from cl_lib.strategies.gradient import Gradient, Net, gradient_of
+from cl_lib.memory.store import Memory
+from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
-from cl_lib.strategies.phase import Phase
-from cl_lib.typed import typed
-from cl_lib.types import Batch, Experienced, Recalled, Shape, Spec, State, Stored, Tensors
+from cl_lib.types import (
+    Batch,
+    Contents,
+    ExperienceData,
+    Gradient,
+    KeptSpec,
+    Net,
+    Phase,
+    Recalled,
+    Shape,
+    Spec,
+    State,
+    Tensors,
+)
+from cl_lib.validation import typed
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Strategy:
         """Samples recalled in a step, one entry for each independent draw. Default: one of ``memory.batch``."""
         return (self.memory.batch,) if self.memory is not None else ()
 
-    def keeps(self, spec: Spec) -> dict[str, Shape | Stored]:
+    def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         """Shapes of what is kept beside each sample in memory (``loss`` returns it under the same names)."""
         return {}
 
@@ -110,7 +122,7 @@ class Strategy:
         """``extra`` after an update, or the state where parameters change too; ``old`` is that before the update."""
         return new.extra
 
-    def consolidate(self, net: Net, state: State, data: Experienced) -> State:
+    def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         """The state after the last step of an experience; not traced, so it may loop."""
         return state
 

@@ -6,10 +6,10 @@ from cl_lib.streams.online import online
 from cl_lib.streams.permuted import permuted
 from cl_lib.streams.rotated import rotated
 from cl_lib.streams.split import split
-from cl_lib.streams.stream import Realisation, Stream, StreamReport, check_stream
+from cl_lib.streams.stream import SeededStream, Stream, StreamReport, check_stream
 
 __all__ = [
-    "Realisation",
+    "SeededStream",
     "Stream",
     "StreamReport",
     "blurry",

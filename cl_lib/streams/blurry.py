@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from cl_lib.errors import InputError
-from cl_lib.streams.stream import Realisation, Stream
+from cl_lib.streams.stream import SeededStream, Stream
 from cl_lib.types import Experience
 
 
@@ -42,7 +42,7 @@ def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Str
     )
 
 
-def _realise(parent: Stream, blur: float, seed: int) -> Realisation:
+def _realise(parent: Stream, blur: float, seed: int) -> SeededStream:
     real = parent.realise(seed)
     generator = torch.Generator().manual_seed(seed)
     index = torch.cat([e.train for e in real.experiences])

@@ -10,7 +10,7 @@ import torch
 from cl_lib.datasets import Dataset, Samples
 from cl_lib.datasets.columns import Column
 from cl_lib.errors import InputError, nearest
-from cl_lib.streams.stream import Classes, Realisation, Stream, check_split, hold_out, restricted
+from cl_lib.streams.stream import Classes, SeededStream, Stream, check_split, hold_out, restricted
 from cl_lib.types import Experience
 
 
@@ -84,7 +84,7 @@ def _column(samples: Samples, name: str) -> Column:
     return column if column.values is None else column.values
 
 
-def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> Realisation:
+def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> SeededStream:
     parts, tests, valids = [], [], []
     for e, value in enumerate(values):
         own, asked = (
@@ -96,4 +96,4 @@ def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, 
         tests.append(asked)
         valids.append(held)
     every = torch.ones(len(values), len(data.classes), dtype=torch.bool)
-    return Realisation(tuple(parts), tuple(tests), tuple(valids), every)
+    return SeededStream(tuple(parts), tuple(tests), tuple(valids), every)

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 
 from cl_lib.errors import InputError
-from cl_lib.streams.stream import Realisation, Stream
-from cl_lib.typed import is_whole
+from cl_lib.streams.stream import SeededStream, Stream
 from cl_lib.types import Experience
+from cl_lib.validation import is_whole
 
 
 def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stream:
@@ -45,7 +45,7 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
     )
 
 
-def _realise(parent: Stream, chunk: int, seed: int) -> Realisation:
+def _realise(parent: Stream, chunk: int, seed: int) -> SeededStream:
     real = parent.realise(seed)
     generator = torch.Generator().manual_seed(seed)
     parts = []

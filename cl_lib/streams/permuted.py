@@ -10,8 +10,8 @@ import torch
 from cl_lib.datasets import Dataset
 from cl_lib.streams.stream import (
     Classes,
-    Realisation,
     Scenario,
+    SeededStream,
     Stream,
     Transform,
     answerable,
@@ -77,11 +77,11 @@ def _realise(
     targets: torch.Tensor | None,
     table: torch.Tensor,
     seed: int,
-) -> Realisation:
+) -> SeededStream:
     generator = torch.Generator().manual_seed(seed if by_seed else 0)
     pixels = math.prod(data.shape[1:] or data.shape)
     orders = torch.stack([torch.randperm(pixels, generator=generator) for _ in range(experiences)])
-    return Realisation(
+    return SeededStream(
         **every_experience(data, experiences, valid),
         classes=table,
         targets=targets,

@@ -13,8 +13,8 @@ from cl_lib.datasets.check import channels_last
 from cl_lib.errors import InputError
 from cl_lib.streams.stream import (
     Classes,
-    Realisation,
     Scenario,
+    SeededStream,
     Stream,
     Transform,
     answerable,
@@ -23,7 +23,7 @@ from cl_lib.streams.stream import (
     restricted,
     spread_classes,
 )
-from cl_lib.typed import is_number
+from cl_lib.validation import is_number
 
 
 def rotated(
@@ -100,12 +100,12 @@ def _realise(
     targets: torch.Tensor | None,
     table: torch.Tensor,
     seed: int,
-) -> Realisation:
+) -> SeededStream:
     generator = torch.Generator().manual_seed(seed if by_seed else 0)
     turns = angles or (torch.rand(experiences, generator=generator) * 180).tolist()
     maps = [_bilinear(a, *data.shape[1:]) for a in turns]
     transform = Transform(torch.stack([i for i, _ in maps]), torch.stack([w for _, w in maps]))
-    return Realisation(
+    return SeededStream(
         **every_experience(data, experiences, valid), classes=table, targets=targets, transform=transform
     )
 

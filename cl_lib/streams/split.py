@@ -9,7 +9,7 @@ import torch
 
 from cl_lib.datasets import Dataset
 from cl_lib.errors import InputError
-from cl_lib.streams.stream import Classes, Realisation, Scenario, Stream, answerable, check_split, hold_out, restricted
+from cl_lib.streams.stream import Classes, Scenario, SeededStream, Stream, answerable, check_split, hold_out, restricted
 from cl_lib.types import Experience
 
 
@@ -93,7 +93,7 @@ def split(
 
 def _realise(
     data: Dataset, experiences: int, scenario: Scenario, order: str | tuple[int, ...], valid: float, seed: int
-) -> Realisation:
+) -> SeededStream:
     width = len(data.classes)
     if order == "natural":
         classes = torch.arange(width)
@@ -114,6 +114,6 @@ def _realise(
         targets = torch.full((experiences, width), -1)
         targets.scatter_(1, groups, torch.arange(each).expand(experiences, each))
         every = torch.ones(experiences, each, dtype=torch.bool)
-        return Realisation(tuple(parts), tuple(tests), tuple(valids), every, targets)
+        return SeededStream(tuple(parts), tuple(tests), tuple(valids), every, targets)
     table = torch.zeros(experiences, width, dtype=torch.bool).scatter_(1, groups, True)
-    return Realisation(tuple(parts), tuple(tests), tuple(valids), table)
+    return SeededStream(tuple(parts), tuple(tests), tuple(valids), table)

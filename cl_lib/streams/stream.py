@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cl_lib.datasets import Dataset
 from cl_lib.datasets.mapped import PIECE, take
-from cl_lib.errors import InputError
-from cl_lib.typed import as_python, is_number, is_whole
+from cl_lib.errors import InputError, renamed
 from cl_lib.types import Experience
+from cl_lib.validation import as_python, is_number, is_whole
 
 Scenario = Literal["class", "task", "domain"]
 Classes = Literal["all", "seen", "experience"]
@@ -31,7 +31,7 @@ class Transform(NamedTuple):
     weight: Tensor | None = None
 
 
-class Realisation(NamedTuple):
+class SeededStream(NamedTuple):
     """A stream for one seed.
 
     ``experiences``: what is trained on, in order. ``tests``: for each column of the accuracy matrix, indices into the
@@ -68,7 +68,7 @@ class Stream:
     length : int
         Number of experiences trained on (equals the number of columns but for online streams).
     make : callable
-        ``make(seed) -> Realisation``.
+        ``make(seed) -> SeededStream``.
     train_classes, eval_classes : {"all", "seen", "experience"}
         Which classes compete in the training loss and at test time.
     options : dict
@@ -83,7 +83,7 @@ class Stream:
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     length: int
-    make: Callable[[int], Realisation]
+    make: Callable[[int], SeededStream]
     train_classes: Classes = "all"
     eval_classes: Classes = "all"
     options: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Stream:
             if getattr(self, name) not in ("all", "seen", "experience"):
                 raise InputError(f"stream.{name}={getattr(self, name)!r}: must be one of all, seen, experience")
 
-    def realise(self, seed: int = 0) -> Realisation:
+    def realise(self, seed: int = 0) -> SeededStream:
         """The stream for one seed, checked for empty experiences."""
         real = self.make(seed)
         for number, experience in enumerate(real.experiences):
@@ -303,7 +303,7 @@ def _table(pairs: Tensor, samples: int, columns: int) -> Tensor:
     return torch.bincount(pairs[0] * columns + pairs[1], minlength=samples * columns).reshape(samples, columns)
 
 
-def _differences(part: str, found: Tensor, real: Realisation, y: Tensor, repeated: bool) -> list[str]:
+def _differences(part: str, found: Tensor, real: SeededStream, y: Tensor, repeated: bool) -> list[str]:
     """Where what a stream holds differs from what belongs to each of its columns."""
     columns = torch.arange(found.shape[1])
     labels = real.labels(y[:, None].expand_as(found), columns.expand_as(found))
@@ -332,3 +332,6 @@ def _hashes(x: Tensor, index: Tensor) -> Iterator[bytes]:
 def _bytes(x: Tensor) -> np.ndarray:
     """Each sample's bytes; NumPy does not know every dtype."""
     return x.contiguous().flatten(1).view(torch.uint8).numpy()
+
+
+__getattr__ = renamed(__name__, {"Realisation": "SeededStream"}, globals())

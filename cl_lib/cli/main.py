@@ -14,9 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_lib.errors import InputError
-from cl_lib.files import new_directory
-from cl_lib.overrides import (
+from cl_lib.cli.overrides import (
     as_typed,
     directory_of,
     expand,
@@ -26,10 +24,12 @@ from cl_lib.overrides import (
     value_of,
     with_out,
 )
-from cl_lib.preflight import check, make_job, make_logger, resumes
-from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
-from cl_lib.sweep import REPORT, Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
-from cl_lib.terminal import columns, outputs, termination
+from cl_lib.cli.preflight import check, make_job, make_logger, resumes
+from cl_lib.cli.sweep import REPORT, Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
+from cl_lib.cli.terminal import columns, outputs, termination
+from cl_lib.errors import InputError
+from cl_lib.files import new_directory
+from cl_lib.record.record import CHECKPOINT, PARTIAL, RECORD
 
 if TYPE_CHECKING:
     from cl_lib.record import Record

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, get_type_hints
 
 from cl_lib.errors import InputError, nearest
-from cl_lib.typed import typed
+from cl_lib.validation import typed
 
 _data: dict[str, Any] = {}
 """Data sets already read in this process: the jobs of a sweep share them."""

@@ -10,21 +10,21 @@ from typing import Any, Literal
 
 from torch import nn
 
-from cl_lib.dispatch import Logging, check_loggers
 from cl_lib.engine.optim import Optimiser
 from cl_lib.engine.rows import Store
 from cl_lib.engine.weights import ModelFactory
 from cl_lib.errors import InputError
 from cl_lib.files import plain
-from cl_lib.groups import Row
-from cl_lib.job import Job, LearnerFactory
+from cl_lib.harness.dispatch import Logging, check_loggers
+from cl_lib.harness.job import Job, LearnerFactory
+from cl_lib.harness.reduction import make_record
+from cl_lib.harness.session import Session
 from cl_lib.loggers import Logger
-from cl_lib.record import Record, keep, writing
-from cl_lib.reduction import make_record
-from cl_lib.session import Session
+from cl_lib.record import Record, writing
+from cl_lib.record.directory import keep
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.streams.stream import Stream
-from cl_lib.types import Learner
+from cl_lib.types import Learner, Row
 
 
 def _job(stream: Stream, strategy: Any, options: dict[str, Any]) -> Job:

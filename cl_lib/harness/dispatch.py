@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cl_lib.errors import InputError
-from cl_lib.groups import Row
 from cl_lib.loggers import Logger
+from cl_lib.types import Row
 
 
 class _Sink:

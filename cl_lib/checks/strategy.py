@@ -1,61 +1,32 @@
-"""Checks that every strategy passes without being asked.
-
-Run them on your own class with `check_strategy`, or one by one in pytest with `parametrize_with_checks`.
-"""
+"""The generic checks: what every strategy does without being asked."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from cl_lib.datasets import Dataset, from_arrays
+from cl_lib.checks.toy import toy_data, toy_stream
+from cl_lib.checks.watch import as_written, named_tensors, watched
 from cl_lib.engine.optim import SGD
 from cl_lib.engine.population import Population
 from cl_lib.errors import InputError
-from cl_lib.job import Job
+from cl_lib.harness.job import Job
+from cl_lib.harness.reduction import make_record
+from cl_lib.harness.session import Interrupted, Session
 from cl_lib.models import MLP
 from cl_lib.noise import SeededRandom
-from cl_lib.reduction import make_record
-from cl_lib.session import Interrupted, Session
+from cl_lib.record import Record
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
-from cl_lib.streams import check_stream, permuted, split
-from cl_lib.streams.stream import Stream
-from cl_lib.watch import as_written, named_tensors, watched
-
-if TYPE_CHECKING:
-    import pytest
-
-    from cl_lib.record import Record
-
-__all__ = ["CHECKS", "CheckFailed", "check_strategy", "check_stream", "parametrize_with_checks", "toy_data"]
-
-
-class CheckFailed(AssertionError):
-    """A strategy does not keep the contract; the message lists every failed check."""
-
-
-def toy_data(classes: int = 4, each: int | Sequence[int] = 36, seed: int = 0) -> Dataset:
-    """Gaussian blobs in six dimensions, ``each`` samples in a class; three quarters train, one quarter test."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(classes, 6)) * 2.5
-    y = np.arange(classes).repeat(each)
-    x = (centres[y] + rng.normal(size=(len(y), 6))).astype(np.float32)
-    held = np.arange(len(y)) % 4 == 0
-    return from_arrays((x[~held], y[~held]), (x[held], y[held]), name="toy")
-
-
-def toy_stream() -> Stream:
-    """Two experiences of two classes; 54 samples each, so that a batch of 10 leaves an uneven rest."""
-    return split(toy_data(), 2)
+from cl_lib.streams import permuted, split
 
 
 class _Stopping(Session):
@@ -338,101 +309,3 @@ def check_beats_chance(strategy: Strategy) -> None:
     session = Session(_job(strategy, stream=permuted(toy_data(each=80), 2), seeds=3, epochs=4))
     accuracy = [row.accuracy.mean() for row in session][-1]
     assert accuracy > 0.4, f"accuracy {accuracy:.2f} where chance is 0.25"
-
-
-CHECKS: tuple[Callable[[Strategy], None], ...] = (
-    check_same_seed,
-    check_seeds_differ,
-    check_inputs_not_mutated,
-    check_population_equals_single_runs,
-    check_population_bit_for_bit,
-    check_divergence_stays_alone,
-    check_hyper_parameters_by_replica,
-    check_state_is_kept,
-    check_state_shares_no_storage,
-    check_record_by_replica,
-    check_save_and_load,
-    check_memory,
-    check_uneven_batches,
-    check_beats_chance,
-)
-
-
-def parametrize_with_checks(strategies: Mapping[str, Strategy] | Iterable[Strategy]) -> pytest.MarkDecorator:
-    """One pytest test for each strategy and check, by name; a decorator of ``test(strategy, check)``.
-
-    Checks that a class ``skips`` are skipped, with its reason.
-
-    Parameters
-    ----------
-    strategies : mapping or iterable of Strategy
-        A mapping's keys name the tests; otherwise the classes do.
-
-    Examples
-    --------
-    >>> import cl_lib
-    >>> @parametrize_with_checks([cl_lib.strategies.Finetune(), cl_lib.strategies.ER()])
-    ... def test_strategy(strategy, check):
-    ...     check(strategy)
-    """
-    import pytest
-
-    cases = []
-    pairs = strategies.items() if isinstance(strategies, Mapping) else [(type(s).__name__, s) for s in strategies]
-    for name, strategy in pairs:
-        for check in CHECKS:
-            reason = strategy.skips.get(_name(check))
-            marks = () if reason is None else pytest.mark.skip(reason=reason)
-            cases.append(pytest.param(strategy, check, id=f"{name}-{_name(check)}", marks=marks))
-    return pytest.mark.parametrize(("strategy", "check"), cases)
-
-
-def _name(check: Callable[[Strategy], None]) -> str:
-    return check.__name__.removeprefix("check_")
-
-
-def check_strategy(strategy: Strategy) -> list[str]:
-    """Run all generic checks on a strategy of your own; takes about ten seconds.
-
-    Parameters
-    ----------
-    strategy : Strategy
-        An instance; its class may name checks that cannot apply in ``skips: ClassVar[dict[str, str]]``, each with the
-        reason.
-
-    Returns
-    -------
-    list of str
-        One line for each check: passed, or skipped and why.
-
-    Raises
-    ------
-    CheckFailed
-        Listing every check that failed.
-
-    Examples
-    --------
-    >>> import cl_lib
-    >>> cl_lib.checks.check_strategy(cl_lib.strategies.Finetune())[0]
-    'same_seed: passed'
-    """
-    lines, failures = [], []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for check in CHECKS:
-            name = _name(check)
-            if name in strategy.skips:
-                lines.append(f"{name}: skipped ({strategy.skips[name]})")
-                continue
-            try:
-                check(strategy)
-            except Exception as error:  # whatever a user's class raises is a failed check
-                failures.append(f"{name}: {type(error).__name__}: {error}")
-            else:
-                lines.append(f"{name}: passed")
-    finally:
-        torch.set_num_threads(threads)
-    if failures:
-        raise CheckFailed(f"{type(strategy).__name__} fails {len(failures)} checks\n" + "\n".join(failures))
-    return lines

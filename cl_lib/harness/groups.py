@@ -10,38 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from cl_lib.errors import InputError
-from cl_lib.evaluate import Arrays
-from cl_lib.job import Job, Replica
-from cl_lib.strategies.phase import Phase
-from cl_lib.streams.stream import Realisation, Stream
-
-
-@dataclass
-class Row:
-    """What is known at one evaluation.
-
-    Attributes
-    ----------
-    experience : int
-        Experiences trained on so far; 0 for the untrained network.
-    step : int
-        Steps taken so far.
-    replicas : list of int
-        Which replicas of the run (positions in ``record.replicas``) these are.
-    arrays : dict of ndarray
-        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
-        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
-    """
-
-    experience: int
-    step: int
-    replicas: list[int]
-    arrays: Arrays
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """``(R, E)`` accuracy on each experience's test set."""
-        return self.arrays["accuracy"]
+from cl_lib.harness.job import Job, Replica
+from cl_lib.streams.stream import SeededStream, Stream
+from cl_lib.types import Phase, Row
 
 
 @dataclass
@@ -53,7 +24,7 @@ class Group:
     """
 
     members: list[int]
-    realisations: list[Realisation]
+    realisations: list[SeededStream]
     rows: list[Row] = field(default_factory=list)
     learned: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
     before: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
@@ -79,7 +50,7 @@ def make_groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
     return [Group(members, [realised[replicas[m].seed] for m in members]) for members in groups.values()]
 
 
-def labels(real: Realisation, y: Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def labels(real: SeededStream, y: Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     flat = y.numpy()
     if real.targets is None:
         return lambda index, task: flat[index]
@@ -88,7 +59,7 @@ def labels(real: Realisation, y: Tensor) -> Callable[[np.ndarray, np.ndarray], n
 
 
 def first_and_last(
-    stream: Stream, real: Realisation, phases: Sequence[Sequence[Phase]], evaluated: list[int]
+    stream: Stream, real: SeededStream, phases: Sequence[Sequence[Phase]], evaluated: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each column the row where its training was first finished, and the last row before it began."""
     columns = len(stream.columns)

@@ -16,9 +16,9 @@ import torch
 
 from cl_lib import metrics as m
 from cl_lib.errors import printable
-from cl_lib.files import plain
-from cl_lib.record import Metric, Record, null
-from cl_lib.session import Session
+from cl_lib.files import null, plain
+from cl_lib.harness.session import Session
+from cl_lib.record import Metric, Record
 from cl_lib.stats import summarise
 
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")

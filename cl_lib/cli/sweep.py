@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cl_lib.cli.overrides import first_line, searches, start_hydra
+from cl_lib.cli.terminal import columns
 from cl_lib.errors import InputError
 from cl_lib.files import Lock, remove_parts
-from cl_lib.overrides import first_line, searches, start_hydra
-from cl_lib.record import CHECKPOINT, PARTIAL, RECORD
-from cl_lib.terminal import columns
+from cl_lib.record.record import CHECKPOINT, PARTIAL, RECORD
 
 REPORT = "report.html"
 Task = Callable[[Any], float]

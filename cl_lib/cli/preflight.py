@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_lib.cli.overrides import compose_all, directory_of, first_line, flat, value_of
+from cl_lib.cli.sweep import finished, unfinished
 from cl_lib.errors import InputError, nearest
-from cl_lib.overrides import compose_all, directory_of, first_line, flat, value_of
-from cl_lib.sweep import finished, unfinished
-from cl_lib.typed import is_whole
+from cl_lib.validation import is_whole
 
 if TYPE_CHECKING:
-    from cl_lib.job import Job
+    from cl_lib.harness.job import Job
     from cl_lib.loggers import Logger
 
 REQUIRED = {
@@ -66,8 +66,8 @@ def make_logger(options: Any, directory: Path, name: str, config: Mapping[str, A
     """The logger that a ``logger`` configuration describes; a partial one is given what it takes of the run's."""
     from inspect import signature
 
-    from cl_lib.config import build
-    from cl_lib.dispatch import check_loggers
+    from cl_lib.cli.build import build
+    from cl_lib.harness.dispatch import check_loggers
 
     made = build(options, "logger")
     if isinstance(options, Mapping) and options.get("_partial_"):
@@ -84,8 +84,8 @@ def resumes(config: Mapping[str, Any]) -> bool:
 
 def make_job(config: Mapping[str, Any]) -> Job:
     """The checked job that a resolved configuration describes."""
-    from cl_lib.config import build
-    from cl_lib.job import Job
+    from cl_lib.cli.build import build
+    from cl_lib.harness.job import Job
 
     missing = sorted(REQUIRED - set(config))
     if missing:

@@ -12,9 +12,11 @@ import torch
 
 from cl_lib.engine import checkpoint
 from cl_lib.errors import InputError
-from cl_lib.files import replace_file
-from cl_lib.groups import Group, Row
-from cl_lib.record import CHECKPOINT, PARTIAL, differences, null
+from cl_lib.files import null, replace_file
+from cl_lib.harness.groups import Group
+from cl_lib.record.directory import differences
+from cl_lib.record.record import CHECKPOINT, PARTIAL
+from cl_lib.types import Row
 
 
 def save(

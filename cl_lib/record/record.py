@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cl_lib.errors import InputError, NotWritten
-from cl_lib.files import Lock, plain, read_json, read_npz, remove_parts, replace_file
-from cl_lib.record_check import SCHEMA, bytes_of_arrays, check_arrays, check_record, schema
-
-__all__ = ["Metric", "Record", "check_record", "claim", "schema", "writing"]
+from cl_lib.errors import InputError
+from cl_lib.files import plain, read_json, read_npz, replace_file
+from cl_lib.record.check import SCHEMA, bytes_of_arrays, check_arrays, check_record
+from cl_lib.record.metric import Metric
+from cl_lib.record.text import summary
 
 RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
 CHECKPOINT, PARTIAL = "checkpoint.npz", "partial.json"
-ADDED = ("network", "realisation", "class", "options", "mean", "std", "column_hash")
-"""What records and checkpoints of version 0.1.0 do not say of their job."""
-MISSING = object()
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number over seeds. ``per_seed`` is in the order of ``record.replicas``, None where a replica diverged."""
-
-    mean: float | None
-    std: float | None
-    ci95: list[float] | None
-    n: int
-    per_seed: list[float | None]
-    reason: str | None = None
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return "–"
-        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
 
 
 @dataclass(frozen=True)
@@ -138,8 +116,6 @@ class Record:
         return cls(**data, arrays=arrays, directory=str(path.parent))
 
     def __str__(self) -> str:
-        from cl_lib.report.table import summary
-
         return summary(self)
 
 
@@ -170,108 +146,3 @@ def as_yaml(config: Mapping[str, Any]) -> str:
         return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     except OmegaConfBaseException:  # texts that look like its interpolations; JSON is YAML too
         return json.dumps(config, indent=1) + "\n"
-
-
-# ---------------------------------------------------------------------- the directory of a run
-def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
-    """Make sure that ``directory`` may be written; with ``resume``, the finished record of the same job if it has one.
-
-    Raises
-    ------
-    InputError
-        When the directory holds another run, or one is writing there: nothing is ever overwritten.
-    """
-    with writing(directory, job, resume) as there:
-        return there if isinstance(there, Record) else None
-
-
-@contextmanager
-def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Record | Lock]:
-    """`claim` a directory and keep others from writing it until the end; yields the finished record, or the lock."""
-    job = plain(job)
-    finished = _finished(directory, job, resume)
-    if finished is not None:
-        yield finished
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(directory)
-    except OSError as error:
-        raise InputError(f"out={directory}: cannot be written ({error.strerror})") from error
-    with lock:
-        finished = _finished(directory, job, resume)  # by a run that has ended meanwhile
-        if finished is None:
-            with suppress(OSError):
-                remove_parts(directory, (RECORD, ARRAYS, CONFIG, CHECKPOINT, PARTIAL))
-        yield finished or lock
-
-
-def _finished(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
-    try:
-        there = directory.exists()
-    except OSError as error:
-        raise InputError(f"out={directory}: cannot be a directory ({error.strerror})") from error
-    if there and not directory.is_dir():
-        raise InputError(f"out={directory}: is a file; name a directory")
-    if (directory / RECORD).exists():
-        if not resume:
-            raise InputError(
-                f"out={directory}: already holds a run; choose another directory, or resume=true to go on with the same"
-            )
-        record = Record.load(directory)
-        if odd := differences(job, record.job):
-            raise InputError(f"out={directory}: holds a finished run with other options ({', '.join(odd)})")
-        return record
-    if (directory / CHECKPOINT).exists() and not resume:
-        raise InputError(
-            f"out={directory}: holds an unfinished run; go on with resume=true, or choose another directory"
-        )
-    return None
-
-
-def differences(job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Where two descriptions of jobs differ, by name; what version 0.1.0 did not describe is compared where it can be.
-
-    Examples
-    --------
-    >>> differences({"epochs": 3, "optim": {"lr": 0.1}, "network": {}}, {"epochs": 3, "optim": {"lr": 0.2}})
-    ['optim.lr']
-    """
-    out = []
-    for key in sorted(job.keys() | other.keys()):
-        a, b = job.get(key, MISSING), other.get(key, MISSING)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
-            out += [f"{key}.{inner}" for inner in differences(a, b)]
-        elif a != b and not (b is MISSING and key in ADDED):
-            out.append(key)
-    return out
-
-
-def keep(record: Record, directory: Path, lock: Lock) -> None:
-    """Save the record of a run that is over, and only then remove what it could have gone on from.
-
-    Raises
-    ------
-    NotWritten
-        When it cannot be written; the error holds the record, and the checkpoint stays.
-    """
-    try:
-        lock.renew()
-        if (directory / RECORD).exists():
-            raise InputError("another run has left its record there")
-        record.save(directory)
-    except (OSError, InputError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise NotWritten(f"out={directory}: the record cannot be written ({said})", record) from error
-    with suppress(OSError):
-        for name in (CHECKPOINT, PARTIAL):
-            (directory / name).unlink(missing_ok=True)
-
-
-def null(values: Any) -> Any:
-    """Nested lists with None for NaN: what JSON can hold."""
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    if isinstance(values, list):
-        return [null(v) for v in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -25,8 +25,8 @@ from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
-from cl_lib.typed import as_python, is_number, is_whole
 from cl_lib.types import Learner, Spec
+from cl_lib.validation import as_python, is_number, is_whole
 
 MOST = 10_000
 """Seeds of one run, at most."""

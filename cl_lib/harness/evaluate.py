@@ -14,8 +14,8 @@ from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
 from cl_lib.metrics import ClasswiseSums, GroupSums, Scores, adaptive_ece, classwise_ece, ece
 from cl_lib.metrics.calibration import grouped_adaptive_ece
-from cl_lib.streams.stream import Realisation, Stream
-from cl_lib.types import Tensors
+from cl_lib.streams.stream import SeededStream, Stream
+from cl_lib.types import MASKED, Tensors
 
 Arrays = dict[str, np.ndarray]
 CHUNK, LARGE = 2000, 1024
@@ -29,7 +29,6 @@ SORTED = 2**20
 CELLS = 2**17
 """Columns × classes up to which classwise calibration is summed by column, in 50 MB a replica. With more, its matrix is
 NaN and only the pooled value is known."""
-MASKED = -1e9
 
 
 class Predictor(Protocol):
@@ -49,7 +48,7 @@ class Evaluator:
     Parameters
     ----------
     stream : Stream
-    realisations : sequence of R Realisation
+    realisations : sequence of R SeededStream
     part : {"test", "valid"}
         Whether columns are the stream's test sets or what it held out of each experience.
     store : {"auto", "resident", "streamed"}
@@ -58,7 +57,7 @@ class Evaluator:
     def __init__(
         self,
         stream: Stream,
-        realisations: Sequence[Realisation],
+        realisations: Sequence[SeededStream],
         part: str,
         dtype: torch.dtype,
         device: torch.device,

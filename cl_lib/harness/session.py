@@ -18,22 +18,22 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cl_lib import unfinished
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.population import Population
 from cl_lib.engine.precision import products
 from cl_lib.engine.weights import build
 from cl_lib.errors import InputError, within_memory
-from cl_lib.evaluate import Evaluator
 from cl_lib.files import Lock, plain
-from cl_lib.groups import Group, Row, first_and_last, labels, make_groups
-from cl_lib.job import Job, Replica
-from cl_lib.memory.plan import Block, Plan
+from cl_lib.harness import resume as checkpoints
+from cl_lib.harness.evaluate import Evaluator
+from cl_lib.harness.groups import Group, first_and_last, labels, make_groups
+from cl_lib.harness.job import Job, Replica
 from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
-from cl_lib.record import CHECKPOINT
-from cl_lib.strategies.phase import Phase
+from cl_lib.plan.plan import Block, Plan
+from cl_lib.record.record import CHECKPOINT
 from cl_lib.strategies.strategy import Strategy
+from cl_lib.types import Phase, Row
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -66,7 +66,7 @@ class Session:
         self.saved: dict[str, Any] = {}
         self._check_model()
         if resume and out is not None and (out / CHECKPOINT).exists():
-            self.saved, self.start, seconds = unfinished.load(out, self.description, self.groups)
+            self.saved, self.start, seconds = checkpoints.load(out, self.description, self.groups)
             self.seconds |= seconds
 
     def _check_model(self) -> None:
@@ -155,7 +155,7 @@ class Session:
             lifted=lifted,
             together=not (always and job.torch_device.type == "cpu"),
             compiled=job.compile,
-            half=job.matmul == "bf16",
+            bfloat16=job.matmul == "bf16",
             store=job.store,
         )
 
@@ -295,7 +295,7 @@ class Session:
         try:
             if self.lock is not None and not self.lock.held:
                 raise FileNotFoundError(errno.ENOENT, "it was removed while the run was writing there")
-            unfinished.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
+            checkpoints.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
         except OSError as error:
             if not self.warned or self.stop:
                 self.warned = True

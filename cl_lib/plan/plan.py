@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.memory import recall
-from cl_lib.memory.admit import admit
 from cl_lib.memory.store import Memory
-from cl_lib.types import Experience, Shape
+from cl_lib.plan import recall
+from cl_lib.plan.admission import admit
+from cl_lib.types import Experience, Phase, Shape
 
 Ints = np.ndarray
 STEPS = 128
@@ -27,30 +26,11 @@ STEPS = 128
 ORDER, ADMIT, RECALL, NOISE, SAMPLE = range(5)
 
 
-class Stretch(Protocol):
-    """What the plan needs to know of a phase."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def epochs(self) -> int | None: ...
-
-    @property
-    def batch_size(self) -> int | None: ...
-
-    @property
-    def reset(self) -> bool: ...
-
-
 @dataclass(frozen=True)
 class Block:
     """Up to `STEPS` steps of one phase. Tensors are ``(S, R, ...)``; ``size`` counts the real samples of each step."""
 
-    phase: Stretch
+    phase: Phase
     begins: bool
     """Whether it is the first of its phase."""
     epoch: int
@@ -111,7 +91,7 @@ class Plan:
     classes: int
     batch_size: int
     epochs: Sequence[int]
-    phases: Sequence[Sequence[Stretch]]
+    phases: Sequence[Sequence[Phase]]
     memory: Memory | None = None
     draws: tuple[int, ...] = ()
     noise: dict[str, Shape] = field(default_factory=dict)
@@ -195,18 +175,18 @@ class Plan:
         """The generator of one purpose (experience, phase, what for, which) of a replica."""
         return np.random.default_rng([self.seeds[replica], *purpose])
 
-    def _size(self, number: int, phase: Stretch) -> int:
+    def _size(self, number: int, phase: Phase) -> int:
         """Samples in a batch: no more than there are."""
         return min(phase.batch_size or self.batch_size, self._count(number, phase))
 
-    def _count(self, number: int, phase: Stretch) -> int:
+    def _count(self, number: int, phase: Phase) -> int:
         """Samples of a phase. Of a memory: reservoirs and class-balanced ones fill up before they reject."""
         if phase.source != "memory":
             return len(self._items(0, number, phase)[0])
         offered = [e for e in range(number + 1) if any(p.source == "experience" for p in self.phases[e])]
         return min(self.capacity, sum(len(self.streams[0][e].train) for e in offered))
 
-    def _items(self, replica: int, number: int, phase: Stretch) -> tuple[Ints, Ints]:
+    def _items(self, replica: int, number: int, phase: Phase) -> tuple[Ints, Ints]:
         stream = self.streams[replica]
         match phase.source:
             case "experience":
@@ -224,7 +204,7 @@ class Plan:
 
     def _block(
         self,
-        phase: Stretch,
+        phase: Phase,
         begins: bool,
         epoch: int,
         size: int,

@@ -8,27 +8,28 @@
 """
 
 from cl_lib import checks, datasets, loggers, metrics, models, report, sinks, stats, strategies, streams
+from cl_lib._version import __version__
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
-from cl_lib.harness import iter_run, run
-from cl_lib.harness.session import Interrupted
+from cl_lib.harness import Interrupted, Job, Session, iter_run, run
 from cl_lib.memory.store import Memory
 from cl_lib.record import Metric, Record
 from cl_lib.types import Row
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SGD",
     "Adam",
     "InputError",
     "Interrupted",
+    "Job",
     "Memory",
     "Metric",
     "Record",
     "Row",
     "Schedule",
+    "Session",
+    "__version__",
     "check_strategy",
     "check_stream",
     "checks",

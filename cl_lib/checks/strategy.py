@@ -230,7 +230,7 @@ def check_record_by_replica(strategy: Strategy) -> None:
 def _record(strategy: Strategy, **options: Any) -> Record:
     session = Session(_job(strategy, **options))
     _finished(session)
-    return make_record(session, session.job.name)
+    return make_record(session.result(), session.job.name)
 
 
 def _means(record: Record) -> dict[str, float | None]:

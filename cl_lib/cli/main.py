@@ -223,7 +223,7 @@ def run_config(
     """Run a resolved configuration and leave its record in ``directory``."""
     import torch
 
-    from cl_lib.harness import run
+    from cl_lib.harness.runner import run_job
 
     job = make_job(config)
     threads = config["engine"]["threads"]
@@ -234,23 +234,8 @@ def run_config(
     name = choices.get("strategy", job.name)
     own = {k: v for k, v in config.items() if k not in INTERNAL}
     kept = [o for o in overrides if split_override(o)[0] not in INTERNAL]
-    return run(
-        job.stream,
-        job.strategy,
-        model=job.model,
-        optim=job.optim,
-        seeds=job.seeds,
-        epochs=job.epochs,
-        batch_size=job.batch_size,
-        eval_every=job.eval_every,
-        eval_on=job.eval_on,
-        grid=dict(job.grid),
-        device=job.device,
-        dtype=job.dtype,
-        lift=job.lift,
-        compile=job.compile,
-        matmul=job.matmul,
-        store=job.store,
+    return run_job(
+        job,
         out=directory,
         resume=resumes(config),
         progress=config["progress"],

@@ -42,7 +42,7 @@ class Looped:
         self.shared = upload(data, data.train, dtype, device, store)
         self.table = tables(realisations, dtype, device)
         self.found = np.full(len(learners), -1)
-        self.parameters = self.memory_bytes = None
+        self.parameters = self.memory_bytes = self.loss = None
         self.preparation = 0.0
         self.width = plan.classes
         _check_tree(self.tree)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cl_lib.engine.learners import Predictor
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
@@ -29,14 +29,6 @@ SORTED = 2**20
 CELLS = 2**17
 """Columns × classes up to which classwise calibration is summed by column, in 50 MB a replica. With more, its matrix is
 NaN and only the pooled value is known."""
-
-
-class Predictor(Protocol):
-    """What an evaluation needs of a population."""
-
-    def begin_evaluation(self) -> None: ...
-
-    def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor: ...
 
 
 class Evaluator:

@@ -1,4 +1,4 @@
-"""From rows to numbers: reduce a session to its record."""
+"""From rows to numbers: reduce the result of a run to its record."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import numpy as np
 import torch
 
 from cl_lib import metrics as m
+from cl_lib._version import __version__
 from cl_lib.errors import printable
 from cl_lib.files import null, plain
-from cl_lib.harness.session import Session
+from cl_lib.harness.result import Result
 from cl_lib.record import Metric, Record
+from cl_lib.record.slices import mean, reliability_diagrams, slice_accuracy, slice_means
 from cl_lib.stats import summarise
 
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 
 
-def make_record(
-    session: Session, name: str, config: dict[str, Any] | None = None, command: str | None = None
-) -> Record:
-    """Reduce a session's rows to a record."""
-    job, replicas = session.job, session.replicas
-    arrays = _arrays(session)
-    values, reasons = _values(session, arrays)
+def make_record(result: Result, name: str, config: dict[str, Any] | None = None, command: str | None = None) -> Record:
+    """Reduce the rows of a run to a record."""
+    replicas = result.replicas
+    arrays = _arrays(result)
+    values, reasons = _values(result, arrays)
     everyone = list(range(len(replicas)))
     matrices = {k: _mean(arrays[f"matrix.{k}"]) for k in MATRICES}
     diverged = arrays.pop("diverged")
@@ -46,23 +46,26 @@ def make_record(
         if hyper
     ]
     return Record(
-        stream=json.loads(json.dumps(session.description["stream"])),
+        stream=json.loads(json.dumps(result.description["stream"])),
         strategy=name,
-        seeds=[int(seed) for seed in job.seed_list],
-        config=json.loads(json.dumps(config if config is not None else session.description)),
-        job=json.loads(json.dumps(session.description)),
+        seeds=result.seeds,
+        config=json.loads(json.dumps(config if config is not None else result.description)),
+        job=json.loads(json.dumps(result.description)),
         metrics={k: _metric(v, everyone, reasons.get(k)) for k, v in values.items()},
         accuracy_matrix=matrices["accuracy"],
         rows=[
             {"experience": row.experience, "step": step}
-            for row, step in zip(session.groups[0].rows, _common(arrays["step"]), strict=True)
+            for row, step in zip(result.groups[0].rows, _common(arrays["step"]), strict=True)
         ],
         learned=_common(arrays["learned"]),
         before=_common(arrays["before"]),
         matrices={k: v for k, v in matrices.items() if k != "accuracy"},
-        slices=_slices(session, arrays),
-        reliability=_reliability(arrays),
-        cost=_cost(session),
+        slices=_slices(result, arrays),
+        reliability={
+            name: {k: null(v) for k, v in diagram.items()}
+            for name, diagram in reliability_diagrams(arrays["pooled.bins"]).items()
+        },
+        cost=_cost(result),
         replicas=[
             {
                 "seed": int(r.seed),
@@ -73,14 +76,14 @@ def make_record(
             for i, r in enumerate(replicas)
         ],
         grid=grid,
-        environment=_environment(session, command),
+        environment=_environment(result, command),
         arrays=arrays,
     )
 
 
-def _arrays(session: Session) -> dict[str, np.ndarray]:
+def _arrays(result: Result) -> dict[str, np.ndarray]:
     """Rows of all groups as one array for each quantity, replicas first, in the order of the run's replicas."""
-    groups = session.groups
+    groups = result.groups
     order = np.argsort([member for group in groups for member in group.members])
     names = set.intersection(*(set(row.arrays) for group in groups for row in group.rows))
 
@@ -102,7 +105,7 @@ def _arrays(session: Session) -> dict[str, np.ndarray]:
     return out
 
 
-def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Every metric for each replica, and why one is null."""
     matrix = arrays["matrix.accuracy"]
     count, learned, before = matrix.shape[0], arrays["learned"], arrays["before"]
@@ -119,7 +122,7 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
         "bwt": each(m.bwt, learned),
         "fwt": each(m.fwt, before),
     }
-    if session.job.stream.eval_classes == "seen":
+    if result.eval_classes == "seen":
         values["fwt"] = np.full(count, np.nan)
         reasons["fwt"] = (
             "only seen classes may be answered, so accuracy before an experience says nothing (eval_classes=seen)"
@@ -127,7 +130,7 @@ def _values(session: Session, arrays: dict[str, np.ndarray]) -> tuple[dict[str, 
     if matrix.shape[2] == 1:
         for name in ("forgetting", "bwt", "fwt"):
             reasons[name] = "needs more than one experience"
-    elif matrix.shape[1] == 2 and session.job.stream.length > 1:
+    elif matrix.shape[1] == 2 and result.length > 1:
         values["learning_accuracy"] = np.full(count, np.nan)
         for name in ("forgetting", "bwt", "fwt", "learning_accuracy"):
             reasons.setdefault(name, "evaluated only after the last experience (eval_every)")
@@ -186,24 +189,19 @@ def _points(replicas: Sequence[Any]) -> list[tuple[dict[str, float], list[int]]]
 
 
 def _mean(values: np.ndarray) -> Any:
-    """Mean over the healthy replicas (the first axis)."""
-    healthy = np.isfinite(values)
-    total = np.where(healthy, values, 0).sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return null(np.where(healthy.any(0), total / healthy.sum(0), np.nan))
+    return null(mean(values))
 
 
-def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """Support, accuracy, ECE and forgetting of each slice, means over the healthy replicas."""
-    stream = session.job.stream
     matrix = arrays["matrix.accuracy"]
     # what was first trained on after the last but one evaluation has no past to forget
     known = arrays["age"][:, -2] >= 0
     past = arrays["learned"] < matrix.shape[1] - 1
     out = {
-        "class": _slice(stream.classes, *_sums(arrays, "class"), known),
+        "class": _slice(result.classes, *_sums(arrays, "class"), known),
         "experience": _slice(
-            stream.columns, arrays["support"], matrix * arrays["support"], arrays["experience.bins"], past
+            result.columns, arrays["support"], matrix * arrays["support"], arrays["experience.bins"], past
         ),
     }
     ages, labels = m.age_groups(arrays["age"][:, -1])
@@ -211,7 +209,7 @@ def _slices(session: Session, arrays: dict[str, np.ndarray]) -> dict[str, dict[s
     out["age"] = _slice(labels, count, correct, bins)
     # a name may hold dots itself
     for name in sorted({k.split(".", 1)[1].rsplit(".", 1)[0] for k in arrays if k.startswith("column.")}):
-        names = session.job.stream.data.test.columns[name].labels
+        names = result.slices[name]
         out[name] = _slice(names, *_sums(arrays, f"column.{name}"))
     return out
 
@@ -223,14 +221,10 @@ def _sums(arrays: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndar
 def _slice(
     labels: Sequence[str], count: np.ndarray, correct: np.ndarray, bins: np.ndarray, past: np.ndarray | bool = True
 ) -> dict[str, Any]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = correct / count
-    support = count[:, -1]
+    accuracy, support = slice_accuracy(count, correct), count[:, -1]
     forgotten = m.slice_forgetting(accuracy) if accuracy.shape[1] > 2 else np.full(support.shape, np.nan)
     return {
-        "labels": list(labels),
-        "support": _mean(np.where(support > 0, support, np.nan)),
-        "accuracy": _mean(accuracy[:, -1]),
+        **{k: null(v) for k, v in slice_means(labels, support, correct[:, -1]).items()},
         "ece": _mean(m.ece(bins[:, -1])),
         "forgetting": _mean(np.where(past, forgotten, np.nan)),
         "worst": _mean(m.worst(accuracy[:, -1], support)),
@@ -238,40 +232,27 @@ def _slice(
     }
 
 
-def _reliability(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, list[float | None]]]:
-    """Reliability diagrams of the untrained network and after the stream, samples of all healthy replicas pooled."""
-    total = np.nansum(arrays["pooled.bins"], 0)
-    out = {}
-    for name, own in (("before", total[0]), ("after", total[-1])):
-        diagram = m.reliability(own)
-        parts = (("confidence", diagram.confidence), ("accuracy", diagram.accuracy), ("count", diagram.count))
-        out[name] = {k: null(np.asarray(v)) for k, v in parts}
-    return out
-
-
-def _cost(session: Session) -> dict[str, Any]:
-    seconds, job = session.seconds, session.job
-    steps = sum(group.steps * len(group.members) for group in session.groups) / len(session.replicas)
-    cuda = job.torch_device.type == "cuda"
+def _cost(result: Result) -> dict[str, Any]:
+    seconds = result.seconds
+    steps = sum(group.steps * len(group.members) for group in result.groups) / len(result.replicas)
+    cuda = result.device.type == "cuda"
     training = seconds["training"] + seconds["consolidation"]
     return {
         "training_seconds": training,
         "preparation_seconds": seconds["preparation"],
         "evaluation_seconds": seconds["evaluation"],
         "planning_seconds": seconds["planning"],
-        "replicas": len(session.replicas),
+        "replicas": len(result.replicas),
         "steps": steps,
-        "samples_per_second": steps * job.batch_size * len(session.replicas) / max(training, 1e-9),
-        "parameters": session.groups[0].parameters,
-        "memory_bytes": session.groups[0].memory_bytes,
+        "samples_per_second": steps * result.batch_size * len(result.replicas) / max(training, 1e-9),
+        "parameters": result.groups[0].parameters,
+        "memory_bytes": result.groups[0].memory_bytes,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
     }
 
 
-def _environment(session: Session, command: str | None) -> dict[str, Any]:
-    from cl_lib import __version__
-
-    device = session.job.torch_device
+def _environment(result: Result, command: str | None) -> dict[str, Any]:
+    device = result.device
     return {
         "cl_lib": __version__,
         "python": platform.python_version(),

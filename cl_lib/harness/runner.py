@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -27,20 +26,26 @@ from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner, Row
 
 
-def _job(stream: Stream, strategy: Any, options: dict[str, Any]) -> Job:
-    known = {f.name for f in dataclasses.fields(Job)}
-    odd = sorted(set(options) - known)
-    if odd:
-        raise InputError(f"run: unknown option {', '.join(odd)}; there are {', '.join(sorted(known))}")
-    return Job(stream, strategy, **options)
-
-
 def iter_run(
     stream: Stream,
     strategy: Strategy | LearnerFactory | Learner,
-    **options: Any,
+    *,
+    model: nn.Module | ModelFactory | None = None,
+    optim: Optimiser | None = None,
+    seeds: int | Sequence[int] = Job.seeds,
+    epochs: int | Sequence[int] = Job.epochs,
+    batch_size: int = Job.batch_size,
+    eval_every: int = Job.eval_every,
+    eval_on: Literal["test", "valid"] = Job.eval_on,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    device: str = Job.device,
+    dtype: Literal["float32", "float64"] = Job.dtype,
+    lift: Literal["auto", "always", "never"] = Job.lift,
+    compile: bool = Job.compile,
+    matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
+    store: Store = Job.store,
 ) -> Iterator[Row]:
-    """As `run`, but yield a `Row` at each evaluation: one's own loop over a run.
+    """As `run`, with the same options, but yield a `Row` at each evaluation: a run inside a loop of one's own.
 
     Examples
     --------
@@ -51,7 +56,28 @@ def iter_run(
     0 0 (2, 5)
     5 136 (2, 5)
     """
-    yield from Session(_job(stream, strategy, options))
+    job = Job(
+        stream,
+        strategy,
+        **_given(model=model, optim=optim, grid=grid),
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=batch_size,
+        eval_every=eval_every,
+        eval_on=eval_on,
+        device=device,
+        dtype=dtype,
+        lift=lift,
+        compile=compile,
+        matmul=matmul,
+        store=store,
+    )
+    yield from Session(job)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None: the others keep the defaults of `Job`."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def run(
@@ -60,18 +86,18 @@ def run(
     *,
     model: nn.Module | ModelFactory | None = None,
     optim: Optimiser | None = None,
-    seeds: int | Sequence[int] = 1,
-    epochs: int | Sequence[int] = 1,
-    batch_size: int = 10,
-    eval_every: int = 1,
-    eval_on: Literal["test", "valid"] = "test",
-    grid: dict[str, Sequence[float]] | None = None,
-    device: str = "auto",
-    dtype: Literal["float32", "float64"] = "float32",
-    lift: Literal["auto", "always", "never"] = "auto",
-    compile: bool = False,
-    matmul: Literal["float32", "tf32", "bf16"] = "float32",
-    store: Store = "auto",
+    seeds: int | Sequence[int] = Job.seeds,
+    epochs: int | Sequence[int] = Job.epochs,
+    batch_size: int = Job.batch_size,
+    eval_every: int = Job.eval_every,
+    eval_on: Literal["test", "valid"] = Job.eval_on,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    device: str = Job.device,
+    dtype: Literal["float32", "float64"] = Job.dtype,
+    lift: Literal["auto", "always", "never"] = Job.lift,
+    compile: bool = Job.compile,
+    matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
+    store: Store = Job.store,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -152,27 +178,41 @@ def run(
     >>> len(record.metrics["accuracy"].per_seed)
     3
     """
-    options = {
-        "seeds": seeds,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "eval_every": eval_every,
-        "eval_on": eval_on,
-        "grid": grid or {},
-        "device": device,
-        "dtype": dtype,
-        "lift": lift,
-        "compile": compile,
-        "matmul": matmul,
-        "store": store,
-        **({"model": model} if model is not None else {}),
-        **({"optim": optim} if optim is not None else {}),
-    }
     with Logging(check_loggers(loggers, sinks)) as logging:
-        job = _job(stream, strategy, options)
-        if resume and out is None:
-            raise InputError("resume=True: needs out, the directory of the run to go on with")
-        return _run(job, Path(out) if out is not None else None, resume, progress, name, config, command, logging.log)
+        job = Job(
+            stream,
+            strategy,
+            **_given(model=model, optim=optim, grid=grid),
+            seeds=seeds,
+            epochs=epochs,
+            batch_size=batch_size,
+            eval_every=eval_every,
+            eval_on=eval_on,
+            device=device,
+            dtype=dtype,
+            lift=lift,
+            compile=compile,
+            matmul=matmul,
+            store=store,
+        )
+        directory = Path(out) if out is not None else None
+        return _run(job, directory, resume, progress, name, config, command, logging.log)
+
+
+def run_job(
+    job: Job,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    name: str | None = None,
+    config: dict[str, Any] | None = None,
+    command: str | None = None,
+    loggers: Sequence[Logger] = (),
+) -> Record:
+    """As `run`, for a `Job`."""
+    with Logging(check_loggers(loggers)) as logging:
+        return _run(job, out, resume, progress, name, config, command, logging.log)
 
 
 def _run(
@@ -185,6 +225,8 @@ def _run(
     command: str | None,
     log: Callable[[Row], None],
 ) -> Record:
+    if resume and directory is None:
+        raise InputError("resume=True: needs out, the directory of the run to go on with")
     job.check()
     texts = {"name": name, "command": command}
     for label, text in texts.items():
@@ -203,7 +245,7 @@ def _run(
             for row in session:
                 log(row)
         job.check_unchanged()
-        record = make_record(session, name or job.name, config, command)
+        record = make_record(session.result(), name or job.name, config, command)
         if directory is not None and there is not None:
             keep(record, directory, there)
     return record

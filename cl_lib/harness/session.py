@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from cl_lib.engine.learners import Learners
 from cl_lib.engine.looped import Looped
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.population import Population
@@ -29,6 +30,7 @@ from cl_lib.harness import resume as checkpoints
 from cl_lib.harness.evaluate import Evaluator
 from cl_lib.harness.groups import Group, first_and_last, labels, make_groups
 from cl_lib.harness.job import Job, Replica
+from cl_lib.harness.result import Result
 from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
 from cl_lib.plan.plan import Block, Plan
 from cl_lib.record.record import CHECKPOINT
@@ -53,10 +55,13 @@ class Session:
         job.check()
         self.job, self.out, self.progress = job, out, progress
         self.replicas: list[Replica] = job.replicas
+        self.device = job.torch_device
         self.groups = make_groups(job, self.replicas)
         self.seconds = {"training": 0.0, "consolidation": 0.0, "evaluation": 0.0, "planning": 0.0, "preparation": 0.0}
         self.stop = False
-        self.learner: Population | Looped | None = None
+        self.done = self.total = 0
+        self.saved_at = 0.0
+        self.learner: Learners | None = None
         """The replicas being trained (of the last group, once the run is over)."""
         self.description = plain(job.describe())
         self.lock: Lock | None = None
@@ -88,19 +93,37 @@ class Session:
             yield from self._rows()
 
     def _rows(self) -> Iterator[Row]:
-        if self.job.torch_device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.init()
             torch.cuda.reset_peak_memory_stats()
         plans = [self._plan(group) for group in self.groups]
-        total = sum(plan.total for plan in plans)
+        self.total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
         for finished in self.groups[: self.start["group"]]:  # of a resumed run: this reader has not seen them
             yield from finished.rows
         with tqdm(
-            total=total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
+            total=self.total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
         ) as bar:
             for number in range(self.start["group"], len(self.groups)):
-                yield from self._run(number, self.groups[number], plans[number], bar, total)
+                yield from self._run(number, self.groups[number], plans[number], bar)
+
+    def result(self) -> Result:
+        """What the run is reduced from, once it is over."""
+        stream = self.job.stream
+        return Result(
+            description=self.description,
+            seeds=[int(seed) for seed in self.job.seed_list],
+            replicas=self.replicas,
+            groups=self.groups,
+            length=stream.length,
+            eval_classes=stream.eval_classes,
+            classes=list(stream.classes),
+            columns=list(stream.columns),
+            slices={name: list(column.labels) for name, column in stream.data.test.columns.items()},
+            seconds=self.seconds,
+            batch_size=self.job.batch_size,
+            device=self.device,
+        )
 
     # ------------------------------------------------------------------ one group of replicas
     def _plan(self, group: Group) -> Plan:
@@ -127,7 +150,7 @@ class Session:
         group.learned, group.before = (np.stack(part) for part in zip(*rows, strict=True))
         return plan
 
-    def _learner(self, group: Group, plan: Plan) -> Population | Looped:
+    def _learner(self, group: Group, plan: Plan) -> Learners:
         job = self.job
         members = [self.replicas[m] for m in group.members]
         if not isinstance(job.strategy, Strategy):
@@ -159,62 +182,68 @@ class Session:
             store=job.store,
         )
 
-    def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any], total: int) -> Iterator[Row]:
-        job, start = self.job, self.start if self.start["group"] == number else {"experience": 0, "step": 0}
-        where = (job.torch_dtype, job.torch_device, job.store)
+    def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any]) -> Iterator[Row]:
+        start = self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         with self._computing():
-            self.learner = learner = self._learner(group, plan)
-            evaluator = Evaluator(job.stream, group.realisations, job.eval_on, *where)
-            if group.rows:  # resumed
-                learner.restore(self.saved)
-                self.saved = {}
-            else:
-                self._row(0, group, plan, learner, evaluator)
+            self.learner, evaluator = self._begin(group, plan)
         yield from group.rows
-        done, last_saved = int(bar.n), time.perf_counter()
-        for e in range(job.stream.length):
+        self.done, self.saved_at = int(bar.n), time.perf_counter()
+        for e in range(self.job.stream.length):
             row: Row | None = None
             with self._guard(), self._computing():
-                blocks = self._blocks(plan, e, learner)
+                blocks = self._blocks(plan, e, self.learner)
                 if e < start["experience"]:
                     for _ in blocks:
                         pass
                     continue
-                learner.begin_experience(e)
+                self.learner.begin_experience(e)
                 for block, ahead in blocks:
-                    began = self._now()
-                    s = max(0, start["step"] - block.first_step)
-                    with products("tf32" if job.matmul == "tf32" else "ieee", job.torch_device):
-                        while s < len(block):
-                            count = learner.observe(block, s, ahead)
-                            s += count
-                            bar.update(count)
-                            done += count
-                            stop = self._stops(done)
-                            if stop or time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
-                                self.seconds["training"] += self._now() - began
-                                self._save(number, e, block.first_step + s, learner)
-                                if stop:
-                                    raise Interrupted(done, total, self.out)
-                                began = last_saved = self._now()
-                    self.seconds["training"] += self._now() - began
+                    with products("tf32" if self.job.matmul == "tf32" else "ieee", self.device):
+                        self._train(block, ahead, max(0, start["step"] - block.first_step), (number, e), bar)
                 began = self._now()
-                learner.end_experience(e)
+                self.learner.end_experience(e)
                 self.seconds["consolidation"] += self._now() - began
                 if self._evaluates(e):
-                    row = self._row(e + 1, group, plan, learner, evaluator)
+                    row = self._row(e + 1, group, plan, self.learner, evaluator)
                     self._show(bar, row)
                 if self.stop:
-                    self._save(number, e + 1, plan.step, learner)
-                    raise Interrupted(done, total, self.out)
+                    self._interrupt(number, e + 1, plan.step)
             if row is not None:
                 yield row
-        group.parameters, group.memory_bytes = learner.parameters, learner.memory_bytes
-        self.seconds["preparation"] += learner.preparation
+        group.parameters, group.memory_bytes = self.learner.parameters, self.learner.memory_bytes
+        self.seconds["preparation"] += self.learner.preparation
 
-    def _blocks(
-        self, plan: Plan, experience: int, learner: Population | Looped
-    ) -> Iterator[tuple[Block, Block | None]]:
+    def _begin(self, group: Group, plan: Plan) -> tuple[Learners, Evaluator]:
+        """The replicas of a group and their evaluator: as they were saved, or evaluated before any training."""
+        job = self.job
+        learner = self._learner(group, plan)
+        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, self.device, job.store)
+        if group.rows:  # resumed
+            learner.restore(self.saved)
+            self.saved = {}
+        else:
+            self._row(0, group, plan, learner, evaluator)
+        return learner, evaluator
+
+    def _train(self, block: Block, ahead: Block | None, s: int, position: tuple[int, int], bar: tqdm[Any]) -> None:
+        """Train a block from its step ``s``, with checkpoints on the way."""
+        assert self.learner is not None
+        began = self._now()
+        while s < len(block):
+            count = self.learner.observe(block, s, ahead)
+            s += count
+            bar.update(count)
+            self.done += count
+            stop = self._stops(self.done)
+            if stop or time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
+                self.seconds["training"] += self._now() - began
+                if stop:
+                    self._interrupt(*position, block.first_step + s)
+                self._save(*position, block.first_step + s)
+                began = self.saved_at = self._now()
+        self.seconds["training"] += self._now() - began
+
+    def _blocks(self, plan: Plan, experience: int, learner: Learners) -> Iterator[tuple[Block, Block | None]]:
         """Each block with the one after it, which is planned early so that its data can be read early."""
         blocks = (part for block in plan.experience(experience) for part in learner.cut(block))
         block = self._planned(blocks)
@@ -233,7 +262,7 @@ class Session:
         number = experience + 1
         return number % self.job.eval_every == 0 or number == self.job.stream.length
 
-    def _row(self, number: int, group: Group, plan: Plan, learner: Any, evaluator: Evaluator) -> Row:
+    def _row(self, number: int, group: Group, plan: Plan, learner: Learners, evaluator: Evaluator) -> Row:
         began = self._now()
         trained = plan.last_step >= 0
         arrays = evaluator.run(learner, trained)
@@ -243,8 +272,8 @@ class Session:
                 values[diverged >= 0] = np.nan
         arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
         arrays["diverged"] = diverged
-        if isinstance(learner, Population):
-            arrays["loss"] = learner.loss
+        if (loss := learner.loss) is not None:
+            arrays["loss"] = loss
         row = Row(number, plan.step, group.members, arrays)
         group.rows.append(row)
         self.seconds["evaluation"] += self._now() - began
@@ -255,7 +284,7 @@ class Session:
             bar.set_postfix_str(f"experience {row.experience}, accuracy {np.nanmean(row.accuracy):.3f}")
 
     def _now(self) -> float:
-        if self.job.torch_device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -267,7 +296,7 @@ class Session:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Products in full precision, but for training steps; no inference mode, whose tensors cannot be trained."""
-        with torch.inference_mode(False), products("ieee", self.job.torch_device):
+        with torch.inference_mode(False), products("ieee", self.device):
             yield
 
     @contextmanager
@@ -288,14 +317,19 @@ class Session:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _save(self, group: int, experience: int, step: int, learner: Any) -> None:
-        if self.out is None or not learner.tree:
+    def _interrupt(self, group: int, experience: int, step: int) -> NoReturn:
+        """Save the state and end the run."""
+        self._save(group, experience, step)
+        raise Interrupted(self.done, self.total, self.out)
+
+    def _save(self, group: int, experience: int, step: int) -> None:
+        if self.out is None or self.learner is None or not self.learner.tree:
             return
         position = {"group": group, "experience": experience, "step": step}
         try:
             if self.lock is not None and not self.lock.held:
                 raise FileNotFoundError(errno.ENOENT, "it was removed while the run was writing there")
-            checkpoints.save(self.out, self.description, learner.tree, self.groups, position, self.seconds)
+            checkpoints.save(self.out, self.description, self.learner.tree, self.groups, position, self.seconds)
         except OSError as error:
             if not self.warned or self.stop:
                 self.warned = True

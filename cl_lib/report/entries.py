@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cl_lib.errors import InputError, printable
-from cl_lib.metrics import age_groups, merge_groups, reliability
+from cl_lib.files import null
+from cl_lib.metrics import age_groups, merge_groups
 from cl_lib.metrics.scores import BINS
 from cl_lib.record import Metric, Record
+from cl_lib.record.slices import reliability_diagrams, slice_means
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +92,15 @@ class Entry:
         merged = [merge_groups(last[f"class.{k}"], age[self.members], len(names)) for k in ("count", "correct")]
         hits = self.matrices()[:, -1] * last["support"]
         out = {
-            "class": _slice(self.record.slices["class"]["labels"], last["class.count"], last["class.correct"]),
-            "experience": _slice(self.record.stream["columns"], last["support"], hits),
-            "age": _slice(names, *merged),
+            "class": slice_means(self.record.slices["class"]["labels"], last["class.count"], last["class.correct"]),
+            "experience": slice_means(self.record.stream["columns"], last["support"], hits),
+            "age": slice_means(names, *merged),
         }
         for name in sorted(self.record.slices.keys() - out.keys()):
             sums = [last.get(f"column.{name}.{k}") for k in ("count", "correct")]
             if sums[0] is not None and sums[1] is not None:
-                out[name] = _slice(self.record.slices[name]["labels"], sums[0], sums[1])
-        return out
+                out[name] = slice_means(self.record.slices[name]["labels"], sums[0], sums[1])
+        return {name: {k: null(v) for k, v in part.items()} for name, part in out.items()}
 
     def reliability(self) -> dict[str, dict[str, list[float | None]]]:
         """Reliability diagrams ``before`` and ``after`` the stream: ``confidence``, ``accuracy``, ``count``."""
@@ -106,14 +108,12 @@ class Entry:
             return self.record.reliability
         if "pooled.bins" not in self.record.arrays:
             return {}
-        total = np.nansum(self.record.arrays["pooled.bins"][self.members], 0)
-        if total.shape[-2] > BINS:  # records of 0.1.0 hold a confidence of exactly 1 in a bin of its own
-            total[..., BINS - 1, :] += total[..., BINS, :]
-            total = total[..., :BINS, :]
-        return {
-            name: {k: getattr(reliability(own), k).tolist() for k in ("confidence", "accuracy", "count")}
-            for name, own in (("before", total[0]), ("after", total[-1]))
-        }
+        bins = self.record.arrays["pooled.bins"][self.members]
+        if bins.shape[-2] > BINS:  # records of 0.1.0 hold a confidence of exactly 1 in a bin of its own
+            bins[..., BINS - 1, :] += bins[..., BINS, :]
+            bins = bins[..., :BINS, :]
+        diagrams = reliability_diagrams(bins)
+        return {name: {k: null(v) for k, v in diagram.items()} for name, diagram in diagrams.items()}
 
 
 def entries(records: Sequence[Record]) -> list[Entry]:
@@ -194,13 +194,3 @@ def _options(values: Mapping[str, Any]) -> str:
     ends = Counter(name.split(".")[-1] for name in values)
     short = {name: name.split(".")[-1] if ends[name.split(".")[-1]] == 1 else name for name in values}
     return ", ".join(f"{short[k]}={v:g}" if isinstance(v, float) else f"{short[k]}={v}" for k, v in values.items())
-
-
-def _slice(labels: Sequence[str], count: np.ndarray, correct: np.ndarray) -> dict[str, list[Any]]:
-    """Means over the replicas in which the slice is known; NaN where there is none."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.where(count > 0, correct / count, np.nan)
-        known = np.isfinite(values)
-        accuracy = np.where(known, values, 0).sum(0) / known.sum(0)
-        support = count.sum(0) / (count > 0).sum(0)
-    return {"labels": list(labels), "support": support.tolist(), "accuracy": accuracy.tolist()}

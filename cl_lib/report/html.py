@@ -108,7 +108,7 @@ def page(records: Sequence[Record], *, title: str | None = None, baseline: str |
     """The text of the page that `write_report` writes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from cl_lib import __version__
+    from cl_lib._version import __version__
 
     lines = entries(records)
     base = find_baseline(lines, baseline)

@@ -1,0 +1,57 @@
+"""What records and reports compute of sums over replicas: means, slices, reliability diagrams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cl_lib.metrics import reliability
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the replicas (the first axis) in which a value is finite; NaN where there is none.
+
+    Examples
+    --------
+    >>> mean(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    array([ 2., nan])
+    """
+    finite = np.isfinite(values)
+    total = np.where(finite, values, 0).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(finite.any(0), total / finite.sum(0), np.nan)
+
+
+def slice_accuracy(count: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Accuracy of each slice; NaN where it has no samples."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, correct / count, np.nan)
+
+
+def slice_means(labels: Sequence[str], count: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+    """``labels``, ``support`` and ``accuracy`` of each slice, means over the replicas that have it.
+
+    Parameters
+    ----------
+    labels : sequence of str
+    count, correct : ndarray
+        ``(R, len(labels))``.
+    """
+    support = mean(np.where(count > 0, count, np.nan))
+    return {"labels": list(labels), "support": support, "accuracy": mean(slice_accuracy(count, correct))}
+
+
+def reliability_diagrams(bins: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Diagrams ``before`` and ``after`` the stream, of the samples of all replicas.
+
+    Parameters
+    ----------
+    bins : ndarray
+        ``(R, 2, bins, 3)``, for the first and the last evaluation, as in the array ``pooled.bins`` of a record.
+    """
+    total = np.nansum(bins, 0)
+    diagrams = {"before": reliability(total[0]), "after": reliability(total[-1])}
+    parts = ("confidence", "accuracy", "count")
+    return {name: {part: np.asarray(getattr(d, part)) for part in parts} for name, d in diagrams.items()}

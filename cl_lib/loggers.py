@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cl_lib.errors import InputError
+from cl_lib.validation import check_choice
 
 if TYPE_CHECKING:
     from cl_lib.types import Row
@@ -162,8 +163,7 @@ class WandbLogger:
             import wandb
         except ImportError:
             raise InputError("logger=wandb: wandb is not installed; pip install 'cl-lib[wandb]'") from None
-        if mode not in ("auto", "online", "offline", "disabled"):
-            raise InputError(f"logger.mode={mode!r}: must be one of auto, online, offline, disabled")
+        check_choice("logger.mode", mode, ("auto", "online", "offline", "disabled"))
         logged_in = mode in ("auto", "online") and _logged_in(wandb)
         if mode == "online" and not logged_in:
             raise InputError("logger.mode=online: nobody is logged in to W&B; run wandb login, or use mode=offline")

@@ -56,6 +56,56 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def check_whole(name: str, value: Any, least: int | None = None) -> None:
+    """Raise `InputError` where ``value`` is no whole number, or one below ``least``.
+
+    Examples
+    --------
+    >>> check_whole("batch_size", 0, 1)
+    Traceback (most recent call last):
+        ...
+    cl_lib.errors.InputError: batch_size=0: must be a whole number, 1 or more
+    """
+    if not is_whole(value) or (least is not None and value < least):
+        more = "" if least is None else f", {least} or more"
+        raise InputError(f"{name}={value!r}: must be a whole number{more}")
+
+
+def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
+    """Raise `InputError` where ``value`` is none of ``known``.
+
+    Examples
+    --------
+    >>> check_choice("eval_on", "train", ("test", "valid"))
+    Traceback (most recent call last):
+        ...
+    cl_lib.errors.InputError: eval_on='train': must be one of test, valid
+    """
+    if isinstance(value, bool) or not any(isinstance(value, type(choice)) and value == choice for choice in known):
+        raise InputError(f"{name}={value!r}: must be one of {', '.join(map(str, known))}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise `InputError` where ``value`` is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={value!r}: must be true or false")
+
+
+def flat(tree: Mapping[str, Any], join: str = ".", prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries, by their joined keys.
+
+    Examples
+    --------
+    >>> flat({"optim": {"lr": 0.1}, "seeds": 3})
+    {'optim.lr': 0.1, 'seeds': 3}
+    """
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= flat(value, join, f"{name}{join}") if isinstance(value, Mapping) else {name: value}
+    return out
+
+
 def typed(value: Any, hint: Any, where: str) -> Any:
     """``value`` as the type that ``hint`` asks for.
 

@@ -6,12 +6,13 @@ import copy
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cl_lib.errors import InputError, nearest
+from cl_lib.validation import flat
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -22,13 +23,6 @@ NAMES = ("out", "baseline")
 """Options whose values are names: taken as they were typed."""
 LONGEST = 200
 """Bytes of a directory's name; file systems allow 255."""
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
 
 
 def split_override(override: str) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_lib.cli.overrides import compose_all, directory_of, first_line, flat, value_of
+from cl_lib.cli.overrides import compose_all, directory_of, first_line, value_of
 from cl_lib.cli.sweep import finished, unfinished
 from cl_lib.errors import InputError, nearest
-from cl_lib.validation import is_whole
+from cl_lib.validation import check_flag, check_whole, flat
 
 if TYPE_CHECKING:
     from cl_lib.harness.job import Job
@@ -106,11 +106,10 @@ def make_job(config: Mapping[str, Any]) -> Job:
         if config[name] is not None and not config[name].strip():
             raise InputError(f"{name}={config[name]!r}: must not be blank")
     for name in ("resume", "progress"):
-        if not isinstance(config[name], bool):
-            raise InputError(f"{name}={config[name]!r}: must be true or false")
+        check_flag(name, config[name])
     threads = engine["threads"]
-    if threads is not None and (not is_whole(threads) or threads < 1):
-        raise InputError(f"engine.threads={threads!r}: must be a whole number, 1 or more, or null")
+    if threads is not None:
+        check_whole("engine.threads", threads, 1)
     if threads is not None and threads > 4 * (os.cpu_count() or 1):
         raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from cl_lib.datasets.check import check_dataset
+from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.errors import InputError
 
 ENVIRONMENT = "CL_LIB_DATA"
@@ -62,3 +65,8 @@ def torchvision_set(kind: str, root: Path, advice: str, **options: Any) -> Any:
         tried = "could not be downloaded to" if options.get("download") else "was not found in"
         reason = " ".join(str(error).split())  # torchvision's messages span lines
         raise InputError(f"{kind} {tried} {root} ({reason}): {advice}") from error
+
+
+def images(name: str, train: Samples, test: Samples, classes: Sequence[str]) -> Dataset:
+    """Return a checked data set of 8-bit images, scaled to [0, 1]."""
+    return check_dataset(Dataset(name, train, test, tuple(classes), mean=(0.0,), std=(255.0,)))

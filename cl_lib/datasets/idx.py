@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cl_lib.datasets.check import check_dataset
-from cl_lib.datasets.fetch import ENVIRONMENT, chosen_root, data_home, torchvision_set
+from cl_lib.datasets.fetch import ENVIRONMENT, chosen_root, data_home, images, torchvision_set
 from cl_lib.datasets.idx_files import find_files, read_part
 from cl_lib.datasets.samples import Dataset
 from cl_lib.errors import InputError
@@ -147,7 +146,7 @@ def _load(family: _Family, root: PathLike | None, download: bool) -> Dataset:
             old = target / family.kind / "processed"
             raise InputError(f"{family.title} lies in {old} in an outdated form only: delete that folder and retry")
     train, test = (read_part(*files[part]) for part in ("train", "t10k"))
-    return check_dataset(Dataset(family.name, train, test, family.classes, mean=(0.0,), std=(255.0,)))
+    return images(family.name, train, test, family.classes)
 
 
 def _inside(family: _Family, folder: Path) -> list[Path]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cl_lib.datasets.check import check_dataset
 from cl_lib.datasets.columns import Column
-from cl_lib.datasets.fetch import ENVIRONMENT, chosen_root, torchvision_set
+from cl_lib.datasets.fetch import ENVIRONMENT, chosen_root, images, torchvision_set
 from cl_lib.datasets.samples import Dataset, Samples
 
 Root = str | os.PathLike[str] | None
@@ -50,7 +48,7 @@ def cifar10(root: Root = None, download: bool = True) -> Dataset:
     """
     advice = _advice("cifar10", "cifar-10-batches-py (from cifar-10-python.tar.gz)")
     train, test = _parts("CIFAR10", root, download, advice)
-    return _images("cifar10", _cifar(train), _cifar(test), train.classes)
+    return images("cifar10", _cifar(train), _cifar(test), train.classes)
 
 
 def cifar100(root: Root = None, download: bool = True) -> Dataset:
@@ -85,7 +83,7 @@ def cifar100(root: Root = None, download: bool = True) -> Dataset:
     """
     advice = _advice("cifar100", "cifar-100-python (from cifar-100-python.tar.gz)")
     train, test = _parts("CIFAR100", root, download, advice)
-    return _images("cifar100", _coarse(train, "train"), _coarse(test, "test"), train.classes)
+    return images("cifar100", _coarse(train, "train"), _coarse(test, "test"), train.classes)
 
 
 def svhn(root: Root = None, download: bool = True) -> Dataset:
@@ -123,7 +121,7 @@ def svhn(root: Root = None, download: bool = True) -> Dataset:
     folder = chosen_root(root)
     parts = [torchvision_set("SVHN", folder, advice, split=part, download=download) for part in ("train", "test")]
     train, test = (Samples(_uint8(part.data), torch.tensor(part.labels)) for part in parts)
-    return _images("svhn", train, test, "0123456789")
+    return images("svhn", train, test, "0123456789")
 
 
 def _advice(name: str, files: str) -> str:
@@ -151,7 +149,3 @@ def _coarse(part: Any, file: str) -> Samples:
     labels = pickle.loads((folder / "meta").read_bytes(), encoding="latin1")["coarse_label_names"]
     samples = _cifar(part)
     return Samples(samples.x, samples.y, {"superclass": Column(torch.tensor(codes), tuple(labels))})
-
-
-def _images(name: str, train: Samples, test: Samples, classes: Sequence[str]) -> Dataset:
-    return check_dataset(Dataset(name, train, test, tuple(classes), mean=(0.0,), std=(255.0,)))

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.files import read_npz, replace_file
+from cl_lib.validation import flat
 
 Tree = dict[str, Any]
+JOIN = "|"
+"""What joins the keys of a tree in a file: names of parameters hold dots."""
 
 
 def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
     """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees the old file or the new."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in _flatten(tree)}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in flat(tree, JOIN).items()}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     arrays["sha256"] = _digest(arrays)
     replace_file(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
@@ -50,7 +52,7 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
         meta = json.loads(arrays.pop("meta").tobytes())
         tree: Tree = {}
         for name, array in arrays.items():
-            *parents, leaf = name.split("|")
+            *parents, leaf = name.split(JOIN)
             place = tree
             for parent in parents:
                 place = place.setdefault(parent, {})
@@ -79,7 +81,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:
     """Copy ``source`` into the tensors of ``target``; both must have the same structure."""
-    have, want = dict(_flatten(source)), dict(_flatten(target))
+    have, want = flat(source, JOIN), flat(target, JOIN)
     if have.keys() != want.keys():
         odd = sorted(have.keys() ^ want.keys())[:4]
         raise InputError(f"{where}: holds another kind of state (differs in {', '.join(odd)})")
@@ -90,12 +92,3 @@ def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:
                 f"this run needs {tuple(tensor.shape)} {tensor.dtype}"
             )
         tensor.copy_(have[name])
-
-
-def _flatten(tree: Tree, prefix: str = "") -> list[tuple[str, Tensor]]:
-    """Leaves with their names; ``|`` joins the keys, since parameter names hold dots."""
-    out: list[tuple[str, Tensor]] = []
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        out += _flatten(value, f"{name}|") if isinstance(value, dict) else [(name, value)]
-    return out

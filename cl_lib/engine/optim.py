@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.types import Tensors
-from cl_lib.validation import is_number
+from cl_lib.validation import check_choice, is_number
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class Schedule:
 
     def check(self) -> None:
         """Raise `InputError` for an unknown kind or span."""
-        if self.kind not in ("constant", "exponential", "cosine", "step"):
-            raise InputError(f"optim.schedule.kind={self.kind!r}: must be one of constant, exponential, cosine, step")
-        if self.span not in ("run", "experience"):
-            raise InputError(f"optim.schedule.span={self.span!r}: must be run or experience")
+        check_choice("optim.schedule.kind", self.kind, ("constant", "exponential", "cosine", "step"))
+        check_choice("optim.schedule.span", self.span, ("run", "experience"))
         for name, number in (("decay", self.decay), ("final", self.final)):
             if not is_number(number) or not 0 <= number < math.inf:
                 raise InputError(f"optim.schedule.{name}={number!r}: must be a number, 0 or more")

@@ -26,7 +26,7 @@ from cl_lib.models import MLP
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner, Spec
-from cl_lib.validation import as_python, is_number, is_whole
+from cl_lib.validation import as_python, check_choice, check_flag, check_whole, is_number, is_whole
 
 MOST = 10_000
 """Seeds of one run, at most."""
@@ -194,15 +194,15 @@ class Job:
         if not isinstance(self.stream, Stream):
             raise InputError(f"stream: expected a cl_lib stream, got {type(self.stream).__name__}")
         _seeds(self.seeds)
-        _positive("batch_size", self.batch_size)
-        _positive("eval_every", self.eval_every)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("eval_every", self.eval_every, 1)
         if isinstance(self.epochs, int):
-            _positive("epochs", self.epochs)
+            check_whole("epochs", self.epochs, 1)
         else:
             if isinstance(self.epochs, str) or not isinstance(self.epochs, Sequence):
-                _positive("epochs", self.epochs)
+                check_whole("epochs", self.epochs, 1)
             for value in self.epochs:
-                _positive("epochs", value)
+                check_whole("epochs", value, 1)
             if len(self.epochs) != self.stream.length:
                 raise InputError(
                     f"epochs: a list needs one number for each of the {self.stream.length} experiences, "
@@ -215,10 +215,8 @@ class Job:
             ("engine.matmul", self.matmul, ("float32", "tf32", "bf16")),
             ("engine.store", self.store, get_args(Store)),
         ):
-            if chosen not in known:
-                raise InputError(f"{name}={chosen!r}: must be one of {', '.join(known)}")
-        if not isinstance(self.compile, bool):
-            raise InputError(f"engine.compile={self.compile!r}: must be true or false")
+            check_choice(name, chosen, known)
+        check_flag("engine.compile", self.compile)
         self._check_device()
         self._check_data  # noqa: B018
         self.optim.check()
@@ -257,8 +255,7 @@ class Job:
         )
 
     def _check_device(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device={self.device!r}: must be one of auto, cpu, cuda")
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
         if self.matmul != "float32" and self.dtype != "float32":
@@ -319,14 +316,9 @@ class Job:
                     changed.check(self.spec()) if part == "strategy" else changed.check()
 
 
-def _positive(name: str, value: Any) -> None:
-    if not is_whole(value) or value < 1:
-        raise InputError(f"{name}={value!r}: must be a whole number, 1 or more")
-
-
 def _seeds(seeds: Any) -> None:
     if is_whole(seeds):
-        _positive("seeds", seeds)
+        check_whole("seeds", seeds, 1)
         if seeds > MOST:
             raise InputError(
                 f"seeds={seeds}: at most {MOST:,} at once; a count of seeds, or a list such as seeds=[{seeds}]"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl_lib.errors import InputError
 from cl_lib.types import KeptSpec, Shape
-from cl_lib.validation import is_whole
+from cl_lib.validation import check_choice, check_whole
 
 Admission = Literal["reservoir", "class_balanced", "ring", "strategy"]
 Recall = Literal["uniform", "class_balanced"]
@@ -50,8 +50,7 @@ class Memory:
     def check(self, least: int = 0, classes: int = 0) -> None:
         """Raise `InputError` for values that cannot work; ``least`` is the capacity that a strategy needs."""
         for name, number in (("capacity", self.capacity), ("batch", self.batch)):
-            if not is_whole(number):
-                raise InputError(f"strategy.memory.{name}={number!r}: must be a whole number")
+            check_whole(f"strategy.memory.{name}", number)
         if self.capacity < 0:
             raise InputError(f"strategy.memory.capacity={self.capacity}: must be 0 or more")
         if self.capacity > 10**8:
@@ -71,8 +70,7 @@ class Memory:
             ("admission", self.admission, ("reservoir", "class_balanced", "ring", "strategy")),
             ("recall", self.recall, ("uniform", "class_balanced")),
         ):
-            if value not in known:
-                raise InputError(f"strategy.memory.{name}={value!r}: must be one of {', '.join(known)}")
+            check_choice(f"strategy.memory.{name}", value, known)
 
     @property
     def planned(self) -> bool:

@@ -10,10 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cl_lib.errors import InputError
 from cl_lib.models.heads import make_head
 from cl_lib.types import Shape
-from cl_lib.validation import is_whole
+from cl_lib.validation import check_choice, check_whole
 
 
 class MLP(nn.Module):
@@ -45,10 +44,9 @@ class MLP(nn.Module):
         head: str = "linear",
     ) -> None:
         super().__init__()
-        if any(not is_whole(h) or h < 1 for h in hidden):
-            raise InputError(f"model.hidden={list(hidden)}: each width must be a whole number, 1 or more")
-        if init not in ("xavier", "torch"):
-            raise InputError(f"model.init={init!r}: must be xavier or torch")
+        for i, width in enumerate(hidden):
+            check_whole(f"model.hidden[{i}]", width, 1)
+        check_choice("model.init", init, ("xavier", "torch"))
         widths = [torch.Size(shape).numel(), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for entering, leaving in pairwise(widths):

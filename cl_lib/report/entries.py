@@ -17,6 +17,7 @@ from cl_lib.metrics import age_groups, merge_groups
 from cl_lib.metrics.scores import BINS
 from cl_lib.record import Metric, Record
 from cl_lib.record.slices import reliability_diagrams, slice_means
+from cl_lib.validation import flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,15 +179,8 @@ def _phrase(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _settings(record: Record, point: Mapping[str, Any] | None) -> dict[str, Any]:
     """What may tell two entries of one strategy apart, the likeliest first."""
     names = ("strategy", "stream", "epochs", "batch_size", "eval_on", "optim")
-    flat = _flat({**{k: record.job.get(k) for k in names}, "stream": record.stream["name"]})
-    return flat | (point["hyper"] if point else {})
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
+    settings = flat({**{k: record.job.get(k) for k in names}, "stream": record.stream["name"]})
+    return settings | (point["hyper"] if point else {})
 
 
 def _options(values: Mapping[str, Any]) -> str:

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.strategies.losses import replayed
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors
+from cl_lib.validation import check_choice
 
 BITS = (1, 2, 4, 8)
 
@@ -65,8 +65,7 @@ class CompressedER(Strategy):
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        if self.bits not in BITS:
-            raise InputError(f"strategy.bits={self.bits!r}: must be one of {', '.join(map(str, BITS))}")
+        check_choice("strategy.bits", self.bits, BITS)
 
     def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
         numbers = torch.Size(spec.shape).numel()

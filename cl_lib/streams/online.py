@@ -7,10 +7,9 @@ from functools import partial
 
 import torch
 
-from cl_lib.errors import InputError
 from cl_lib.streams.stream import SeededStream, Stream
 from cl_lib.types import Experience
-from cl_lib.validation import is_whole
+from cl_lib.validation import check_whole
 
 
 def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stream:
@@ -32,8 +31,7 @@ def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stre
     >>> stream.length, len(stream.columns)
     (15, 5)
     """
-    if not is_whole(chunk) or chunk < 1:
-        raise InputError(f"stream.chunk={chunk!r}: must be a whole number, 1 or more")
+    check_whole("stream.chunk", chunk, 1)
 
     make = partial(_realise, parent, chunk)
     return replace(

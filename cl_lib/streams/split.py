@@ -11,6 +11,7 @@ from cl_lib.datasets import Dataset
 from cl_lib.errors import InputError
 from cl_lib.streams.stream import Classes, Scenario, SeededStream, Stream, answerable, check_split, hold_out, restricted
 from cl_lib.types import Experience
+from cl_lib.validation import check_choice
 
 
 def split(
@@ -66,8 +67,7 @@ def split(
         raise InputError(
             f"stream.experiences={experiences}: {width} classes do not divide among them; choose one of {fitting}"
         )
-    if scenario not in ("class", "task", "domain"):
-        raise InputError(f"stream.scenario={scenario!r}: must be one of class, task, domain")
+    check_choice("stream.scenario", scenario, ("class", "task", "domain"))
     if isinstance(class_order, str):
         if class_order not in ("natural", "seed"):
             raise InputError(f"stream.class_order={class_order!r}: must be natural, seed, or a list of all classes")

@@ -15,7 +15,7 @@ from cl_lib.datasets import Dataset
 from cl_lib.datasets.mapped import PIECE, take
 from cl_lib.errors import InputError, renamed
 from cl_lib.types import Experience
-from cl_lib.validation import as_python, is_number, is_whole
+from cl_lib.validation import as_python, check_choice, check_whole, is_number
 
 Scenario = Literal["class", "task", "domain"]
 Classes = Literal["all", "seen", "experience"]
@@ -91,8 +91,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         for name in ("train_classes", "eval_classes"):
-            if getattr(self, name) not in ("all", "seen", "experience"):
-                raise InputError(f"stream.{name}={getattr(self, name)!r}: must be one of all, seen, experience")
+            check_choice(f"stream.{name}", getattr(self, name), ("all", "seen", "experience"))
 
     def realise(self, seed: int = 0) -> SeededStream:
         """The stream for one seed, checked for empty experiences."""
@@ -177,8 +176,7 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
 
 def check_split(experiences: int, valid: float) -> None:
     """Raise `InputError` for what no stream can have."""
-    if not is_whole(experiences) or experiences < 1:
-        raise InputError(f"stream.experiences={experiences!r}: must be a whole number, 1 or more")
+    check_whole("stream.experiences", experiences, 1)
     if not is_number(valid) or not 0 <= valid < 1:
         raise InputError(
             f"stream.valid={valid!r}: must be at least 0 and below 1, the share of each experience held out"
@@ -205,8 +203,7 @@ def spread_classes(
     width = len(data.classes)
     if scenario == "domain":
         return data.classes, None, torch.ones(experiences, width, dtype=torch.bool)
-    if scenario not in ("class", "task"):
-        raise InputError(f"stream.scenario={scenario!r}: must be one of class, task, domain")
+    check_choice("stream.scenario", scenario, ("class", "task", "domain"))
     names = tuple(f"{name} ({e + 1})" for e in range(experiences) for name in data.classes)
     targets = torch.arange(experiences * width).reshape(experiences, width)
     return names, targets, torch.eye(experiences, dtype=torch.bool).repeat_interleave(width, 1)

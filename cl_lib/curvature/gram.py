@@ -8,16 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.curvature.per_sample import (
-    Layers,
-    each_gradient,
-    layers_of,
-    log_probabilities,
-    one_hot,
-    patches,
-    propagated,
-    structure,
-)
+from cl_lib.curvature.per_sample import each_gradient, log_probabilities, one_hot, propagated, structure
+from cl_lib.models.layers import Layers, layers_of, patches
 from cl_lib.types import OWN, Batch, Tensors
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_lib.curvature.per_sample import CHUNK, layers_of, listen, log_probabilities, propagated, rows
+from cl_lib.curvature.per_sample import CHUNK, log_probabilities, propagated
+from cl_lib.models.layers import layers_of, listen, rows
 from cl_lib.types import ExperienceData, Tensors
 
 

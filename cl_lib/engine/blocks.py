@@ -105,26 +105,30 @@ class Blocks:
         sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
         if not self._fixed:  # they keep their addresses
             self._fixed = [{**pytree.tree_map(lambda t, p=p: t[p], self.own), "shared": shared} for p in self.parts]
-        self._calls, self._launches = [[] for _ in block.size], []
         first = block.size[0]
         self._alike = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
+        self._calls, self._launches = [[] for _ in block.size], []
         for part, fixed in zip(self.parts, self._fixed, strict=True):
-            leaves, programs = pytree.tree_leaves(fixed), {}
-            steps: dict[int, list[tuple[Tensor, ...]]] = {}
-            for n, inputs in sizes.items():
-                own = pytree.tree_map(lambda t, p=part: t[:, p], inputs)
-                plan, spec = pytree.tree_flatten(own)
-                steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
-                one = pytree.tree_unflatten(list(steps[n][0]), spec)
-                programs[n] = self.program.prepare(fixed, one, block.phase)
-                if n == first and len(block) >= LAUNCH:
-                    loss = next(i for i, leaf in enumerate(plan) if leaf is own["loss"])
-                    self._record(part, programs[n], leaves, plan, loss)
-            for s, calls in enumerate(self._calls):
-                n = block.size[s] if self.sized else first
-                calls.append((programs[n], leaves, steps[n][s]))
+            self._prepare(block, part, fixed, sizes)
         if len(self._launches) < len(self.parts):
             self._launches = []
+
+    def _prepare(self, block: Block, part: Any, fixed: dict[str, Any], sizes: dict[int, dict[str, Any]]) -> None:
+        """Have the programs of a part ready, one for each size of batch, and its calls of each step."""
+        first, leaves, programs = block.size[0], pytree.tree_leaves(fixed), {}
+        steps: dict[int, list[tuple[Tensor, ...]]] = {}
+        for n, inputs in sizes.items():
+            varying = pytree.tree_map(lambda t: t[:, part], inputs)
+            plan, spec = pytree.tree_flatten(varying)
+            steps[n] = list(zip(*(leaf.unbind(0) for leaf in plan), strict=True))
+            step = pytree.tree_unflatten(list(steps[n][0]), spec)
+            programs[n] = self.program.prepare(fixed, step, block.phase)
+            if n == first and len(block) >= LAUNCH:
+                loss = next(i for i, leaf in enumerate(plan) if leaf is varying["loss"])
+                self._record(part, programs[n], leaves, plan, loss)
+        for s, calls in enumerate(self._calls):
+            n = block.size[s] if self.sized else first
+            calls.append((programs[n], leaves, steps[n][s]))
 
     def _record(self, part: Any, run: Any, fixed: list[Tensor], plan: list[Tensor], loss: int) -> None:
         """Have the steps of a part recorded, where the device can launch several at once."""

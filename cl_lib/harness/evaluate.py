@@ -217,17 +217,21 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
 
     Where no transform depends on the task and each sample is asked once, the order of all samples is the same too.
     """
-    first = torch.cat(sets[0])
-    if not transformed and all(len(torch.cat(own).unique()) == len(torch.cat(own)) == len(first) for own in sets):
-        union = first.sort().values
-        if all(torch.equal(torch.cat(own).sort().values, union) for own in sets):
-            task = torch.zeros(len(sets), size, dtype=torch.long)
-            for r, own in enumerate(sets):
-                for column, test in enumerate(own):
-                    task[r, test] = column
-            return union[None], task[:, union]
-    if all(len(a) == len(b) and torch.equal(a, b) for own in sets[1:] for a, b in zip(sets[0], own, strict=True)):
+    samples = [torch.cat(tests) for tests in sets]
+    if not transformed and _same_samples(samples):
+        index = samples[0].sort().values
+        task = torch.zeros(len(sets), size, dtype=torch.long)
+        for r, tests in enumerate(sets):
+            for column, test in enumerate(tests):
+                task[r, test] = column
+        return index[None], task[:, index]
+    if all(len(a) == len(b) and torch.equal(a, b) for tests in sets[1:] for a, b in zip(sets[0], tests, strict=True)):
         sets = sets[:1]
-    index = torch.stack([torch.cat(own) for own in sets])
-    columns = [torch.cat([torch.full_like(test, j) for j, test in enumerate(own)]) for own in sets]
-    return index, torch.stack(columns)
+    columns = [torch.cat([torch.full_like(test, j) for j, test in enumerate(tests)]) for tests in sets]
+    return torch.stack(samples[: len(sets)]), torch.stack(columns)
+
+
+def _same_samples(samples: list[Tensor]) -> bool:
+    """Whether all replicas are asked the same samples, each of them once."""
+    first = samples[0].sort().values
+    return len(first.unique()) == len(first) and all(torch.equal(own.sort().values, first) for own in samples[1:])

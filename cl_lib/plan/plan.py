@@ -17,6 +17,7 @@ from torch import Tensor
 from cl_lib.memory.store import Memory
 from cl_lib.plan import recall
 from cl_lib.plan.admission import admit
+from cl_lib.plan.slots import Held, History, last_writer
 from cl_lib.types import Experience, Phase, Shape
 
 Ints = np.ndarray
@@ -56,14 +57,6 @@ class Generators:
             plan.rng(replica, experience, phase, purpose) for purpose in (ORDER, ADMIT, NOISE)
         )
         self.recall = [plan.rng(replica, experience, phase, RECALL, i) for i in range(len(plan.draws))]
-
-
-@dataclass
-class Held:
-    """What one replica's memory holds, by slot."""
-
-    index: Ints
-    task: Ints
 
 
 @dataclass
@@ -248,40 +241,15 @@ class Plan:
     def _replica(
         self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool
     ) -> tuple[dict[str, Ints], list[dict[str, Ints]], dict[str, Ints]]:
+        """The batches, draws and noise of one replica in a block."""
         steps, size = index.shape
-        held, sink = self.held[r], self.capacity
-        labels = self.labels[r](index, task)
-        at = np.broadcast_to(np.arange(steps)[:, None], index.shape)
-
-        slot = np.full(index.shape, sink)
-        filled = np.full(steps, self.admits[r].filled)
-        if offer and self.memory is not None and self.memory.planned:
-            before = self.admits[r].filled
-            slot[valid] = self.admits[r].offer(labels[valid], rng.admit)
-            top = np.maximum.accumulate(np.where(slot < sink, slot + 1, 0).max(1))
-            filled[1:] = np.maximum(before, top[:-1])
-            slot = _last_writer(slot, sink)
-
-        # content of a slot before step s: the last write to it in an earlier step, else what the memory held
-        written = np.flatnonzero(slot.ravel() < sink)
-        keys = slot.ravel()[written] * steps + at.ravel()[written]
-        order = np.argsort(keys)
-        keys, written = keys[order], written[order]
-
-        def content(slots: Ints, step: Ints) -> tuple[Ints, Ints]:
-            found = np.searchsorted(keys, slots * steps + step) - 1
-            hit = (found >= 0) & (keys[found] // steps == slots) if len(keys) else np.zeros(slots.shape, bool)
-            source = written[found] if len(keys) else found
-            new, old = (index.ravel()[source], task.ravel()[source]), (held.index[slots], held.task[slots])
-            return np.where(hit, new[0], old[0]), np.where(hit, new[1], old[1])
-
+        slot, filled = self._admit(r, index, task, valid, rng, offer)
+        history = History(self.held[r], index, task, slot)
         draws = [
-            self._draw(b, r, filled, content, index, task, sink, own)
-            for b, own in zip(self.draws, rng.recall, strict=True)
+            self._draw(r, count, history, filled, index, task, generator)
+            for count, generator in zip(self.draws, rng.recall, strict=True)
         ]
-        if len(keys):
-            final = np.unique(keys // steps)
-            held.index[final], held.task[final] = content(final, np.full(len(final), steps))
+        history.close()
         # drawn in float32: a float64 just below 1 would be rounded to 1
         noise = {k: rng.noise.random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
         batch = {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}
@@ -289,44 +257,56 @@ class Plan:
             batch["offered"] = (valid & offer).astype(float)
         return batch, draws, noise
 
+    def _admit(self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool) -> tuple[Ints, Ints]:
+        """The slot that each sample is written to ``(S, B)``, and the filled slots before each step ``(S,)``."""
+        admit, capacity = self.admits[r], self.capacity
+        slot, filled = np.full(index.shape, capacity), np.full(len(index), admit.filled)
+        if not offer or self.memory is None or not self.memory.planned:
+            return slot, filled
+        before = admit.filled
+        slot[valid] = admit.offer(self.labels[r](index, task)[valid], rng.admit)
+        top = np.maximum.accumulate(np.where(slot < capacity, slot + 1, 0).max(1))
+        filled[1:] = np.maximum(before, top[:-1])
+        return last_writer(slot, capacity), filled
+
     def _draw(
         self,
-        b: int,
         r: int,
+        count: int,
+        history: History,
         filled: Ints,
-        content: Callable[[Ints, Ints], tuple[Ints, Ints]],
         index: Ints,
         task: Ints,
-        sink: int,
         rng: np.random.Generator,
     ) -> dict[str, Ints]:
-        steps, size = index.shape
+        """One draw of ``count`` samples from memory in each step of a block."""
         assert self.memory is not None
+        steps, size = index.shape
         if not self.memory.planned:
-            return {"uniform": rng.random((steps, b), np.float32)}
-        if self.memory.recall == "uniform":
-            slots = recall.uniform(filled, b, rng)
-        else:
-            everything = np.broadcast_to(np.arange(sink), (steps, sink))
-            where = np.broadcast_to(np.arange(steps)[:, None], everything.shape)
-            slots = recall.class_balanced(self.labels[r](*content(everything, where)), filled, b, rng)
+            return {"uniform": rng.random((steps, count), np.float32)}
+        slots = self._recalled_slots(r, count, history, filled, rng)
+        # padding repeats real samples: recalled ones, or, from an empty memory, those of the batch
         real = slots >= 0
-        # padding repeats real samples: recalled ones, or, from an empty memory, the batch's own
-        count = real.sum(1)
-        repeat = np.arange(b) % np.maximum(count, 1)[:, None]
-        slots = np.take_along_axis(slots, repeat, 1)
-        some = np.broadcast_to((count > 0)[:, None], slots.shape)
+        slots = np.take_along_axis(slots, np.arange(count) % np.maximum(real.sum(1), 1)[:, None], 1)
+        some = np.broadcast_to((real.sum(1) > 0)[:, None], slots.shape)
         step = np.broadcast_to(np.arange(steps)[:, None], slots.shape)
-        recalled_index, recalled_task = index[:, np.arange(b) % size], task[:, np.arange(b) % size]
-        if some.any():
-            recalled_index, recalled_task = recalled_index.copy(), recalled_task.copy()
-            recalled_index[some], recalled_task[some] = content(slots[some], step[some])
+        recalled_index, recalled_task = (part[:, np.arange(count) % size].copy() for part in (index, task))
+        recalled_index[some], recalled_task[some] = history.at(slots[some], step[some])
         return {
             "index": recalled_index,
             "task": recalled_task,
-            "slot": np.where(some, slots, sink),
+            "slot": np.where(some, slots, self.capacity),
             "weight": real.astype(float),
         }
+
+    def _recalled_slots(self, r: int, count: int, history: History, filled: Ints, rng: np.random.Generator) -> Ints:
+        """Slots ``(S, count)``, those of samples first; -1 where fewer are held."""
+        assert self.memory is not None
+        if self.memory.recall == "uniform":
+            return recall.uniform(filled, count, rng)
+        slots = np.broadcast_to(np.arange(self.capacity), (len(filled), self.capacity))
+        step = np.broadcast_to(np.arange(len(filled))[:, None], slots.shape)
+        return recall.class_balanced(self.labels[r](*history.at(slots, step)), filled, count, rng)
 
     def _tensors(self, rows: Sequence[dict[str, Ints]]) -> dict[str, Tensor]:
         """Replicas' arrays ``(S, ...)`` as tensors ``(S, R, ...)``."""
@@ -335,11 +315,3 @@ class Plan:
             tensor = torch.from_numpy(np.stack([row[name] for row in rows], 1))
             out[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
         return out
-
-
-def _last_writer(slot: Ints, sink: int) -> Ints:
-    """Within a step only the last sample offered to a slot takes it; the others go to the sink."""
-    key = (np.arange(len(slot))[:, None] * (sink + 1) + slot).ravel()[::-1]
-    last = np.zeros(key.size, bool)
-    last[np.unique(key, return_index=True)[1]] = True
-    return np.where(last[::-1].reshape(slot.shape), slot, sink)

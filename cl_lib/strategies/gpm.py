@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.algebra import eigh
-from cl_lib.curvature.per_sample import layers_of, listen, rows
+from cl_lib.models.layers import layers_of, listen, rows
 from cl_lib.strategies.bounds import at_least, share
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.kronecker import kronecker_factors
-from cl_lib.curvature.per_sample import layers_of
+from cl_lib.models.layers import layers_of
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import ExperienceData, Net, Spec, State, Tensors

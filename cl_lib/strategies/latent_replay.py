@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cl_lib.curvature.per_sample import listen
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.models.layers import listen
 from cl_lib.models.structure import entry, has_batch_statistics, head_of
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.gradient import gradient_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib import noise
-from cl_lib.curvature.per_sample import layers_of, listen
+from cl_lib.models.layers import layers_of, listen
 from cl_lib.types import Batch, Net, Tensors
 
 

@@ -42,6 +42,9 @@ class Experience:
     task: Tensor
     column: int
 
+    def __repr__(self) -> str:
+        return f"Experience({len(self.train):,} samples, column {self.column})"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -303,6 +306,10 @@ class Row:
     step: int
     replicas: list[int]
     arrays: Arrays
+
+    def __repr__(self) -> str:
+        count = f"{len(self.replicas)} replica{'s' if len(self.replicas) != 1 else ''}"
+        return f"Row(experience {self.experience}, step {self.step}, {count})"
 
     @property
     def accuracy(self) -> np.ndarray:

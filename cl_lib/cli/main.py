@@ -285,9 +285,3 @@ def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
         found += [p for p in done if p not in found]
         begun += [p for p in other if p not in begun]
     return found, begun
-
-
-if __name__ == "__main__":
-    from cl_lib.cli import bench as _installed  # under its own name, which launchers import it by
-
-    _installed()

@@ -105,6 +105,9 @@ class Population:
         sized = has_batch_statistics(self.module)
         self.blocks = Blocks(program, self.lift.parts, plan, optimiser.schedule, own, self.shared, window, sized)
 
+    def __repr__(self) -> str:
+        return f"Population({self.replicas} replicas of {type(self.strategy).__name__})"
+
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:
         out = {}

@@ -32,6 +32,9 @@ class Group:
     memory_bytes: int | None = None
     steps: int = 0
 
+    def __repr__(self) -> str:
+        return f"Group({len(self.members)} replicas, {self.steps} steps, {len(self.rows)} rows)"
+
 
 def make_groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
     """Replicas whose experiences have the same sizes train together."""

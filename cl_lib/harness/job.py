@@ -70,6 +70,11 @@ class Job:
         for name in ("strategy", "optim"):
             object.__setattr__(self, name, as_python(getattr(self, name), arrays=False))
 
+    def __repr__(self) -> str:
+        points = f" x {len(self.replicas) // len(self.seed_list)} grid points" if self.grid else ""
+        seeds = f"{len(self.seed_list)} seed{'s' if len(self.seed_list) != 1 else ''}"
+        return f"Job({self.name} on {self.stream.name}, {seeds}{points})"
+
     # ------------------------------------------------------------------ what follows from the fields
     @property
     def seed_list(self) -> list[int]:

@@ -49,3 +49,6 @@ class Result:
     seconds: dict[str, float]
     batch_size: int
     device: torch.device
+
+    def __repr__(self) -> str:
+        return f"Result({len(self.replicas)} replicas, {len(self.groups[0].rows)} evaluations)"

@@ -74,6 +74,9 @@ class Session:
             self.saved, self.start, seconds = checkpoints.load(out, self.description, self.groups)
             self.seconds |= seconds
 
+    def __repr__(self) -> str:
+        return f"Session({self.job!r}, step {self.done} of {self.total})" if self.total else f"Session({self.job!r})"
+
     def _check_model(self) -> None:
         """Whether the model can take every batch of the stream."""
         job, spec = self.job, self.job.spec()

@@ -48,6 +48,9 @@ class Block:
     def __len__(self) -> int:
         return len(self.size)
 
+    def __repr__(self) -> str:
+        return f"Block({self.phase.name}, {len(self)} steps from {self.first_step})"
+
 
 class Generators:
     """A replica's generators in one phase: one for each purpose, and for each draw."""
@@ -101,6 +104,9 @@ class Plan:
         """Steps of the whole run."""
         self.last_step = np.full((len(self.seeds), self.classes), -1)
         """Step at which a sample of each class was last trained on, replay excluded; -1: never."""
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.seeds)} replicas, {self.total} steps)"
 
     @property
     def capacity(self) -> int:

@@ -115,6 +115,11 @@ class Record:
         data["metrics"] = {k: Metric(**v) for k, v in data["metrics"].items()}
         return cls(**data, arrays=arrays, directory=str(path.parent))
 
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("accuracy")
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        return f"Record({self.strategy} on {self.stream['name']}, {seeds}, accuracy {accuracy})"
+
     def __str__(self) -> str:
         return summary(self)
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
+from cl_lib.strategies.around import check_base, share_memory
 from cl_lib.strategies.bounds import at_least
 from cl_lib.strategies.finetune import Finetune
 from cl_lib.strategies.gradient import gradient_of
 from cl_lib.strategies.losses import cross_entropy
 from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Batch, ExperienceData, Gradient, KeptSpec, Net, Phase, Recalled, Shape, Spec, State, Tensors
+from cl_lib.types import (
+    MASKED,
+    Batch,
+    ExperienceData,
+    Gradient,
+    KeptSpec,
+    Net,
+    Phase,
+    Recalled,
+    Shape,
+    Spec,
+    State,
+    Tensors,
+)
 
 NAMES = "~correction.scale", "~correction.shift"
 
@@ -71,41 +84,14 @@ class BiC(Strategy):
     passes: int = 20
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, Strategy):
-            return
-        for name in ("liftable", "traceable"):
-            object.__setattr__(self, name, getattr(type(self), name) and getattr(self.base, name))
-        if self.base.memory is not None:
-            if self.base.memory == _default_memory(self.base):
-                object.__setattr__(self, "base", replace(self.base, memory=self.memory))
-            elif self.memory == _default_memory(self):
-                object.__setattr__(self, "memory", self.base.memory)
+        if isinstance(self.base, Strategy):
+            share_memory(self, self.base)
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
-        try:
-            self.base.check(spec)
-        except InputError as error:
-            raise InputError(str(error).replace("strategy.", "strategy.base.", 1)) from error
         self.memory.check(least=1)
-        if self.base.memory not in (None, self.memory):
-            raise InputError(
-                f"strategy.base.memory={self.base.memory}: is not strategy.memory={self.memory}, but BiC and its base "
-                "share one memory; give it to one of them"
-            )
+        check_base(self, self.base, spec)
         at_least(self, 1, "passes")
-        name = type(self.base).__name__
-        if not self.base.keeps_inputs:
-            raise InputError(
-                f"strategy.base: {name} keeps no inputs in memory, which BiC trains on; choose another, such as ER"
-            )
-        sources = [{phase.source for phase in self.base.phases(e, spec)} for e in range(spec.experiences)]
-        if self.base.fills_memory or any("memory" in own for own in sources):
-            raise InputError(f"strategy.base: {name} fills or trains on its memory itself; BiC cannot share it")
-        if not all("experience" in own for own in sources):
-            raise InputError(f"strategy.base: {name} does not train on each experience, whose classes BiC corrects")
-        if type(self.base).readout is not Strategy.readout:
-            raise InputError(f"strategy.base: {name} answers from its memory; there are no logits for BiC to correct")
 
     # ------------------------------------------------------------------ the base's
     def _inner(self, state: State) -> State:
@@ -151,7 +137,7 @@ class BiC(Strategy):
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
             logits = self.corrected(state._replace(params=params), raw)
-            logits = logits if net.mask is None else torch.where(net.mask[batch.task], logits, -1e9)
+            logits = logits if net.mask is None else torch.where(net.mask[batch.task], logits, MASKED)
             return cross_entropy(logits, batch.y, batch.weight), {}
 
         new = gradient_of(net, state.params, objective)
@@ -174,7 +160,3 @@ class BiC(Strategy):
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
         return self.corrected(state, self.base.logits(net, self._inner(state), readout, x, task))
-
-
-def _default_memory(strategy: Strategy) -> Any:
-    return next(f.default_factory() for f in fields(strategy) if f.name == "memory" and callable(f.default_factory))

@@ -47,6 +47,11 @@ class SeededStream(NamedTuple):
     targets: Tensor | None = None
     transform: Transform | None = None
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(str(len(e.train)) for e in self.experiences[:8])
+        more = ", …" if len(self.experiences) > 8 else ""
+        return f"SeededStream({len(self.experiences)} experiences of {sizes}{more} samples)"
+
     def labels(self, y: Tensor, task: Tensor) -> Tensor:
         """Labels in the stream, of samples with data-set labels ``y``."""
         return y if self.targets is None else self.targets[task, y]
@@ -88,6 +93,10 @@ class Stream:
     eval_classes: Classes = "all"
     options: dict[str, Any] = field(default_factory=dict)
     repeated: bool = False
+
+    def __repr__(self) -> str:
+        size = f"{self.length} experiences, {len(self.classes)} classes"
+        return f"Stream({self.name}: {self.scenario}-incremental, {size}, data {self.data.name})"
 
     def __post_init__(self) -> None:
         for name in ("train_classes", "eval_classes"):

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import cl_lib
+from cl_lib import Job
 
 project = "cl_lib"
 author = "The cl_lib developers"
@@ -52,6 +53,7 @@ def _signature(
         if text is None:
             return None
         text = re.sub(r"~(?:\w+\.)+", "", text).replace("<factory>", "...")
+        text = re.sub(r"= ?Job\.(\w+)", lambda m: f"= {getattr(Job, m[1])!r}", text)
         text = re.sub(r"_Buffer \| _SupportsArray.*?\| _NestedSequence\[complex \| bytes \| str\]", "ArrayLike", text)
         return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[\w+\]\]", "ndarray", text)
 

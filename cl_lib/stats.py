@@ -278,9 +278,9 @@ def _sign_flips(difference: Floats, tolerance: float) -> float:
     if bound <= 0:
         return 1.0
     half = difference.size // 2
-    one, other = _signed_sums(difference[:half]), np.sort(_signed_sums(difference[half:]))
+    first_sums, second_sums = _signed_sums(difference[:half]), np.sort(_signed_sums(difference[half:]))
     # Patterns come in pairs of opposite sign, so count one tail and double it.
-    tail = one.size * other.size - int(np.searchsorted(other, bound - one).sum())
+    tail = first_sums.size * second_sums.size - int(np.searchsorted(second_sums, bound - first_sums).sum())
     return 2 * tail / 2**difference.size
 
 

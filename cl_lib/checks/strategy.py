@@ -147,12 +147,12 @@ def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
     for name in hyper_parameters(strategy):
         value = getattr(strategy, name) or 0.1  # 0 and None have no half
         values = [value, value * 0.5]
-        if not getattr(strategy, name) and any(_refused(_with(strategy, name, own)) for own in values):
+        if not getattr(strategy, name) and any(_refused(_with(strategy, name, number)) for number in values):
             continue
         together = _state(strategy, seeds=1, grid={f"strategy.{name}": values})
-        for i, own in enumerate(values):
-            alone = _state(_with(strategy, name, own), seeds=1)
-            _compare(_replica(together, i), _replica(alone, 0), 1e-9, f"{name}={own} in a grid")
+        for i, number in enumerate(values):
+            alone = _state(_with(strategy, name, number), seeds=1)
+            _compare(_replica(together, i), _replica(alone, 0), 1e-9, f"{name}={number} in a grid")
 
 
 def _refused(strategy: Strategy) -> bool:
@@ -208,20 +208,20 @@ def check_record_by_replica(strategy: Strategy) -> None:
     stream = split(toy_data(each=(120, 200, 140, 320)), 2, class_order="seed")
     variant, seeds = as_written(strategy), [0, 1, 2, 3]
     together, *alone = (
-        _record(variant, stream=stream, seeds=own, epochs=2, batch_size=64, lift="never")
-        for own in (seeds, *([seed] for seed in seeds))
+        _record(variant, stream=stream, seeds=single, epochs=2, batch_size=64, lift="never")
+        for single in (seeds, *([seed] for seed in seeds))
     )
-    for r, own in enumerate(alone):
+    for r, single in enumerate(alone):
         what = f"of replica {r} of 4 and alone differ"
         for name, values in together.arrays.items():
             assert len(values) == len(seeds), f"arrays[{name!r}] has no axis of replicas: {values.shape}"
-            assert np.array_equal(values[r], own.arrays[name][0], equal_nan=True), f"arrays[{name!r}] {what}"
+            assert np.array_equal(values[r], single.arrays[name][0], equal_nan=True), f"arrays[{name!r}] {what}"
         for name, metric in together.metrics.items():
-            assert metric.per_seed[r] == own.metrics[name].per_seed[0], f"metrics[{name!r}] {what}"
-        assert together.replicas[r] == own.replicas[0], f"replicas {what}"
-    means, singles = _means(together), [_means(own) for own in alone]
+            assert metric.per_seed[r] == single.metrics[name].per_seed[0], f"metrics[{name!r}] {what}"
+        assert together.replicas[r] == single.replicas[0], f"replicas {what}"
+    means, singles = _means(together), [_means(single) for single in alone]
     for where, value in means.items():
-        defined = [number for own in singles if (number := own.get(where)) is not None]
+        defined = [number for single in singles if (number := single.get(where)) is not None]
         expected = float(np.mean(defined)) if defined else None
         same = value == expected or (None not in (value, expected) and np.isclose(value, expected, 1e-12, 1e-12))  # type: ignore[arg-type]
         assert same, f"{where} is {value} of four replicas; the mean over each alone is {expected}"

@@ -29,8 +29,10 @@ def as_written(strategy: Strategy, **attributes: Any) -> Strategy:
 def watched(strategy: Strategy) -> Strategy:
     """The same strategy as written; a function of its that changes what it is given raises an `AssertionError`."""
     kind = type(strategy)
-    own = [name for name in FUNCTIONS if name == "gradient" or getattr(kind, name) is not getattr(Strategy, name)]
-    return as_written(strategy, **{name: _watched(getattr(kind, name)) for name in own})
+    overridden = [
+        name for name in FUNCTIONS if name == "gradient" or getattr(kind, name) is not getattr(Strategy, name)
+    ]
+    return as_written(strategy, **{name: _watched(getattr(kind, name)) for name in overridden})
 
 
 def _watched(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -148,8 +148,8 @@ def _how_to_go_on(typed: Sequence[str], stop: KeyboardInterrupt, out: Path, seve
         return f"{said}; there is no checkpoint in {out}, so nothing can be gone on with"
     kept = [f"{done} finished run{'s' if done > 1 else ''}"] if done and several else []
     kept += [f"a checkpoint in {' and in '.join(map(str, begun))}"] if begun else []
-    own = [a for a in typed if split_override(a)[0] not in ("resume", "out")]
-    again = shlex.join(["cl-bench", *own, f"out={out}", "resume=true"])
+    options = [a for a in typed if split_override(a)[0] not in ("resume", "out")]
+    again = shlex.join(["cl-bench", *options, f"out={out}", "resume=true"])
     return f"{said}; there is {' and '.join(kept) or 'the record'}. Go on with: {again}"
 
 
@@ -232,7 +232,7 @@ def run_config(
     if threads is not None:
         torch.set_num_threads(threads)
     name = choices.get("strategy", job.name)
-    own = {k: v for k, v in config.items() if k not in INTERNAL}
+    recorded = {k: v for k, v in config.items() if k not in INTERNAL}
     kept = [o for o in overrides if split_override(o)[0] not in INTERNAL]
     return run_job(
         job,
@@ -240,9 +240,9 @@ def run_config(
         resume=resumes(config),
         progress=config["progress"],
         name=name,
-        config=own,
+        config=recorded,
         command=" ".join(["cl-bench", *kept]),
-        loggers=[make_logger(config["logger"], directory, name, own)],
+        loggers=[make_logger(config["logger"], directory, name, recorded)],
     )
 
 
@@ -276,9 +276,9 @@ def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
         if not path.exists():
             raise InputError(f"{name}: there is no such directory")
         names = (RECORD, CHECKPOINT, PARTIAL)
-        own = [path] if finished(path) else sorted({p.parent for n in names for p in path.glob(f"**/{n}")})
-        done = [p for p in own if finished(p)]
-        other = [p for p in own if unfinished(p)]
+        places = [path] if finished(path) else sorted({p.parent for n in names for p in path.glob(f"**/{n}")})
+        done = [p for p in places if finished(p)]
+        other = [p for p in places if unfinished(p)]
         if not done:
             hint = f"; {other[0]} is unfinished, go on with it with resume=true" if other else ""
             raise InputError(f"{name}: holds no record.json; give the directory of a finished run{hint}")

@@ -50,8 +50,8 @@ def as_typed(overrides: Sequence[str]) -> list[str]:
         key, value = split_override(override)
         if key in NAMES and "=" in override:
             try:
-                own = OverridesParser.create().parse_override(override)
-                misread = not own.is_sweep_override() and isinstance(own.value(), (bool, int, float))
+                part = OverridesParser.create().parse_override(override)
+                misread = not part.is_sweep_override() and isinstance(part.value(), (bool, int, float))
             except HydraException:
                 misread = True
             if misread:
@@ -94,7 +94,7 @@ def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
     for job in jobs:
         for key, value in map(split_override, job):
             values.setdefault(key, set()).add(value)
-    keys = {key for key, own in values.items() if len(own) > 1}
+    keys = {key for key, given in values.items() if len(given) > 1}
     return [g for g in reversed(GROUPS[:2]) if g in keys] + sorted(keys - set(GROUPS[:2]))
 
 
@@ -109,19 +109,19 @@ def expand(overrides: list[str], config_dir: str | None, several: bool) -> list[
         try:
             loader = GlobalHydra.instance().config_loader()
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-            values = [_values(own) for own in parsed]
+            values = [_values(part) for part in parsed]
         except HydraException as error:
             raise InputError(f"cannot read the options: {first_line(error)}") from error
     _check_names(overrides, values, config_dir)
     if not several:
-        for own, text in zip(parsed, overrides, strict=True):
-            if own.is_sweep_override():
+        for part, text in zip(parsed, overrides, strict=True):
+            if part.is_sweep_override():
                 raise InputError(f"{text}: several values need -m (cl-bench -m {text} …)")
         return [overrides]
     if searches(overrides):
-        return [[o for own, o in zip(parsed, overrides, strict=True) if not own.is_sweep_override()]]
-    for own, text in zip(parsed, overrides, strict=True):
-        if own.is_sweep_override() and not own.is_discrete_sweep():
+        return [[o for part, o in zip(parsed, overrides, strict=True) if not part.is_sweep_override()]]
+    for part, text in zip(parsed, overrides, strict=True):
+        if part.is_sweep_override() and not part.is_discrete_sweep():
             raise InputError(f"{text}: an interval needs a sweeper that searches it, such as hydra/sweeper=optuna")
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -145,17 +145,19 @@ def _check_names(overrides: Sequence[str], values: Sequence[Sequence[str]], conf
     """Unknown groups' choices and misspelt options, with the nearest names."""
     choices: list[str] = []
     available = _options(config_dir)
-    for override, own in zip(overrides, values, strict=True):
+    for override, given in zip(overrides, values, strict=True):
         key, _ = split_override(override)
         group = key.split("@")[0]
         if group not in available or override.startswith("~"):
             continue
-        if not own:
+        if not given:
             raise InputError(f"{override}: matches no {group}; there are {', '.join(available[group])}")
-        for one in own:
-            if one not in available[group]:
-                raise InputError(f"{key}={one}: there is no {group} of that name" + nearest(one, available[group]))
-        choices.append(f"{key}={own[0]}")
+        for choice in given:
+            if choice not in available[group]:
+                raise InputError(
+                    f"{key}={choice}: there is no {group} of that name" + nearest(choice, available[group])
+                )
+        choices.append(f"{key}={given[0]}")
     known = set(flat(compose_config(choices, config_dir, resolve=False)))
     # what a group itself is made of is chosen by its name; what it holds (a memory, BiC's base) by its class
     known = {

@@ -137,8 +137,8 @@ def _check_sweep(config: Mapping[str, Any], searched: bool) -> None:
     from cl_lib.report.html import check_target
 
     out = Path(config["out"])
-    own = [out, *(p for p in out.glob("*") if searched)]
-    if not resumes(config) and any(finished(p) or unfinished(p) for p in own):
+    directories = [out, *(p for p in out.glob("*") if searched)]
+    if not resumes(config) and any(finished(p) or unfinished(p) for p in directories):
         raise InputError(f"out={out}: already holds a run; choose another directory")
     try:
         out.mkdir(parents=True, exist_ok=True)

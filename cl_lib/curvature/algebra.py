@@ -30,7 +30,7 @@ def quadratic(importance: Tensors, params: Tensors, anchor: Tensors) -> Tensor:
     return torch.stack([(w * (params[k] - anchor[k]).square()).sum() for k, w in importance.items()]).sum()
 
 
-def as_rows(each: Tensors) -> Tensor:
+def as_rows(gradients: Tensors) -> Tensor:
     """One row for each of n trees that are stacked on a leading axis, ``(n, all numbers of a tree)``.
 
     Examples
@@ -38,7 +38,7 @@ def as_rows(each: Tensors) -> Tensor:
     >>> as_rows({"w": torch.ones(3, 2, 2), "s": torch.zeros(3)}).shape
     torch.Size([3, 5])
     """
-    return torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in each.values()], 1)
+    return torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in gradients.values()], 1)
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.curvature.per_sample import each_gradient, log_probabilities, one_hot, propagated, structure
+from cl_lib.curvature.per_sample import log_probabilities, one_hot, per_sample_gradients, propagated, structure
 from cl_lib.models.layers import Layers, layers_of, patches
 from cl_lib.types import OWN, Batch, Tensors
 
@@ -63,7 +63,7 @@ def _by_layer(layers: Layers, shapes: dict[str, torch.Size], net: Any, params: T
         if isinstance(layer, nn.Conv2d):
             error = error.flatten(2)  # (n, out, positions)
             grads = [(error @ patches(layer, entry).mT).flatten(1), error.sum(-1)]
-            total = total + sum(g @ g.mT for g, own in zip(grads, held, strict=True) if own)
+            total = total + sum(g @ g.mT for g, trained in zip(grads, held, strict=True) if trained)
         else:
             total = total + (error @ error.mT) * (held[0] * (entry @ entry.mT) + held[1])
     return total
@@ -71,5 +71,5 @@ def _by_layer(layers: Layers, shapes: dict[str, torch.Size], net: Any, params: T
 
 def _by_sample(net: Any, params: Tensors, batch: Batch) -> Tensor:
     labels = one_hot(batch.y, log_probabilities(net(params, batch.x, batch.task, train=False)))
-    grads = as_rows(each_gradient(net, params, batch, log_probabilities, labels))
+    grads = as_rows(per_sample_gradients(net, params, batch, log_probabilities, labels))
     return grads @ grads.mT

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.curvature.per_sample import Answer, each_gradient
+from cl_lib.curvature.per_sample import Answer, per_sample_gradients
 from cl_lib.types import Batch, Tensors
 
 
@@ -43,7 +43,7 @@ def kernels(net: Any, params: Tensors, batch: Batch, answer: Answer, deviation: 
     answers = answer(net(params, batch.x, batch.task, train=False))
     blocks = []
     for one in torch.eye(answers.shape[-1], dtype=answers.dtype, device=answers.device).unbind(0):
-        grads = each_gradient(net, params, batch, answer, one.expand_as(answers))
+        grads = per_sample_gradients(net, params, batch, answer, one.expand_as(answers))
         scaled = as_rows({k: g * deviation[k] for k, g in grads.items()})
         blocks.append(scaled @ scaled.mT)
     return torch.stack(blocks)

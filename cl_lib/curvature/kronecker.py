@@ -50,8 +50,8 @@ def kronecker_factors(
         for name, layer in layers:
             x = rows(layer, entered[name])
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-            own = total.setdefault(name, {})
-            own["A"] = own.get("A", 0) + x.mT @ x
+            factors = total.setdefault(name, {})
+            factors["A"] = factors.get("A", 0) + x.mT @ x
         for c in range(log_p.shape[-1]):
             one = torch.zeros_like(log_p[0])
             one = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == c, 1.0, one)
@@ -60,7 +60,7 @@ def kronecker_factors(
             for name, error in errors.items():
                 flat = error.flatten(2).transpose(1, 2) if error.ndim == 4 else error[:, None]  # (n, L, outputs)
                 weighted = flat * (p / flat.shape[1])[:, None, None]
-                own = total[name]
-                own["G"] = own.get("G", 0) + weighted.flatten(0, 1).mT @ flat.flatten(0, 1)
+                factors = total[name]
+                factors["G"] = factors.get("G", 0) + weighted.flatten(0, 1).mT @ flat.flatten(0, 1)
     count = sum(p.stop - p.start for p in parts)
-    return {name: {k: v / count for k, v in own.items()} for name, own in total.items()}
+    return {name: {k: v / count for k, v in factors.items()} for name, factors in total.items()}

@@ -68,14 +68,14 @@ def _answers(net: Any, params: Tensors, batch: Batch, answer: Answer) -> Tensor:
 
 
 # ---------------------------------------------------------------------- by the structure of the layers
-def structure(layers: Layers, net: Any, params: Tensors, one: Batch) -> dict[str, torch.Size] | None:
+def structure(layers: Layers, net: Any, params: Tensors, sample: Batch) -> dict[str, torch.Size] | None:
     """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
     layer that is used once."""
-    owned = {f"{name}.{own}" for name, _ in layers for own in ("weight", "bias")}
+    owned = {f"{name}.{part}" for name, _ in layers for part in ("weight", "bias")}
     if not set(params) <= owned:
         return None
     entered: dict[str, list[Tensor]] = {}
-    _, left = listen(layers, net, params, one, {}, entered, lambda out: out.raw)
+    _, left = listen(layers, net, params, sample, {}, entered, lambda out: out.raw)
     once = all(
         len(entered.get(name, ())) == 1 and (isinstance(layer, nn.Conv2d) or entered[name][0].ndim == 2)
         for name, layer in layers
@@ -145,13 +145,13 @@ def _by_sample(
     for cotangent, weight in targets(_answers(net, params, batch, answer), batch, uniform):
         for i in range(0, len(weight), 16):
             part = slice(i, i + 16)
-            own = Batch(batch.x[part], batch.y[part], batch.weight[part], batch.task[part])
-            for k, g in each_gradient(net, params, own, answer, cotangent[part]).items():
+            samples = Batch(batch.x[part], batch.y[part], batch.weight[part], batch.task[part])
+            for k, g in per_sample_gradients(net, params, samples, answer, cotangent[part]).items():
                 total[k] += torch.tensordot(weight[part], measure(g), dims=([0], [0]))
     return total
 
 
-def each_gradient(net: Any, params: Tensors, batch: Batch, answer: Answer, cotangent: Tensor) -> Tensors:
+def per_sample_gradients(net: Any, params: Tensors, batch: Batch, answer: Answer, cotangent: Tensor) -> Tensors:
     """The gradient of each sample's ``sum_c cotangent_c answer_c``, made: the parameters' shapes with n before them.
 
     Parameters
@@ -166,15 +166,15 @@ def each_gradient(net: Any, params: Tensors, batch: Batch, answer: Answer, cotan
         ``(n, C)``.
     """
 
-    def one(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
+    def gradient(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
         def chosen(params: Tensors) -> Tensor:
-            own = Batch(x[None], y[None], torch.ones_like(cotangent[:1]), task[None])
-            return (_answers(net, params, own, answer)[0] * cotangent).sum()
+            sample = Batch(x[None], y[None], torch.ones_like(cotangent[:1]), task[None])
+            return (_answers(net, params, sample, answer)[0] * cotangent).sum()
 
         return torch.func.grad(chosen)(params)
 
-    each: Callable[..., Tensors] = torch.func.vmap(one)
-    return each(cotangent, batch.x, batch.y, batch.task)
+    gradients: Callable[..., Tensors] = torch.func.vmap(gradient)
+    return gradients(cotangent, batch.x, batch.y, batch.task)
 
 
 def log_probabilities(out: NetOutput) -> Tensor:

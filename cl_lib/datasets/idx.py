@@ -151,4 +151,4 @@ def _load(family: _Family, root: PathLike | None, download: bool) -> Dataset:
 
 def _inside(family: _Family, folder: Path) -> list[Path]:
     # a folder of the data set's own name is surer than files that might be the other family's
-    return [folder / own for own in family.folders] + [folder]
+    return [folder / name for name in family.folders] + [folder]

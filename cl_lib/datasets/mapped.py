@@ -126,9 +126,9 @@ def copy_rows(tensor: Tensor, index: np.ndarray, out: Tensor) -> None:
     rows, copy = (_bytes(t) for t in (tensor, out))
     at_once = max(1, PIECE // max(AROUND, rows.shape[1])) if is_mapped(tensor) else len(index)
     for start in range(0, len(index), at_once):
-        own = index[start : start + at_once]
-        np.take(rows, own, axis=0, out=copy[start : start + len(own)], mode="clip")
-        release(tensor[int(own.min()) : int(own.max()) + 1])
+        part = index[start : start + at_once]
+        np.take(rows, part, axis=0, out=copy[start : start + len(part)], mode="clip")
+        release(tensor[int(part.min()) : int(part.max()) + 1])
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

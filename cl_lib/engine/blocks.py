@@ -31,8 +31,8 @@ class Blocks:
     plan : Plan
     schedule : Schedule
         Of the learning rate.
-    own : dict
-        ``state, hyper, table``: what the replicas have of their own, ``(R, ...)``; tensors keep their addresses.
+    per_replica : dict
+        ``state, hyper, table`` of all replicas, ``(R, ...)``; tensors keep their addresses.
     shared : dict of Tensor
         The data.
     window : Window, optional
@@ -47,14 +47,14 @@ class Blocks:
         parts: list[Part],
         plan: Plan,
         schedule: Schedule,
-        own: dict[str, Any],
+        per_replica: dict[str, Any],
         shared: Tensors,
         window: Window | None,
         sized: bool,
     ) -> None:
         self.program, self.parts, self.plan, self.schedule = program, parts, plan, schedule
-        self.own, self.shared, self.window, self.sized = own, shared, window, sized
-        replicas, rate = len(plan.seeds), own["hyper"]["optim"]["lr"]
+        self.per_replica, self.shared, self.window, self.sized = per_replica, shared, window, sized
+        replicas, rate = len(plan.seeds), per_replica["hyper"]["optim"]["lr"]
         self.status = {
             "diverged": rate.new_full((replicas,), -1, dtype=torch.long),
             "loss": rate.new_full((replicas,), torch.nan),
@@ -62,10 +62,10 @@ class Blocks:
         """The step at which a replica's loss was found non-finite, -1 for healthy ones, and the loss of its last."""
         self.losses = rate.new_zeros(STEPS, replicas)
         if window is not None and window.held:
-            own["table"]["memory_row"] = torch.zeros_like(own["state"]["memory"]["index"])
+            per_replica["table"]["memory_row"] = torch.zeros_like(per_replica["state"]["memory"]["index"])
         anew = any(phase.reset for phases in plan.phases for phase in phases)
         names = ("params", "buffers", "optimiser") if anew else ()
-        self._initial = {k: pytree.tree_map(torch.clone, own["state"][k]) for k in names}
+        self._initial = {k: pytree.tree_map(torch.clone, per_replica["state"][k]) for k in names}
         self._block: Block | None = None
         self._from = self._until = 0
         self._fixed: list[dict[str, Any]] = []
@@ -99,12 +99,14 @@ class Blocks:
         """Upload a block and have its programs ready."""
         self.settle()
         if block.phase.reset and block.begins and start == 0:
-            write({k: self.own["state"][k] for k in self._initial}, self._initial)
+            write({k: self.per_replica["state"][k] for k in self._initial}, self._initial)
         self._block, self._from, self._until = block, start, start
         shared, needed = self._window(block, ahead)
         sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
         if not self._fixed:  # they keep their addresses
-            self._fixed = [{**pytree.tree_map(lambda t, p=p: t[p], self.own), "shared": shared} for p in self.parts]
+            self._fixed = [
+                {**pytree.tree_map(lambda t, p=p: t[p], self.per_replica), "shared": shared} for p in self.parts
+            ]
         first = block.size[0]
         self._alike = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
         self._calls, self._launches = [[] for _ in block.size], []
@@ -148,11 +150,11 @@ class Blocks:
         if self.window is None:
             return self.shared, None
         # a memory that the strategy fills changes between experiences only
-        memory = self.own["state"]["memory"]["index"].contiguous() if self.window.held else None
+        memory = self.per_replica["state"]["memory"]["index"].contiguous() if self.window.held else None
         held = None if memory is None else memory.cpu()
         needed = self.window.load(block, held)
         if memory is not None:
-            self.own["table"]["memory_row"].copy_(torch.searchsorted(needed, memory))
+            self.per_replica["table"]["memory_row"].copy_(torch.searchsorted(needed, memory))
         if ahead is not None:
             self.window.prefetch(ahead, held)
         return {**self.shared, "x": self.window.x}, needed
@@ -166,7 +168,7 @@ class Blocks:
         planned = [draw for draw in plan["draws"] if "index" in draw]
         within, total = (block.first_step, self.plan.total) if self.schedule.span == "run" else block.within
         factors = self.schedule.factors(within, len(block), total)
-        rate = self.own["hyper"]["optim"]["lr"]
+        rate = self.per_replica["hyper"]["optim"]["lr"]
         items = {k: torch.cat((batch[k], *(draw[k] for draw in planned)), 2) for k in ("index", "task", "weight")}
         return {
             "items": items if needed is None else items | {"row": torch.searchsorted(needed, items["index"])},

@@ -24,18 +24,18 @@ def recorder(device: torch.device) -> Record | None:
 def cuda_graph(body: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
     """``body`` as a CUDA graph; ``state``, all that the body changes, stays as it was, also where recording fails."""
     before, graph = [t.clone() for t in state], torch.cuda.CUDAGraph()
-    current, own = torch.cuda.current_stream(), torch.cuda.Stream()
-    own.wait_stream(current)
+    current, capture = torch.cuda.current_stream(), torch.cuda.Stream()
+    capture.wait_stream(current)
     try:
         # around the recording too: where that fails it leaves its stream the current one
-        with torch.cuda.stream(own):
+        with torch.cuda.stream(capture):
             # libraries take a stream's workspace on a first run there, which no graph may record
             body()
             # other threads may go on allocating meanwhile
-            with torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=capture, capture_error_mode="thread_local"):
                 body()
     finally:
-        current.wait_stream(own)
+        current.wait_stream(capture)
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
     return graph.replay
@@ -67,8 +67,8 @@ class Launch:
         state: list[Tensor],
         record: Record,
     ) -> None:
-        self.loss, self.own = loss, [leaf[:LAUNCH].clone() for leaf in varying]
-        steps = list(zip(*(leaf.unbind(0) for leaf in self.own), strict=True))
+        self.loss, self.inputs = loss, [leaf[:LAUNCH].clone() for leaf in varying]
+        steps = list(zip(*(leaf.unbind(0) for leaf in self.inputs), strict=True))
 
         def body() -> None:
             for step in steps:
@@ -77,10 +77,10 @@ class Launch:
         self.replay = record(body, state)
 
     def __call__(self, varying: list[Tensor], s: int) -> None:
-        for own, leaf in zip(self.own, varying, strict=True):
-            own.copy_(leaf[s : s + LAUNCH])
+        for target, leaf in zip(self.inputs, varying, strict=True):
+            target.copy_(leaf[s : s + LAUNCH])
         self.replay()
-        varying[self.loss][s : s + LAUNCH].copy_(self.own[self.loss])
+        varying[self.loss][s : s + LAUNCH].copy_(self.inputs[self.loss])
 
 
 def try_to_record(*arguments: Any) -> Launch | None:

@@ -48,13 +48,15 @@ class Lift:
         """
         return pytree.tree_map(aligned, tree) if self.lifted and not self.together else tree
 
-    def each(self, one: Callable[..., Any], *trees: Any) -> Any:
+    def over_replicas(self, function: Callable[..., Any], *trees: Any) -> Any:
         """``one(*tree of a replica)`` for every replica, results stacked."""
-        run = torch.func.vmap(one) if self.lifted else one
+        run = torch.func.vmap(function) if self.lifted else function
         trees = self.placed(trees)
-        own = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.alone]
+        results = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.alone]
         join = torch.cat if self.lifted else torch.stack
-        return own[0] if len(own) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *own)
+        return (
+            results[0] if len(results) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *results)
+        )
 
 
 def aligned(stacked: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class Looped:
         _check_tree(self.tree)
 
     def _gather(self, r: int, index: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        own = {k: v[r] for k, v in self.table.items()}
-        return gather(self.shared, own, index.to(self.device), task.to(self.device), self.dtype)
+        table = {k: v[r] for k, v in self.table.items()}
+        return gather(self.shared, table, index.to(self.device), task.to(self.device), self.dtype)
 
     def begin_experience(self, number: int) -> None:
         """Nothing to prepare."""
@@ -97,8 +97,8 @@ class Looped:
         if isinstance(x, Tensor) and x.ndim == self.shared["x"].ndim:
             x = x.expand(len(self.learners), *x.shape)
         answers = []
-        for own, learner, asked in zip(x, self.learners, task, strict=True):
-            answer = learner.predict(own, asked)
+        for inputs, learner, asked in zip(x, self.learners, task, strict=True):
+            answer = learner.predict(inputs, asked)
             wanted = (task.shape[1], self.width)
             if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
                 got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -131,12 +131,12 @@ class Looped:
 
     def restore(self, tree: dict[str, Any]) -> None:
         """Go on from a saved tree."""
-        own = self.tree
-        if not own:
+        current = self.tree
+        if not current:
             raise InputError("resume: this learner has no save_state and load_state; it can only start anew")
         self.found = tree["found"].numpy()
         for r, learner in enumerate(self.learners):
-            mine = own[str(r)]
+            mine = current[str(r)]
             checkpoint.restore(mine, tree[str(r)])
             learner.load_state(mine)  # type: ignore[attr-defined]
 

@@ -65,21 +65,21 @@ class FunctionalNet:
         if (head := head_of(self.module)) is not None:
             handles.append(head.register_forward_pre_hook(lambda _, args: entered.append(args[0])))
         # BatchNorm updates in place: give it copies, the maths stays pure
-        own = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
+        updated = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
         if train or self.module.training:  # it looks at every layer
             set_training(self.module, train)
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
                 theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
-                raw = functional_call(self.module, {**theirs, **own}, (x,)).to(x.dtype)
+                raw = functional_call(self.module, {**theirs, **updated}, (x,)).to(x.dtype)
         finally:
             for handle in handles:
                 handle.remove()
         if train and buffers is None:
-            self.buffers = own
+            self.buffers = updated
         features: Any = entered[-1].flatten(1).to(x.dtype) if entered else NoFeatures(self.module)
         logits = raw if self.mask is None else torch.where(self.mask[task], raw, MASKED)
-        return NetOutput(logits, raw, features, own)
+        return NetOutput(logits, raw, features, updated)
 
 
 class NoFeatures:

@@ -101,9 +101,11 @@ class Population:
         program = Program(step, strategy.traceable, compiled, probe)
         streamed = is_streamed(data.train.x, store)
         window = Window(self.shared["x"], plan, strategy.fills_memory, device) if streamed else None
-        own = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
+        per_replica = {"state": self.state._asdict(), "hyper": self.hyper, "table": self.table}
         sized = has_batch_statistics(self.module)
-        self.blocks = Blocks(program, self.lift.parts, plan, optimiser.schedule, own, self.shared, window, sized)
+        self.blocks = Blocks(
+            program, self.lift.parts, plan, optimiser.schedule, per_replica, self.shared, window, sized
+        )
 
     def __repr__(self) -> str:
         return f"Population({self.replicas} replicas of {type(self.strategy).__name__})"
@@ -126,7 +128,7 @@ class Population:
             per_module = [dict(named(m)) for m in modules]
             out = {}
             for name in per_module[0]:
-                tensor = torch.stack([own[name].detach() for own in per_module]).to(self.device)
+                tensor = torch.stack([named_tensors[name].detach() for named_tensors in per_module]).to(self.device)
                 out[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
             return out
 
@@ -136,11 +138,11 @@ class Population:
         )
         memory: Tensors = {}
         if self.strategy.memory is not None:
-            one = self.strategy.memory.init(self.strategy.keeps(self.spec), self.dtype, self.device)
-            memory = {k: v.expand(self.replicas, *v.shape).clone() for k, v in one.items()}
+            tensors = self.strategy.memory.init(self.strategy.keeps(self.spec), self.dtype, self.device)
+            memory = {k: v.expand(self.replicas, *v.shape).clone() for k, v in tensors.items()}
         state = State(params, buffers, {}, memory, {})
 
-        def own_parameters(state: State, hyper: Tensors, key: Tensor) -> Tensors:
+        def further_parameters(state: State, hyper: Tensors, key: Tensor) -> Tensors:
             net = FunctionalNet(self.module, state.buffers)
             made = bound(self.strategy, hyper).parameters(net, state.params, self.spec, key)
             if odd := [name for name in made if not name.startswith(OWN)]:
@@ -151,18 +153,18 @@ class Population:
 
         if type(self.strategy).parameters is not Strategy.parameters:
             keys = self.plan.keys(self.spec.experiences).to(self.device)
-            made = self.lift.each(own_parameters, state, self.hyper["strategy"], keys)
+            made = self.lift.over_replicas(further_parameters, state, self.hyper["strategy"], keys)
             # in place of its own: one tensor may have been given two names, or to all replicas
             params |= {k: t.clone(memory_format=torch.contiguous_format) for k, t in made.items()}
         state = state._replace(optimiser=self.optimiser.init(params, self.hyper["optim"]))
 
-        def own_state(state: State, hyper: Tensors) -> dict[str, Any]:
+        def initial_state(state: State, hyper: Tensors) -> dict[str, Any]:
             net = FunctionalNet(self.module, state.buffers)
             made = bound(self.strategy, hyper).init(net, state.params, self.spec)
             return pytree.tree_map(torch.clone, made)
 
         state = self.lift.placed(state)
-        made = self.lift.each(own_state, state, self.hyper["strategy"])
+        made = self.lift.over_replicas(initial_state, state, self.hyper["strategy"])
         # strides too must not depend on how many there are
         extra = pytree.tree_map(lambda t: t.clone(memory_format=torch.contiguous_format), made)
         return state._replace(extra=self.lift.placed(extra))
@@ -242,24 +244,24 @@ class Population:
         index, task = (torch.from_numpy(a).to(self.device) for a in self.plan.arrays(number))
         classes, seen = self.plan.classes_in(number), self._seen(number)
 
-        def one(state: State, hyper: Tensors, table: Tensors, own: Tensors, held: Tensors) -> State:
+        def consolidate_replica(state: State, hyper: Tensors, table: Tensors, inputs: Tensors, held: Tensors) -> State:
             data = ExperienceData(
                 number,
-                own["classes"],
-                own["seen"],
+                inputs["classes"],
+                inputs["seen"],
                 int(classes[0].sum()),
                 int(seen[0].sum()),
-                own["index"],
-                own["task"],
-                own["uniform"],
-                own["key"],
+                inputs["index"],
+                inputs["task"],
+                inputs["uniform"],
+                inputs["key"],
                 partial(gather, self.shared, table, dtype=self.dtype),
                 self._contents(held, table, inputs=self.strategy.keeps_inputs or number == 0),
             )
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
             return bound(self.strategy, hyper).consolidate(net, state, data)
 
-        own = {
+        inputs = {
             "classes": torch.from_numpy(classes).to(self.device),
             "seen": torch.from_numpy(seen).to(self.device),
             "index": index,
@@ -267,7 +269,9 @@ class Population:
             "uniform": self.plan.uniform(number).to(self.device),
             "key": self.plan.keys(number).to(self.device),
         }
-        new = self.lift.each(one, self.state, self.hyper["strategy"], self.table, own, self._held())
+        new = self.lift.over_replicas(
+            consolidate_replica, self.state, self.hyper["strategy"], self.table, inputs, self._held()
+        )
         write(self.state._asdict(), new._asdict())
 
     # ------------------------------------------------------------------ answers
@@ -276,15 +280,17 @@ class Population:
         readout: Tensors = {}
         if type(self.strategy).readout is not Strategy.readout:
 
-            def one(state: State, hyper: Tensors, table: Tensors, held: Tensors) -> Tensors:
+            def readout_replica(state: State, hyper: Tensors, table: Tensors, held: Tensors) -> Tensors:
                 net = FunctionalNet(self.module, state.buffers)
                 return bound(self.strategy, hyper).readout(
                     net, state, self._contents(held, table, self.strategy.keeps_inputs)
                 )
 
-            readout = self.lift.each(one, self.state, self.hyper["strategy"], self.table, self._held())
+            readout = self.lift.over_replicas(
+                readout_replica, self.state, self.hyper["strategy"], self.table, self._held()
+            )
         self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
-        self._each_asked = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
+        self._asked_by_replica = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
 
     def _contents(self, held: Tensors, table: Tensors, inputs: bool) -> Contents | None:
         """One replica's memory; ``inputs`` says whether they are at hand."""
@@ -301,8 +307,8 @@ class Population:
             return {}
         if memory.planned:
             return {k: v.to(self.device) for k, v in self.plan.contents().items()}
-        own = self.state.memory  # behind its last row lies the sink
-        return {"index": own["index"][:, :-1], "task": own["task"][:, :-1], "count": own["count"]}
+        tensors = self.state.memory  # behind its last row lies the sink
+        return {"index": tensors["index"][:, :-1], "task": tensors["task"][:, :-1], "count": tensors["count"]}
 
     @torch.no_grad()
     def predict(self, x: Tensor | Sequence[Tensor], task: Tensor, lifted: bool | None = None) -> Tensor:
@@ -318,19 +324,21 @@ class Population:
             Default: on a CPU one replica after the other, since a lifted layer takes twice as long there.
         """
 
-        def one(own: tuple[State, Tensors, Tensors], task: Tensor, x: Tensor) -> Tensor:
-            state, hyper, readout = own
+        def predict_replica(replica: tuple[State, Tensors, Tensors], task: Tensor, x: Tensor) -> Tensor:
+            state, hyper, readout = replica
             net = FunctionalNet(self.module, state.buffers)
             logits = bound(self.strategy, hyper).logits(net, state, readout, x, task)
             return torch.log_softmax(logits.mT, 0)  # over the few classes this is four times as fast as by rows
 
         shared = isinstance(x, Tensor) and x.ndim == len(self.spec.shape) + 1
         if self.lift.lifted and self.device.type != "cpu" if lifted is None else lifted:
-            run: Any = torch.func.vmap(one, in_dims=(0, 0, None if shared else 0))
+            run: Any = torch.func.vmap(predict_replica, in_dims=(0, 0, None if shared else 0))
             return run(self._asked, task, x if isinstance(x, Tensor) else torch.stack(list(x))).mT
         if isinstance(x, Tensor):
             x = x.expand(self.replicas, *x.shape) if shared else self.lift.placed(x)
-        return torch.stack([one(*own) for own in zip(self._each_asked, task, x, strict=True)]).mT
+        return torch.stack(
+            [predict_replica(*replica) for replica in zip(self._asked_by_replica, task, x, strict=True)]
+        ).mT
 
 
 def _not_kept(index: Tensor, task: Tensor) -> NoReturn:

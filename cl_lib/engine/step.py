@@ -59,27 +59,29 @@ class Step:
     def probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
         """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
         shared = fixed.pop("shared")
-        one = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
-        self(phase, one, pytree.tree_map(lambda t: t[None], plan), lifted=True)
+        single = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
+        self(phase, single, pytree.tree_map(lambda t: t[None], plan), lifted=True)
 
     def __call__(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
         """One step in place: recall, update, then write what the batch answered *before* the update."""
         lifted = self.lifted if lifted is None else lifted
         shared, state, hyper, table = fixed["shared"], State(**fixed["state"]), fixed["hyper"], fixed["table"]
         follows = type(self.strategy).after_step is not Strategy.after_step
-        each: Any = torch.func.vmap if lifted else (lambda f: f)
+        over_replicas: Any = torch.func.vmap if lifted else (lambda f: f)
 
         items, draws = plan["items"], plan["draws"]
         if self.strategy.fills_memory:  # which sample lies in a slot is known only now
-            draws = tuple(each(self._find)(state.memory, table, draw["uniform"]) for draw in draws)
+            draws = tuple(over_replicas(self._find)(state.memory, table, draw["uniform"]) for draw in draws)
             items = {k: torch.cat((v, *(draw[k] for draw in draws)), -1) for k, v in items.items()}
         # outside the lift: one call brings the rows of all replicas, new and recalled
         x, y = rows(shared, items)
 
-        def one(state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]) -> tuple[Gradient, Tensors, Batch]:
+        def replica_gradient(
+            state: State, hyper: Tensors, table: Tensors, plan: dict[str, Any]
+        ) -> tuple[Gradient, Tensors, Batch]:
             net = FunctionalNet(self.module, state.buffers, table.get("mask"), training=True, bfloat16=self.bfloat16)
-            own = plan["items"]
-            x, y = prepare(shared, table, own["x"], own["y"], own["task"], self.dtype)
+            samples = plan["items"]
+            x, y = prepare(shared, table, samples["x"], samples["y"], samples["task"], self.dtype)
             batch, recalled = self._parts(x, y, plan, state.memory, phase)
             return bound(self.strategy, hyper).gradient(net, state, batch, recalled), net.buffers, batch
 
@@ -88,7 +90,7 @@ class Step:
             return bound(self.strategy, hyper).after_step(net, old, new, batch, gradient)
 
         inputs = {**plan, "items": {**items, "x": x, "y": y}, "draws": draws}
-        gradient, buffers, batch = each(one)(state, hyper["strategy"], table, inputs)
+        gradient, buffers, batch = over_replicas(replica_gradient)(state, hyper["strategy"], table, inputs)
         old = state
         if follows:
             old = state._replace(params={k: p.clone() for k, p in state.params.items()})
@@ -100,21 +102,21 @@ class Step:
             for name, value in buffers.items():
                 state.buffers[name].copy_(value)
         if follows:
-            changed = each(after)(old, state, hyper["strategy"], table, batch, gradient)
+            changed = over_replicas(after)(old, state, hyper["strategy"], table, batch, gradient)
             if isinstance(changed, State):
                 write(state.params, changed.params)
                 changed = changed.extra
             write(state.extra, changed)
         slot, row = plan["slot"], table["row"] if lifted and "row" in table else None
         if type(self.strategy).admit is not Strategy.admit:
-            slot = self._admit(each, state, hyper, table, batch, gradient, plan, row)
+            slot = self._admit(over_replicas, state, hyper, table, batch, gradient, plan, row)
         for name, value in gradient.kept.items():
             keep(state.memory[name], slot, value, row)
         plan["loss"].copy_(gradient.loss)
 
     def _admit(
         self,
-        each: Any,
+        over_replicas: Any,
         state: State,
         hyper: Tensors,
         table: Tensors,
@@ -126,7 +128,7 @@ class Step:
         """Let the strategy choose slots, and write which samples lie there."""
         sink = self.spec.capacity
 
-        def one(
+        def admit_replica(
             state: State, hyper: Tensors, table: Tensors, batch: Batch, gradient: Gradient, offered: Tensor
         ) -> tuple[Tensor, Tensors, dict[str, Any], Tensor]:
             net = FunctionalNet(self.module, state.buffers, table.get("mask"))
@@ -138,7 +140,9 @@ class Step:
             top = torch.where(slot < sink, slot + 1, 0).max()
             return slot, whole, extra, torch.maximum(state.memory["count"], top)
 
-        slot, whole, extra, count = each(one)(state, hyper["strategy"], table, batch, gradient, plan["offered"])
+        slot, whole, extra, count = over_replicas(admit_replica)(
+            state, hyper["strategy"], table, batch, gradient, plan["offered"]
+        )
         size = plan["slot"].shape[-1]
         for name in ("index", "task"):
             keep(state.memory[name], slot, plan["items"][name][..., :size], row)
@@ -158,10 +162,10 @@ class Step:
         batch = Batch(x[:start], y[:start], items["weight"][:start], items["task"][:start], plan["noise"], phase.name)
         recalled = []
         for draw in plan["draws"]:
-            own, slot = slice(start, start + draw["slot"].shape[-1]), draw["slot"]
+            part, slot = slice(start, start + draw["slot"].shape[-1]), draw["slot"]
             kept = {k: memory[k][slot] for k in self.strategy.keeps(self.spec)}
-            recalled.append(Recalled(x[own], y[own], items["weight"][own], items["task"][own], slot, kept))
-            start = own.stop
+            recalled.append(Recalled(x[part], y[part], items["weight"][part], items["task"][part], slot, kept))
+            start = part.stop
         return batch, tuple(recalled)
 
     def _find(self, memory: Tensors, table: Tensors, uniform: Tensor) -> Tensors:

@@ -43,7 +43,7 @@ class Window:
 
     def __init__(self, source: Tensor, plan: Plan, held: bool, device: torch.device) -> None:
         self.source, self.held = source, held
-        batch = max((phase.batch_size or plan.batch_size for own in plan.phases for phase in own), default=1)
+        batch = max((phase.batch_size or plan.batch_size for phases in plan.phases for phase in phases), default=1)
 
         def rows(steps: int) -> int:
             recalled = plan.capacity + 1 if held else min(plan.capacity, steps * sum(plan.draws))
@@ -92,7 +92,7 @@ class Window:
 def _part(block: Block, start: int, stop: int) -> Block:
     """Steps ``start`` to ``stop - 1`` of a block."""
 
-    def own(tree: Any) -> Any:
+    def part_of(tree: Any) -> Any:
         return pytree.tree_map(lambda t: t[start:stop], tree)
 
     return dataclasses.replace(
@@ -101,7 +101,7 @@ def _part(block: Block, start: int, stop: int) -> Block:
         first_step=block.first_step + start,
         within=(block.within[0] + start, block.within[1]),
         size=block.size[start:stop],
-        batch=own(block.batch),
-        draws=own(block.draws),
-        noise=own(block.noise),
+        batch=part_of(block.batch),
+        draws=part_of(block.draws),
+        noise=part_of(block.noise),
     )

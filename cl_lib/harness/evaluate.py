@@ -105,7 +105,7 @@ class Evaluator:
             index, task, label = self._questions(piece)
             alike = self.alike[piece.start // self.chunk :]
             chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), alike, strict=False)
-            answers = [self._answers(learner, mask, i, t, one) for i, t, one in chunks]
+            answers = [self._answers(learner, mask, i, t, same_task) for i, t, same_task in chunks]
             log_probs = (answers[0] if len(answers) == 1 else torch.cat(answers, 2)).transpose(1, 2)
             scores = Scores.from_log_probs(log_probs, label, check=False)
             columns.add_(scores, task, check=False)
@@ -157,16 +157,16 @@ class Evaluator:
         """Inputs ``(N, ...)`` where all replicas are asked the same, else R of them; ``task`` is (R, N) or (R,)."""
         table = {name: values for name, values in self.table.items() if name != "targets"}
 
-        def one(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
+        def read_replica(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
             return gather(self.shared, table, index, task, self.dtype)[0]
 
         if len(index) == 1 and not table:
-            return one({}, index[0], task[0])
+            return read_replica({}, index[0], task[0])
         index = index.expand(self.replicas, -1)
         if self.device.type != "cpu":
-            return torch.func.vmap(one)(table, index, task)
+            return torch.func.vmap(read_replica)(table, index, task)
         # each apart: memory for all at once would be asked of the system anew every time, which takes longer than this
-        return [one({k: v[r] for k, v in table.items()}, index[r], task[r]) for r in range(self.replicas)]
+        return [read_replica({k: v[r] for k, v in table.items()}, index[r], task[r]) for r in range(self.replicas)]
 
     def _reduce(
         self,
@@ -196,8 +196,8 @@ class Evaluator:
             out["pooled.nll"][unseen.any(1)] = np.nan
         out["support"] = count
         out["experience.bins"], out["pooled.bins"] = bins, bins.sum(1)
-        for name, own in (("class", classes), *((f"column.{k}", v) for k, v in slices.items())):
-            for part, sums in (("count", own.count), ("correct", own.correct), ("bins", own.bins)):
+        for name, group in (("class", classes), *((f"column.{k}", v) for k, v in slices.items())):
+            for part, sums in (("count", group.count), ("correct", group.correct), ("bins", group.bins)):
                 out[f"{name}.{part}"] = sums.cpu().numpy()
         return out
 
@@ -234,4 +234,4 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
 def _same_samples(samples: list[Tensor]) -> bool:
     """Whether all replicas are asked the same samples, each of them once."""
     first = samples[0].sort().values
-    return len(first.unique()) == len(first) and all(torch.equal(own.sort().values, first) for own in samples[1:])
+    return len(first.unique()) == len(first) and all(torch.equal(other.sort().values, first) for other in samples[1:])

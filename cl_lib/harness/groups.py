@@ -69,8 +69,8 @@ def first_and_last(
     first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
     for e, experience in enumerate(real.experiences):
         for phase in phases[e]:
-            own = range(columns) if phase.source == "full" else [experience.column]
-            for column in own:
+            trained = range(columns) if phase.source == "full" else [experience.column]
+            for column in trained:
                 first[column], last[column] = min(first[column], e), max(last[column], e)
     never = last < 0  # what nobody trains on would have been learnt in its own experience
     for e, experience in enumerate(real.experiences):

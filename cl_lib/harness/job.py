@@ -315,9 +315,9 @@ class Job:
                 raise InputError(f"grid.{name}={list(values)}: holds a value twice")
         for point in {tuple(r.hyper.items()) for r in self.replicas}:
             for part, owner in owners.items():
-                own = {k.split(".", 1)[1]: v for k, v in point if k.split(".", 1)[0] == part}
-                if own:
-                    changed: Any = dataclasses.replace(owner, **own)  # type: ignore[type-var]
+                hyper = {k.split(".", 1)[1]: v for k, v in point if k.split(".", 1)[0] == part}
+                if hyper:
+                    changed: Any = dataclasses.replace(owner, **hyper)  # type: ignore[type-var]
                     changed.check(self.spec()) if part == "strategy" else changed.check()
 
 

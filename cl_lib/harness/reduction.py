@@ -110,17 +110,19 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
     matrix = arrays["matrix.accuracy"]
     count, learned, before = matrix.shape[0], arrays["learned"], arrays["before"]
 
-    def each(one: Callable[..., Any], rows: np.ndarray | None = None) -> np.ndarray:
-        return np.array([float(one(matrix[r]) if rows is None else one(matrix[r], rows[r])) for r in range(count)])
+    def per_replica(metric: Callable[..., Any], rows: np.ndarray | None = None) -> np.ndarray:
+        return np.array(
+            [float(metric(matrix[r]) if rows is None else metric(matrix[r], rows[r])) for r in range(count)]
+        )
 
     reasons: dict[str, str] = {}
     values: dict[str, np.ndarray] = {
-        "accuracy": each(m.accuracy),
-        "average_accuracy": each(m.average_accuracy, before),
-        "learning_accuracy": each(m.learning_accuracy, learned),
-        "forgetting": each(m.forgetting, learned),
-        "bwt": each(m.bwt, learned),
-        "fwt": each(m.fwt, before),
+        "accuracy": per_replica(m.accuracy),
+        "average_accuracy": per_replica(m.average_accuracy, before),
+        "learning_accuracy": per_replica(m.learning_accuracy, learned),
+        "forgetting": per_replica(m.forgetting, learned),
+        "bwt": per_replica(m.bwt, learned),
+        "fwt": per_replica(m.fwt, before),
     }
     if result.eval_classes == "seen":
         values["fwt"] = np.full(count, np.nan)
@@ -169,7 +171,7 @@ def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def _common(values: np.ndarray) -> list[int | None]:
     """What all replicas share, None where they differ (the arrays then hold each replica's)."""
-    return [int(own[0]) if (own == own[0]).all() else None for own in values.T]
+    return [int(column[0]) if (column == column[0]).all() else None for column in values.T]
 
 
 def _metric(value: np.ndarray, members: Sequence[int], reason: str | None) -> Metric:

@@ -28,20 +28,20 @@ def save(
     seconds: Mapping[str, float],
 ) -> None:
     """Write the learner's tree, all rows, and where the run stands: its group, experience and step."""
-    rows = {f"{g}.{i}": row.arrays for g, own in enumerate(groups) for i, row in enumerate(own.rows)}
+    rows = {f"{g}.{i}": row.arrays for g, group in enumerate(groups) for i, row in enumerate(group.rows)}
     tensors = {k: {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in v.items()} for k, v in rows.items()}
     meta = {
         "job": job,
         **position,
         "seconds": seconds,
-        "rows": [[(row.experience, row.step) for row in own.rows] for own in groups],
-        "sizes": [[own.parameters, own.memory_bytes] for own in groups],
+        "rows": [[(row.experience, row.step) for row in group.rows] for group in groups],
+        "sizes": [[group.parameters, group.memory_bytes] for group in groups],
     }
     checkpoint.save(out / CHECKPOINT, {"learner": learner, "rows": tensors}, meta)
     seen = [
         {"experience": r.experience, "step": r.step, "replicas": r.replicas, "accuracy": null(r.accuracy)}
-        for own in groups
-        for r in own.rows
+        for group in groups
+        for r in group.rows
     ]
     text = json.dumps({"status": "unfinished", "job": job, "rows": seen}, indent=1) + "\n"
     replace_file(out / PARTIAL, lambda file: file.write(text.encode()))
@@ -58,13 +58,13 @@ def load(
             raise InputError(
                 f"{path}: belongs to a run with other options ({', '.join(odd)}); resume with the same ones"
             )
-        for g, (own, heads, sizes) in enumerate(zip(groups, meta["rows"], meta["sizes"], strict=True)):
-            own.parameters, own.memory_bytes = sizes
+        for g, (group, heads, sizes) in enumerate(zip(groups, meta["rows"], meta["sizes"], strict=True)):
+            group.parameters, group.memory_bytes = sizes
             for i, (experience, step) in enumerate(heads):
                 arrays = {name: tensor.numpy() for name, tensor in saved["rows"][f"{g}.{i}"].items()}
-                if any(len(array) != len(own.members) for array in arrays.values()):
+                if any(len(array) != len(group.members) for array in arrays.values()):
                     raise ValueError("its rows are of another number of replicas")
-                own.rows.append(Row(int(experience), int(step), own.members, arrays))
+                group.rows.append(Row(int(experience), int(step), group.members, arrays))
         position = {k: int(meta[k]) for k in ("group", "experience", "step")}
         if min(position.values()) < 0 or position["group"] >= len(groups):
             raise ValueError("it stands nowhere in this run")

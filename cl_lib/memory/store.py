@@ -81,7 +81,7 @@ class Memory:
         """Tensors of one replica, with one row more than the capacity: the sink that rejected samples go to."""
         rows = self.capacity + 1
         stored = {k: _stored(kept, dtype) for k, kept in keeps.items()}
-        tensors = {k: torch.zeros(rows, *own.shape, dtype=own.dtype, device=device) for k, own in stored.items()}
+        tensors = {k: torch.zeros(rows, *spec.shape, dtype=spec.dtype, device=device) for k, spec in stored.items()}
         if not self.planned:
             for name in ("index", "task"):
                 tensors[name] = torch.zeros(rows, dtype=torch.long, device=device)
@@ -99,7 +99,7 @@ class Memory:
         424000
         """
         stored = [_stored(kept, dtype) for kept in keeps.values()]
-        beside = sum(torch.Size(own.shape).numel() * own.dtype.itemsize for own in stored)
+        beside = sum(torch.Size(spec.shape).numel() * spec.dtype.itemsize for spec in stored)
         return self.capacity * (sample_bytes + 8 + 8 + 8 + beside)  # index, task, label: int64 each
 
 

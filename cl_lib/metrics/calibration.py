@@ -258,8 +258,8 @@ def _equal_mass(confidence: Tensor, correct: Tensor, segment: Tensor, segments: 
     starts[1:] = (value[1:] != value[:-1]).logical_or_(segment[1:] != segment[:-1])
     tie = starts.cumsum(0, dtype=torch.int32).sub_(1)
     # counts, exact in float32: half the memory to go through
-    zeros, one = torch.zeros_like(value, dtype=torch.float32), value.new_ones(1, dtype=torch.float32)
-    length = zeros.index_add(0, tie, one.expand(len(value))).index_select(0, tie)
+    zeros, ones = torch.zeros_like(value, dtype=torch.float32), value.new_ones(1, dtype=torch.float32)
+    length = zeros.index_add(0, tie, ones.expand(len(value))).index_select(0, tie)
     hits = zeros.index_add_(0, tie, correct.index_select(0, order).float()).index_select(0, tie)
     gap = hits.double().div_(length).sub_(value)
 

@@ -103,13 +103,13 @@ class GroupSums:
         keep = _kept(group, groups, "group") if check else None
         slot = _slots(group, groups)
         place = slot * bins + scores.bin
-        one = torch.ones_like(scores.nll, dtype=torch.float64)
+        ones = torch.ones_like(scores.nll, dtype=torch.float64)
         correct = scores.correct.double()
-        _add_(self.count, slot, one, keep)
+        _add_(self.count, slot, ones, keep)
         _add_(self.correct, slot, correct, keep)
         _add_(self.nll, slot, scores.nll, keep)
         _add_(self.brier, slot, scores.brier, keep)
-        for number, values in enumerate((one, scores.confidence, correct)):
+        for number, values in enumerate((ones, scores.confidence, correct)):
             _add_(self.bins[..., number], place, values, keep)
         return self
 
@@ -210,13 +210,13 @@ class ClasswiseSums:
         column = torch.arange(0, classes * bins, bins, dtype=kind, device=experience.device).unsqueeze(-1)
         place = small_bin_index(probabilities, scores.bins).to(kind).add_(first).add_(column)
         # Only the label's own class is a hit: (R, N) values, not (R, C, N).
-        own = place.gather(1, scores.target.unsqueeze(1)).squeeze(1)
+        target_bin = place.gather(1, scores.target.unsqueeze(1)).squeeze(1)
         hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)
         everywhere = None if keep is None else keep.unsqueeze(1).expand_as(place)
-        one = probabilities.new_ones(1, dtype=torch.float64)
-        _add_(self.bins[..., 0], place, one.expand_as(place), everywhere)
+        ones = probabilities.new_ones(1, dtype=torch.float64)
+        _add_(self.bins[..., 0], place, ones.expand_as(place), everywhere)
         _add_(self.bins[..., 1], place, probabilities, everywhere)
-        _add_(self.bins[..., 2], own, hit, keep)
+        _add_(self.bins[..., 2], target_bin, hit, keep)
         return self
 
     def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":

@@ -56,8 +56,8 @@ def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
         last = [name for name, out in calls if _is_layer(module.get_submodule(name)) and _same(out, answer)]
         head = last[-1] if last else None
     structure = Structure(head, any(map(_has_statistics, _training(module))) or _mixes(module, x))
-    for own in modules:
-        _examined[own] = structure
+    for examined in modules:
+        _examined[examined] = structure
     return answer
 
 
@@ -78,12 +78,12 @@ def _mixes(module: nn.Module, x: Tensor) -> bool:
     """Whether, in training, what is answered for a sample depends on the others of its batch."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda: torch.randn(4, *x.shape[1:], generator=generator).to(x.device, x.dtype)
-    one, other = draw(), draw()
-    other[0] = one[0]
+    batch, other = draw(), draw()
+    other[0] = batch[0]
     answers: list[Tensor] = []
     set_training(module, True)
     try:
-        for samples in (one, other):
+        for samples in (batch, other):
             with torch.no_grad(), SeededRandom(0):  # dropout then drops the same
                 answers.append(copy.deepcopy(module)(samples)[0])
     except Exception:  # a module that takes no four samples says so when it is trained

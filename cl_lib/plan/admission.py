@@ -66,23 +66,23 @@ class ClassBalanced:
         for i, (label, chance, place) in enumerate(
             zip(labels.tolist(), rng.random(len(labels)).tolist(), rng.random(len(labels)).tolist(), strict=True)
         ):
-            own = slots[label]
+            held = slots[label]
             self.seen[label] += 1
             if self.filled < self.capacity:
-                own.append(self.filled)
+                held.append(self.filled)
                 taken[i] = self.filled
                 self.filled += 1
                 if self.filled == self.capacity:
                     self._mark()
             elif self.full[label]:
-                if chance * self.seen[label] < len(own):
-                    taken[i] = own[int(place * len(own))]
+                if chance * self.seen[label] < len(held):
+                    taken[i] = held[int(place * len(held))]
             else:
                 largest = max(slots, key=len)
                 at = int(place * len(largest))
                 largest[at], largest[-1] = largest[-1], largest[at]
-                own.append(largest.pop())
-                taken[i] = own[-1]
+                held.append(largest.pop())
+                taken[i] = held[-1]
                 self._mark()
         return taken
 
@@ -102,21 +102,21 @@ class Ring:
     """
 
     def __init__(self, capacity: int, classes: int) -> None:
-        self.capacity, self.filled, self.each = capacity, 0, capacity // classes
+        self.capacity, self.filled, self.per_class = capacity, 0, capacity // classes
         self.slots: list[list[int]] = [[] for _ in range(classes)]
         self.next = [0] * classes
 
     def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
         taken = np.full(len(labels), self.capacity)
-        if not self.each:
+        if not self.per_class:
             return taken
         for i, label in enumerate(labels.tolist()):
-            own, turn = self.slots[label], self.next[label]
-            if len(own) < self.each:
-                own.append(self.filled)
+            held, turn = self.slots[label], self.next[label]
+            if len(held) < self.per_class:
+                held.append(self.filled)
                 self.filled += 1
-            taken[i] = own[turn]
-            self.next[label] = (turn + 1) % self.each
+            taken[i] = held[turn]
+            self.next[label] = (turn + 1) % self.per_class
         return taken
 
 

@@ -130,9 +130,9 @@ class Plan:
 
     def arrays(self, number: int) -> tuple[Ints, Ints]:
         """``index`` and ``task`` ``(R, n)`` of an experience's own training samples, shuffled: a prefix is a sample."""
-        own = [stream[number] for stream in self.streams]
-        orders = [self.rng(r, number, 0, SAMPLE, 1).permutation(len(e.train)) for r, e in enumerate(own)]
-        pairs = list(zip(own, orders, strict=True))
+        experiences = [stream[number] for stream in self.streams]
+        orders = [self.rng(r, number, 0, SAMPLE, 1).permutation(len(e.train)) for r, e in enumerate(experiences)]
+        pairs = list(zip(experiences, orders, strict=True))
         return np.stack([e.train.numpy()[o] for e, o in pairs]), np.stack([e.task.numpy()[o] for e, o in pairs])
 
     def uniform(self, experience: int) -> Tensor:
@@ -150,7 +150,7 @@ class Plan:
     def contents(self) -> dict[str, Tensor]:
         """What each replica's memory holds now: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
         index, task = (np.stack([getattr(held, name) for held in self.held]) for name in ("index", "task"))
-        count = [own.filled for own in self.admits]
+        count = [admission.filled for admission in self.admits]
         return {"index": torch.from_numpy(index), "task": torch.from_numpy(task), "count": torch.tensor(count)}
 
     def experience(self, number: int) -> Iterator[Block]:
@@ -220,10 +220,10 @@ class Plan:
         for r, order in enumerate(chosen):
             # padding repeats real samples of the same batch
             order = np.concatenate([order, np.resize(order[-last:], steps * size - len(order))]).reshape(steps, size)
-            own = items[r][0][order], items[r][1][order]
+            samples = items[r][0][order], items[r][1][order]
             if phase.source != "memory":  # what comes back from it counts as replay
-                self._note(r, self.labels[r](*own), valid)
-            rows.append(self._replica(r, *own, valid, rngs[r], offer))
+                self._note(r, self.labels[r](*samples), valid)
+            rows.append(self._replica(r, *samples, valid, rngs[r], offer))
         batches, draws, noises = zip(*rows, strict=True)
         block = Block(
             phase,

@@ -131,9 +131,9 @@ def _settings(a: Record, b: Record) -> list[str]:
         out.append("initial weights or forward of the model")
     # a grid varies the optimiser on purpose, and its points are labelled with it
     varied = {name.split(".", 1)[1] for r in (a, b) for name in r.job.get("grid", {}) if name.startswith("optim.")}
-    own, other = ({k: v for k, v in (r.job.get("optim") or {}).items() if k not in varied} for r in (a, b))
-    if own != other:
-        out.append(f"optimiser ({_changed(own, other)})")
+    first, other = ({k: v for k, v in (r.job.get("optim") or {}).items() if k not in varied} for r in (a, b))
+    if first != other:
+        out.append(f"optimiser ({_changed(first, other)})")
     return out
 
 

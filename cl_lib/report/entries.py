@@ -145,8 +145,8 @@ def entries(records: Sequence[Record]) -> list[Entry]:
 def _labels(raw: Sequence[tuple[Record, Any]]) -> list[str]:
     labels = [""] * len(raw)
     for name in {record.strategy for record, _ in raw}:
-        own = [i for i, (record, _) in enumerate(raw) if record.strategy == name]
-        for i, options in zip(own, _distinctions([raw[i] for i in own]), strict=True):
+        positions = [i for i, (record, _) in enumerate(raw) if record.strategy == name]
+        for i, options in zip(positions, _distinctions([raw[i] for i in positions]), strict=True):
             labels[i] = f"{name} {options}".strip()
     for label, count in Counter(labels).items():
         if count > 1:
@@ -160,10 +160,10 @@ def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
     settings = [_settings(record, point) for record, point in raw]
     varied = {key for record, _ in raw for key in record.job.get("grid", {})}
     # what only some have, such as an option of a later version, tells a reader little
-    common = [k for k in settings[0] if all(k in own for own in settings)]
-    keys = [k for k in common if k not in varied and len({repr(own[k]) for own in settings}) > 1]
+    common = [k for k in settings[0] if all(k in options for options in settings)]
+    keys = [k for k in common if k not in varied and len({repr(options[k]) for options in settings}) > 1]
     for subset in (some for size in range(4) for some in combinations(keys, size)):
-        texts = [_phrase(own, [*sorted(varied), *subset]) for own in settings]
+        texts = [_phrase(options, [*sorted(varied), *subset]) for options in settings]
         if len(set(texts)) == len(texts) and max(map(len, texts)) <= 60:
             return texts
     places = [Path(record.directory).name for record, _ in raw]

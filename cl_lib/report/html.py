@@ -153,12 +153,12 @@ def _figures(lines: Sequence[Entry]) -> list[Figures]:
         stream = entry.record.stream
         streams.setdefault((stream["name"], stream["data_hash"], tuple(stream["columns"])), []).append(entry)
     out = []
-    for (name, _, _), own in streams.items():
-        sliced = [set(entry.slices()) for entry in own]
-        names = [n for n in own[0].record.slices if all(n in known for known in sliced)]
-        bars = {n: drawing for n in names if (drawing := slice_bars(own, n))}
+    for (name, _, _), shown in streams.items():
+        sliced = [set(entry.slices()) for entry in shown]
+        names = [n for n in shown[0].record.slices if all(n in known for known in sliced)]
+        bars = {n: drawing for n in names if (drawing := slice_bars(shown, n))}
         heading = name if len(streams) > 1 else ""
-        out.append(Figures(heading, accuracy_matrices(own), over_time(own), reliability_diagrams(own), bars))
+        out.append(Figures(heading, accuracy_matrices(shown), over_time(shown), reliability_diagrams(shown), bars))
     return out
 
 
@@ -227,8 +227,8 @@ def _run(record: Record, labels: Sequence[str]) -> dict[str, str]:
 
 
 def _name(record: Record, lines: Sequence[Entry]) -> str:
-    own = [entry.label for entry in lines if entry.record is record]
-    return own[0] if len(own) == 1 else f"{record.strategy} (grid)"
+    shown = [entry.label for entry in lines if entry.record is record]
+    return shown[0] if len(shown) == 1 else f"{record.strategy} (grid)"
 
 
 def _plain(values: Mapping[str, Any], *without: str) -> dict[str, str]:
@@ -238,8 +238,8 @@ def _plain(values: Mapping[str, Any], *without: str) -> dict[str, str]:
 def _shared(columns: Sequence[tuple[str, Mapping[str, str]]]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Each key with one unnamed value where all agree, else with (name, value) pairs."""
     out = []
-    for key in dict.fromkeys(k for _, own in columns for k in own):
-        values = [(name, own.get(key, NULL)) for name, own in columns]
+    for key in dict.fromkeys(k for _, shown in columns for k in shown):
+        values = [(name, shown.get(key, NULL)) for name, shown in columns]
         out.append((key, values if len({v for _, v in values}) > 1 else [("", values[0][1])]))
     return out
 

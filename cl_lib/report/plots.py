@@ -180,8 +180,8 @@ def reliability_diagrams(lines: Sequence[Entry]) -> str:
             if place % columns == 0:
                 axes.set_ylabel("share that is right")
                 below.set_ylabel("samples")
-            for name, own in entry.reliability().items():
-                _reliability(axes, below, name, own, style(entry.number).colour)
+            for name, diagram in entry.reliability().items():
+                _reliability(axes, below, name, diagram, style(entry.number).colour)
             if not axes.get_legend_handles_labels()[0]:
                 axes.text(0.5, 0.5, "nothing measured", ha="center", va="center")
             elif place == 0:
@@ -189,13 +189,13 @@ def reliability_diagrams(lines: Sequence[Entry]) -> str:
         return svg(figure, "Reliability diagrams: accuracy at each confidence, before and after the stream")
 
 
-def _reliability(axes: Axes, below: Axes, name: str, own: dict[str, list[Any]], colour: str) -> None:
-    count = np.array(own["count"], float)
+def _reliability(axes: Axes, below: Axes, name: str, diagram: dict[str, list[Any]], colour: str) -> None:
+    count = np.array(diagram["count"], float)
     if not count.any():
         return
     before = name == "before"
     colour = GREY if before else colour
-    confidence, accuracy = (np.array(own[k], float) for k in ("confidence", "accuracy"))
+    confidence, accuracy = (np.array(diagram[k], float) for k in ("confidence", "accuracy"))
     firm, faint = count >= MINIMUM, (count > 0) & (count < MINIMUM)
     look: dict[str, Any] = {"marker": "o", "color": colour, "markerfacecolor": "white" if before else colour}
     axes.plot(

@@ -47,9 +47,9 @@ def fit_bias(
     for epoch in range(epochs):
         order = noise.uniform(key + epoch, y.shape).argsort()
         for part in order.split(batch):
-            f, own = logits[part], weight[part]
+            f, weights = logits[part], weight[part]
             wrong = torch.softmax(corrected(f, scale, shift, newest), -1) - (y[part, None] == classes).to(f.dtype)
-            share = torch.where(newest, wrong, 0.0) * own[:, None] / own.sum().clamp_min(1e-12)
+            share = torch.where(newest, wrong, 0.0) * weights[:, None] / weights.sum().clamp_min(1e-12)
             scale, shift = scale - lr * (share * f).sum(), shift - lr * share.sum()
     return scale, shift
 

@@ -112,9 +112,9 @@ class BiC(Strategy):
         return self.base.parameters(net, params, spec, key) | dict.fromkeys(NAMES, zeros)
 
     def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
-        own = self.base.phases(experience, spec)
+        phases = self.base.phases(experience, spec)
         correct = Phase("bias", "memory", self.passes, self.memory.batch, trainable=("~correction.",))
-        return (*own, correct) if experience else own
+        return (*phases, correct) if experience else phases
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         device = next(iter(params.values())).device

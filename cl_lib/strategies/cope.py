@@ -102,8 +102,8 @@ class CoPE(Strategy):
         yes, no = torch.log_softmax(torch.stack([alike, rival], -1), -1).unbind(-1)  # [j, i]: log P_i(y_i | x_j)
         same = (y == y[:, None]).to(z.dtype)
         others = same * (1 - torch.eye(z.shape[0], dtype=z.dtype, device=z.device)) * weight
-        own = torch.log_softmax(near, -1).gather(-1, y[:, None]).squeeze(-1).exp()
-        drawn = (own + (others * yes.exp()).sum(-1)) / (1 + others.sum(-1))
+        to_prototype = torch.log_softmax(near, -1).gather(-1, y[:, None]).squeeze(-1).exp()
+        drawn = (to_prototype + (others * yes.exp()).sum(-1)) / (1 + others.sum(-1))
         pushed = ((1 - same) * weight[:, None] * no).sum(0)
         return -(weight * (drawn.clamp_min(1e-30).log() + pushed)).sum() / weight.sum().clamp_min(1e-12)
 

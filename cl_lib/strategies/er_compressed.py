@@ -91,10 +91,10 @@ def packed(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     step = (high - low).clamp_min(1e-30) / (2**bits - 1)
     number = ((flat - low) / step).round()
-    each = 8 // bits
-    number = torch.nn.functional.pad(number, (0, -number.shape[1] % each))
-    places = 2 ** (bits * torch.arange(each, device=x.device))
-    return (number.view(len(x), -1, each) * places).sum(-1).to(torch.uint8), torch.cat([low, high], 1)
+    per_byte = 8 // bits
+    number = torch.nn.functional.pad(number, (0, -number.shape[1] % per_byte))
+    places = 2 ** (bits * torch.arange(per_byte, device=x.device))
+    return (number.view(len(x), -1, per_byte) * places).sum(-1).to(torch.uint8), torch.cat([low, high], 1)
 
 
 def unpacked(code: Tensor, ends: Tensor, bits: int, like: Tensor) -> Tensor:

@@ -90,14 +90,14 @@ class FROMP(Strategy):
             )
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
-        like, each = next(iter(params.values())), self.points // spec.experiences
-        kept = spec.experiences * each
+        like, per_experience = next(iter(params.values())), self.points // spec.experiences
+        kept = spec.experiences * per_experience
         return {
             "x": like.new_zeros(kept, *spec.shape),
             "task": torch.zeros(kept, dtype=torch.long, device=like.device),
             "real": like.new_zeros(kept),
             "probabilities": like.new_zeros(kept, spec.classes),
-            "inverse": like.new_zeros(spec.experiences, spec.classes, each, each),
+            "inverse": like.new_zeros(spec.experiences, spec.classes, per_experience, per_experience),
             "precision": {k: torch.zeros_like(p) for k, p in params.items()},
             "size": like.new_ones(()),
         }
@@ -111,21 +111,21 @@ class FROMP(Strategy):
 
     def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         extra, params = dict(state.extra), state.params
-        experiences, _, each, _ = extra["inverse"].shape
+        experiences, _, per_experience, _ = extra["inverse"].shape
         fisher = diagonal_fisher(net, params, data, samples=self.samples)
         extra["precision"] = {k: d + len(data) * fisher[k] for k, d in extra["precision"].items()}
         extra["size"] = torch.full_like(extra["size"], len(data))
-        x, task = self.memorable(net, params, data, each)
-        place = slice(data.number * each, data.number * each + len(task))
+        x, task = self.memorable(net, params, data, per_experience)
+        place = slice(data.number * per_experience, data.number * per_experience + len(task))
         for name, value in (("x", x), ("task", task), ("real", torch.ones_like(x.flatten(1)[:, 0]))):
             extra[name] = extra[name].clone()
             extra[name][place] = value
         extra["probabilities"] = answers(net, params, extra["x"], extra["task"])
         spread = {k: (d + self.prior).rsqrt() for k, d in extra["precision"].items()}
-        blocks, jitter = [], self.jitter * torch.eye(each, dtype=x.dtype, device=x.device)
+        blocks, jitter = [], self.jitter * torch.eye(per_experience, dtype=x.dtype, device=x.device)
         for s in range(experiences):
-            own = slice(s * each, (s + 1) * each)
-            kept, task, real = (extra[name][own] for name in ("x", "task", "real"))
+            part = slice(s * per_experience, (s + 1) * per_experience)
+            kept, task, real = (extra[name][part] for name in ("x", "task", "real"))
             points = Batch(kept, torch.zeros_like(task), real, task)  # their labels were not kept
             kernel = kernels(net, params, points, probabilities, spread) + jitter
             # where an experience had fewer samples than places for them, the rest must not count

@@ -85,9 +85,9 @@ class GEM(Strategy):
 
         experiences = torch.arange(past.shape[0], device=past.device)
         weights = (old.task == experiences[:, None]) * old.weight * past[:, None]  # (E, B)
-        each = torch.func.vmap(on)(weights)
+        gradients = torch.func.vmap(on)(weights)
         net.buffers = buffers
-        rows = as_rows(each)
+        rows = as_rows(gradients)
         flat = torch.cat([g.flatten() for g in new.grads.values()])
         along = (flat[None] @ rows.mT)[0]  # of many replicas' columns products take several times as long
         weight = torch.ops.cl_lib.cone_weights(rows @ rows.mT, along, torch.ones_like(along) * self.margin)

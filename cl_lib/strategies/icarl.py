@@ -85,10 +85,12 @@ class ICaRL(Strategy):
         logits = net(state.params, both.x, both.task).logits
         taught = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw
         classes = torch.arange(logits.shape[-1], device=logits.device)
-        own = both.y[:, None] == classes
+        labelled = both.y[:, None] == classes
         # a new sample of a class that comes back is answered by its label, an exemplar as the teacher would
-        fresh = torch.arange(both.y.shape[0], device=own.device)[:, None] < batch.y.shape[0]
-        target = torch.where(extra["old"] & ~(own & fresh), log_sigmoid(taught)[0].exp(), own.to(logits.dtype))
+        fresh = torch.arange(both.y.shape[0], device=labelled.device)[:, None] < batch.y.shape[0]
+        target = torch.where(
+            extra["old"] & ~(labelled & fresh), log_sigmoid(taught)[0].exp(), labelled.to(logits.dtype)
+        )
         yes, no = log_sigmoid(logits)
         errors = torch.where(logits > MASKED / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
         return weighted_mean(errors.sum(-1), both.weight), {}

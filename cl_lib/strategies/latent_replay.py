@@ -129,12 +129,12 @@ class LatentReplay(Strategy):
             return super().gradient(net, state, batch, recalled)
         (old,) = recalled
         name, _ = self._layer(net.module)
-        own = self.latents(net, state.params, batch)
-        both, latent = join(batch, old), torch.cat([own, old.kept["latent"]])
+        latent = self.latents(net, state.params, batch)
+        both, latents = join(batch, old), torch.cat([latent, old.kept["latent"]])
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
-            logits = net(params, both.x, both.task, start=(name, latent)).logits
-            return cross_entropy(logits, both.y, both.weight), {"latent": own}
+            logits = net(params, both.x, both.task, start=(name, latents)).logits
+            return cross_entropy(logits, both.y, both.weight), {"latent": latent}
 
         new = gradient_of(net, state.params, objective)
         return new._replace(grads={k: new.grads[k] for k in state.extra["behind"]})

@@ -85,9 +85,9 @@ class MbPA(AnswersFromMemory):
             z.dtype
         )
         # W - W0 is a sum over neighbours of (coefficients C) x (features F, and a 1 for the bias)
-        gram, own = around @ around.mT + 1, around @ z[..., None] + 1
+        gram, query = around @ around.mT + 1, around @ z[..., None] + 1
         coefficients = torch.zeros_like(start)
         for _ in range(self.steps):
             error = torch.softmax(start + gram @ coefficients, -1) - wanted
             coefficients = (1 - 2 * self.eta * self.lam) * coefficients - self.eta * weight * error
-        return out.raw + (own * coefficients).sum(-2)
+        return out.raw + (query * coefficients).sum(-2)

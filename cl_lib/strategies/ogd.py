@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cl_lib.curvature.algebra import as_rows
-from cl_lib.curvature.per_sample import each_gradient, one_hot
+from cl_lib.curvature.per_sample import one_hot, per_sample_gradients
 from cl_lib.errors import InputError
 from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors
@@ -81,7 +81,7 @@ class OGD(Strategy):
         basis, number = state.extra["basis"], data.number
         batch = data.read(slice(0, basis.shape[1]))
         labels = one_hot(batch.y, net(state.params, batch.x, batch.task, train=False).logits)
-        rows = as_rows(each_gradient(net, state.params, batch, lambda out: out.logits, labels))
+        rows = as_rows(per_sample_gradients(net, state.params, batch, lambda out: out.logits, labels))
         held = basis.flatten(0, 1)
         for _ in range(2):  # the second time takes away what rounding left
             rows = rows - (rows @ held.mT) @ held

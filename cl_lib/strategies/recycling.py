@@ -15,7 +15,7 @@ from cl_lib.types import Batch, Net, Tensors
 def hidden(module: nn.Module, params: Tensors) -> list[tuple[str, str]]:
     """Pairs of linear layers of which the second takes what the first gives: names of the one before and after."""
     linear = [(name, layer) for name, layer in layers_of(module) if isinstance(layer, nn.Linear)]
-    pairs = [(a, b) for (a, one), (b, two) in pairwise(linear) if one.out_features == two.in_features]
+    pairs = [(a, b) for (a, before), (b, after) in pairwise(linear) if before.out_features == after.in_features]
     return [(a, b) for a, b in pairs if {f"{a}.weight", f"{b}.weight"} <= set(params)]
 
 

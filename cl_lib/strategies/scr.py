@@ -86,15 +86,15 @@ class SCR(Strategy):
 
     def contrast(self, v: Tensor, batch: Batch) -> Tensor:
         """The loss for projected, normalised features ``v`` (B, width)."""
-        own = torch.eye(v.shape[0], dtype=torch.bool, device=v.device)
-        others = (batch.weight > 0) & ~own  # [i, a]
+        itself = torch.eye(v.shape[0], dtype=torch.bool, device=v.device)
+        others = (batch.weight > 0) & ~itself  # [i, a]
         alike = torch.where(others, v @ v.mT / self.temperature, FAR)
         log_p = alike - alike.logsumexp(-1, keepdim=True)
         partners = (others & (batch.y == batch.y[:, None])).to(v.dtype)
         count = partners.sum(-1)
-        each = -(partners * log_p).sum(-1) / count.clamp_min(1)
+        losses = -(partners * log_p).sum(-1) / count.clamp_min(1)
         counted = batch.weight * (count > 0)
-        return (counted * each).sum() / counted.sum().clamp_min(1)
+        return (counted * losses).sum() / counted.sum().clamp_min(1)
 
     def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
         found = remembered(net, state, memory)

@@ -74,10 +74,10 @@ class SLDA(OnFrozenFeatures):
         mean, count = extra["mean"], extra["count"]
         member = memberships(batch, mean.shape[0], z.dtype)
         added = member.sum(0)
-        own = member.mT @ z / added.clamp_min(1)[:, None]  # means of the batch's classes
+        batch_means = member.mT @ z / added.clamp_min(1)[:, None]  # means of the batch's classes
         total = count + added
-        shift = own - mean
-        inside = (z - member @ own) * batch.weight[:, None]
+        shift = batch_means - mean
+        inside = (z - member @ batch_means) * batch.weight[:, None]
         between = (count * added / total.clamp_min(1))[:, None] * shift
         return {
             "mean": mean + (added / total.clamp_min(1))[:, None] * shift,

@@ -87,11 +87,11 @@ def _column(samples: Samples, name: str) -> Column:
 def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> SeededStream:
     parts, tests, valids = [], [], []
     for e, value in enumerate(values):
-        own, asked = (
+        samples, asked = (
             torch.nonzero(_column(part, column).codes == _column(part, column).labels.index(value))[:, 0]
             for part in (data.train, data.test)
         )
-        train, held = hold_out(own, data.train.y[own], valid)
+        train, held = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
         tests.append(asked)
         valids.append(held)

@@ -49,6 +49,6 @@ def _realise(parent: Stream, chunk: int, seed: int) -> SeededStream:
     parts = []
     for experience in real.experiences:
         order = torch.randperm(len(experience.train), generator=generator)
-        for own in order.split(int(chunk)):
-            parts.append(Experience(experience.train[own], experience.task[own], experience.column))
+        for chunk_of in order.split(int(chunk)):
+            parts.append(Experience(experience.train[chunk_of], experience.task[chunk_of], experience.column))
     return real._replace(experiences=tuple(parts))

@@ -75,8 +75,8 @@ def split(
         raise InputError(f"stream.class_order={list(class_order)}: must hold each of 0 to {width - 1} once")
     order = class_order if isinstance(class_order, str) else tuple(class_order)
     make = partial(_realise, data, experiences, scenario, order, valid)
-    each = width // experiences
-    names = data.classes if scenario != "domain" else tuple(f"position {i + 1}" for i in range(each))
+    per_experience = width // experiences
+    names = data.classes if scenario != "domain" else tuple(f"position {i + 1}" for i in range(per_experience))
     stream = Stream(
         name or f"split_{data.name}",
         data,
@@ -104,16 +104,16 @@ def _realise(
     groups = classes.reshape(experiences, -1)
     parts, tests, valids = [], [], []
     for e, group in enumerate(groups):
-        own = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
-        train, held = hold_out(own, data.train.y[own], valid)
+        samples = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
+        train, held = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
         valids.append(held)
         tests.append(torch.nonzero(torch.isin(data.test.y, group))[:, 0])
     if scenario == "domain":
-        each = groups.shape[1]
+        per_experience = groups.shape[1]
         targets = torch.full((experiences, width), -1)
-        targets.scatter_(1, groups, torch.arange(each).expand(experiences, each))
-        every = torch.ones(experiences, each, dtype=torch.bool)
+        targets.scatter_(1, groups, torch.arange(per_experience).expand(experiences, per_experience))
+        every = torch.ones(experiences, per_experience, dtype=torch.bool)
         return SeededStream(tuple(parts), tuple(tests), tuple(valids), every, targets)
     table = torch.zeros(experiences, width, dtype=torch.bool).scatter_(1, groups, True)
     return SeededStream(tuple(parts), tuple(tests), tuple(valids), table)

@@ -178,8 +178,8 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     if valid:
         generator = torch.Generator().manual_seed(0)
         for label in labels.unique():
-            own = torch.nonzero(labels == label)[:, 0]
-            held[own[torch.randperm(len(own), generator=generator)[: int(valid * len(own))]]] = True
+            members = torch.nonzero(labels == label)[:, 0]
+            held[members[torch.randperm(len(members), generator=generator)[: int(valid * len(members))]]] = True
     return index[~held], index[held]
 
 
@@ -277,8 +277,8 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     valid = torch.cat(real.valids).unique()
     trained = torch.stack([index, torch.cat([e.task for e in real.experiences])])
     held, asked = (
-        torch.stack([torch.cat(own), torch.cat([torch.full_like(v, j) for j, v in enumerate(own)])])
-        for own in (real.valids, real.tests)
+        torch.stack([torch.cat(sets), torch.cat([torch.full_like(v, j) for j, v in enumerate(sets)])])
+        for sets in (real.valids, real.tests)
     )
     problems = [
         problem

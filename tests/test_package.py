@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
 import json
 import shutil
 import subprocess
@@ -12,6 +15,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 
 import cl_lib
 from cl_lib import Memory, Record, datasets, strategies, streams
@@ -161,3 +165,79 @@ def test_online_streams_are_judged_by_the_parents_test_sets():
     learnt = np.mean([matrix[:, row, column] for column, row in enumerate(record.learned)], 0)
     assert record.metrics["learning_accuracy"].per_seed == pytest.approx(learnt.tolist())
     assert 0 < record.metrics["anytime_accuracy"].mean < 1
+
+
+# ---------------------------------------------------------------------- names
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("cl_lib.types", "Out", "NetOutput"),
+        ("cl_lib.types", "Stored", "KeptSpec"),
+        ("cl_lib.types", "Experienced", "ExperienceData"),
+        ("cl_lib.streams.stream", "Realisation", "SeededStream"),
+    ],
+)
+def test_old_public_names_work_with_a_warning(module, old, new):
+    module = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"{old} is deprecated; use {new}"):
+        assert getattr(module, old) is getattr(module, new)
+    with pytest.raises(AttributeError, match="Nothing"):
+        getattr(module, "Nothing")  # noqa: B009
+
+
+def test_the_old_field_of_a_gradient_works_with_a_warning():
+    loss = torch.zeros(())
+    gradient = strategies.Gradient({}, loss, {}, {"z": loss})
+    with pytest.warns(DeprecationWarning, match="use Gradient.aux"):
+        assert gradient.found is gradient.aux
+    with pytest.warns(DeprecationWarning, match="use aux="):
+        assert strategies.Gradient({}, loss, {}, found={"z": loss}).aux == gradient.aux
+    with pytest.warns(DeprecationWarning, match="use aux="):
+        assert gradient._replace(found={}).aux == {}
+    assert gradient._replace(aux={}).aux == {}
+
+
+def test_public_names_of_runs_and_records():
+    from cl_lib import harness, record
+
+    assert cl_lib.run is harness.run
+    assert cl_lib.iter_run is harness.iter_run
+    assert cl_lib.Record is record.Record
+    assert cl_lib.Job is harness.Job
+    assert cl_lib.Session is harness.Session
+    assert cl_lib.memory.Memory is cl_lib.Memory
+
+
+def test_run_and_iter_run_show_every_option_with_the_default_of_job():
+    job = {f.name: f for f in dataclasses.fields(cl_lib.Job)}
+    for function in (cl_lib.run, cl_lib.iter_run):
+        parameters = inspect.signature(function).parameters
+        assert job.keys() <= parameters.keys()
+        assert not [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+        for name, field in job.items():
+            if field.default is not dataclasses.MISSING:
+                assert parameters[name].default == field.default, name
+
+
+def test_the_configuration_names_every_option_of_a_job():
+    import yaml
+
+    config = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
+    options = {f.name for f in dataclasses.fields(cl_lib.Job)} - {"stream", "strategy", "model", "optim"}
+    assert options <= config.keys() | config["engine"].keys()
+    for name in options & config["engine"].keys():
+        assert config["engine"][name] == getattr(cl_lib.Job, name), name
+
+
+def test_objects_have_short_reprs():
+    job = cl_lib.Job(streams.split(datasets.digits()), strategies.ER(), seeds=2, grid={"optim.lr": [0.1, 0.2]})
+    session = cl_lib.Session(job)
+    rows = list(session)
+    record = cl_lib.run(job.stream, job.strategy, seeds=2)
+    plan = session._plan(session.groups[0])
+    shown = [job, job.stream, job.stream.realise(0), *job.stream.realise(0).experiences, session, *rows]
+    shown += [session.result(), *session.groups, session.learner, plan, next(plan.experience(0)), record]
+    for value in shown:
+        assert len(repr(value)) < 120, repr(value)
+        assert repr(value).startswith(type(value).__name__)
+    assert repr(job) == "Job(er on split_digits, 2 seeds x 2 grid points)"

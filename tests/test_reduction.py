@@ -43,8 +43,6 @@ def result(steps: tuple[int, int] = (10, 10), diverged: int = -1) -> Result:
         learned, before = np.array([[1, 2]]), np.array([[0, 1]])
         group = Group([member], [], rows, learned, before, parameters=7, memory_bytes=70, steps=2 * steps[member])
         groups.append(group)
-            Group([member], [], rows, learned, before, parameters=7, memory_bytes=70, steps=2 * steps[member])
-        )
     stream = {"name": "made", "scenario": "class", "experiences": 2, "classes": 2, "columns": ["a", "b"]}
     seconds = dict.fromkeys(("training", "consolidation", "evaluation", "planning", "preparation"), 1.0)
     return Result(

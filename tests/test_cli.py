@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cl_lib
-from cl_lib import cli
+from cl_lib.cli import main as cli
 from cl_lib.cli.overrides import compose_config
 from cl_lib.datasets import write_idx
 
@@ -105,7 +105,7 @@ def test_a_grid_is_trained_as_replicas_of_one_run_crossed_with_the_seeds():
     assert own["grid"][1]["metrics"]["accuracy"]["per_seed"] == pytest.approx(alone)
 
 
-STREAMS = sorted(p.stem for p in (Path(cli.__file__).parent / "conf" / "stream").glob("*digits.yaml"))
+STREAMS = sorted(p.stem for p in (Path(cl_lib.__file__).parent / "conf" / "stream").glob("*digits.yaml"))
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -114,7 +114,7 @@ def test_every_digits_stream_runs(stream):
     assert record("x")["stream"]["name"] == stream
 
 
-STRATEGIES = sorted(p.stem for p in (Path(cli.__file__).parent / "conf" / "strategy").glob("*.yaml"))
+STRATEGIES = sorted(p.stem for p in (Path(cl_lib.__file__).parent / "conf" / "strategy").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -236,7 +236,7 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["grid.optim.lr=[0.1,0.1]"], "holds a value twice"),
         (["strategy=er,finetune"], "several values need -m"),
         (["strategy=[er"], "cannot read the options"),
-        (["model.hidden=[0]"], "model.hidden=[0]: each width must be a whole number"),
+        (["model.hidden=[0]"], "model.hidden[0]=0: must be a whole number, 1 or more"),
         (["model.hidden=wide"], "model.hidden='wide': must be a list"),
         (["model=convnet", "model.channels=[8,8,8,8]"], "halves 8x8 images too often"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such directory"),

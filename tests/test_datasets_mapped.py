@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from cl_lib import InputError, cli, datasets, streams
+from cl_lib import InputError, datasets, streams
+from cl_lib.cli import main as cli
 from cl_lib.datasets import Dataset, Samples, check_dataset, from_arrays, mapped
 from cl_lib.datasets.mapped import copy_rows, from_memmap, is_mapped, pieces, release
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import cl_lib
-from cl_lib import cli, overrides
+from cl_lib.cli import main as cli
+from cl_lib.cli import overrides
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -10,10 +10,11 @@ import torch
 from running import SMALL, job
 
 import cl_lib
-from cl_lib import session, strategies
+from cl_lib import strategies
 from cl_lib.checks import toy_data
 from cl_lib.engine import precision
 from cl_lib.engine.population import Population
+from cl_lib.harness import session
 from cl_lib.harness.job import Job
 from cl_lib.models import MLP
 from cl_lib.streams import split

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import cl_lib
-from cl_lib import InputError, Memory, cli, datasets, strategies, streams
+from cl_lib import InputError, Memory, datasets, strategies, streams
+from cl_lib.cli import main as cli
 from cl_lib.cli.overrides import as_typed, compose_all, compose_config, directory_of
 from cl_lib.cli.sweep import finished
 from cl_lib.files import Lock
@@ -242,7 +243,7 @@ def test_a_run_returns_its_accuracy_and_goes_into_a_numbered_directory(monkeypat
                 returned.append(float(job.return_value))
 
     monkeypatch.setattr(Plugins, "instantiate_sweeper", lambda *a, **k: Search(instantiate(*a, **k).launcher))
-    monkeypatch.setattr("cl_lib.cli.searches", lambda o: True)
+    monkeypatch.setattr("cl_lib.cli.main.searches", lambda o: True)
     monkeypatch.setattr("cl_lib.cli.sweep.searches", lambda o: True)
     monkeypatch.setattr("cl_lib.cli.overrides.searches", lambda o: True)
     assert bench("-m", "optim.lr=interval(0.01,0.1)", "out=x", *QUICK) == 0
@@ -286,7 +287,7 @@ def test_a_second_control_c_says_whether_there_is_a_checkpoint(monkeypatch, caps
     def stopped(*given, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cl_lib.harness.run", stopped)
+    monkeypatch.setattr("cl_lib.harness.runner.run_job", stopped)
     assert bench("out=x", *QUICK) == 130
     assert "cl-bench: stopped; there is no checkpoint in x" in capsys.readouterr().err
     Path("x").mkdir(exist_ok=True)
@@ -322,7 +323,7 @@ def test_an_interruption_survives_a_launcher(monkeypatch):
         raise cl_lib.Interrupted(3, 10, Path("x"))
 
     monkeypatch.setattr(Plugins, "instantiate_sweeper", remote)
-    monkeypatch.setattr("cl_lib.harness.run", stopped)
+    monkeypatch.setattr("cl_lib.harness.runner.run_job", stopped)
     assert bench("-m", "strategy=er,finetune", "out=x", *QUICK) == 130
 
 
@@ -346,7 +347,7 @@ def test_a_record_that_cannot_be_written_is_shown(monkeypatch, capsys):
         error.record = record
         raise error
 
-    monkeypatch.setattr("cl_lib.harness.run", full)
+    monkeypatch.setattr("cl_lib.harness.runner.run_job", full)
     assert bench("out=x", *QUICK) == 2
     out, error = capsys.readouterr()
     assert "er on split_digits" in out

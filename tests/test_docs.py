@@ -165,3 +165,14 @@ def outside(page: str) -> list[str]:
     """Scripts, styles and images that a page loads from elsewhere."""
     loaded = re.findall(r"<(?:script|img)[^>]*\ssrc=\"([^\"]+)|<link[^>]*stylesheet[^>]*\shref=\"([^\"]+)", page)
     return [address for pair in loaded for address in pair if re.match(r"(https?:)?//", address)]
+
+
+def unfenced(page: str) -> list[str]:
+    """Examples outside a code block, which Markdown takes for three nested quotations."""
+    return re.findall(r"^>>>.*", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+
+
+def test_examples_are_shown_as_code():
+    for path in DOCS.glob("*.md"):
+        assert not unfenced(path.read_text()), path.name
+    assert unfenced("```pycon\n>>> 1\n1\n\n```\n\n>>> 2\n2\n") == [">>> 2"]

@@ -176,3 +176,16 @@ def test_examples_are_shown_as_code():
     for path in DOCS.glob("*.md"):
         assert not unfenced(path.read_text()), path.name
     assert unfenced("```pycon\n>>> 1\n1\n\n```\n\n>>> 2\n2\n") == [">>> 2"]
+
+
+def ratios(page: str, work: str) -> list[str]:
+    """The plain numbers in the first row of a table that begins with a work's name."""
+    row = re.search(rf"^\| {work}: .*$", page, re.MULTILINE)
+    assert row is not None
+    return re.findall(r"\d\.\d\d", re.sub(r"\(≤ [\d.]+\)|[\d.]+ ms", "", row[0]))
+
+
+def test_the_comparison_has_the_measured_ratios():
+    measured, shown = ((DOCS / f"{name}.md").read_text() for name in ("performance", "comparison"))
+    for work in ("W1", "W2", "W3", "W4"):
+        assert ratios(shown, work) == ratios(measured, work)[:5], work

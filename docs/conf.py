@@ -1,6 +1,8 @@
 """Sphinx configuration: ``sphinx-build -W --keep-going -b html docs docs/_build/html`` needs no network."""
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import cl_lib
@@ -11,7 +13,9 @@ author = "The cl_lib developers"
 copyright = author
 version = release = cl_lib.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+sys.path.insert(0, str(Path(__file__).parent))  # for mathml.py
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -30,6 +34,7 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = f"cl_lib {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
 
 
 def _stars(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

@@ -115,3 +115,78 @@ def test_the_command_line_page_names_every_option():
     for group in ("strategy", "model", "optim", "logger"):
         for choice in overrides._options(None)[group]:
             assert f"`{choice}`" in page, choice
+
+
+FORMULAS = {  # and what its MathML holds
+    r"\frac1n \sum_i x_i": "<mfrac><mn>1</mn><mi>n</mi></mfrac>",
+    r"\tfrac12 \lVert w \rVert": "<mn>1</mn><mn>2</mn></mfrac>",
+    r"\big( x_1 \dots x_n \big)^{-1}": "minsize",
+    r"\sum_k \tilde F_k": "</mover></mrow><mi>k</mi></msub>",
+    r"|\textstyle\sum_i d_i|": "∑",
+    r"s = \begin{cases} a & \text{b} \\ c & \text{d} \end{cases}": "<mtext>d</mtext>",
+}
+
+
+@pytest.fixture
+def mathml(monkeypatch):
+    """The module beside the pages that converts formulas."""
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("mathml").mathml
+
+
+@pytest.mark.parametrize("tex", FORMULAS)
+def test_a_formula_becomes_mathml(mathml, tex):
+    assert FORMULAS[tex] in re.sub(r"\n\s*", "", mathml(tex, block=True))
+
+
+def test_a_formula_that_cannot_be_converted_is_an_error(mathml):
+    with pytest.raises(Exception, match="nosuchcommand"):
+        mathml(r"\nosuchcommand x")
+
+
+@pytest.mark.filterwarnings("ignore")  # Sphinx's and its themes'
+@pytest.mark.usefixtures("mathml")
+def test_a_built_page_needs_no_network(tmp_path):
+    """Formulas of pages and of docstrings, without a script from elsewhere (MathJax)."""
+    from sphinx.application import Sphinx
+
+    (tmp_path / "index.md").write_text(
+        "# Sample\n\nInline $x^2$.\n\n$$y = \\tfrac12$$\n\n"
+        "```{eval-rst}\n.. autofunction:: cl_lib.metrics.forgetting\n```\n"
+    )
+    out = tmp_path / "html"
+    Sphinx(tmp_path, DOCS, out, tmp_path / "trees", "html", status=None, warningiserror=True).build()
+    page = (out / "index.html").read_text()
+    assert page.count("<math ") >= 3
+    assert not outside(page)
+    assert outside('<script async src="https://cdn.example/mathjax.js"></script>')
+
+
+def outside(page: str) -> list[str]:
+    """Scripts, styles and images that a page loads from elsewhere."""
+    loaded = re.findall(r"<(?:script|img)[^>]*\ssrc=\"([^\"]+)|<link[^>]*stylesheet[^>]*\shref=\"([^\"]+)", page)
+    return [address for pair in loaded for address in pair if re.match(r"(https?:)?//", address)]
+
+
+def unfenced(page: str) -> list[str]:
+    """Examples outside a code block, which Markdown takes for three nested quotations."""
+    return re.findall(r"^>>>.*", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+
+
+def test_examples_are_shown_as_code():
+    for path in DOCS.glob("*.md"):
+        assert not unfenced(path.read_text()), path.name
+    assert unfenced("```pycon\n>>> 1\n1\n\n```\n\n>>> 2\n2\n") == [">>> 2"]
+
+
+def ratios(page: str, work: str) -> list[str]:
+    """The plain numbers in the first row of a table that begins with a work's name."""
+    row = re.search(rf"^\| {work}: .*$", page, re.MULTILINE)
+    assert row is not None
+    return re.findall(r"\d\.\d\d", re.sub(r"\(≤ [\d.]+\)|[\d.]+ ms", "", row[0]))
+
+
+def test_the_comparison_has_the_measured_ratios():
+    measured, shown = ((DOCS / f"{name}.md").read_text() for name in ("performance", "comparison"))
+    for work in ("W1", "W2", "W3", "W4"):
+        assert ratios(shown, work) == ratios(measured, work)[:5], work

@@ -193,7 +193,7 @@ def test_a_schedule_can_be_asked_in_parts() -> None:
         (Adam(eps=-1e-8), r"optim\.eps"),
         (Adam(clip_norm=-1), r"optim\.clip_norm=-1"),
         (SGD(schedule=Schedule("linear")), r"optim\.schedule\.kind='linear': must be one of constant"),  # type: ignore[arg-type]
-        (Adam(schedule=Schedule(span="epoch")), r"optim\.schedule\.span='epoch': must be run or experience"),  # type: ignore[arg-type]
+        (Adam(schedule=Schedule(span="epoch")), r"optim\.schedule\.span='epoch': must be one of run, experience"),  # type: ignore[arg-type]
     ],
 )
 def test_check_names_what_cannot_work(optimiser: SGD | Adam, message: str) -> None:

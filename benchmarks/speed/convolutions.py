@@ -22,7 +22,8 @@ from side_by_side import RECORDS, Make, settle
 from summary import HAND, Measured
 from works import WORKS, Work, er, make_stream
 
-from cl_lib import InputError, session
+from cl_lib import InputError
+from cl_lib.harness import session
 from cl_lib.models import SlimResNet18
 from cl_lib.strategies import ER
 

@@ -1,7 +1,10 @@
 """What several test files do: small runs, and the loops that they must equal."""
 
 import copy
+from contextlib import contextmanager
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -9,12 +12,39 @@ from torch.utils import _pytree as pytree
 import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.engine.resident import gather
+from cl_lib.engine.trace import Program
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
 from cl_lib.types import ExperienceData
 
 SMALL = cl_lib.Memory(capacity=20, batch=8)
 BALANCED = cl_lib.Memory(20, 8, "class_balanced")
+
+
+@contextmanager
+def shared_traces(programs: dict[Any, Any]):
+    """Populations of the same strategy, network, optimiser and shapes run one program, which is traced once.
+
+    Tracing takes half of a small run. Sharing is for tests of networks whose text says what they compute (MLP).
+    """
+    trace = Program._make
+
+    def make(self, flat, spec, static, fixed):
+        step: Any = self.step
+        parts = (type(step.strategy), step.strategy, str(step.module), step.optimiser, step.spec, step.dtype)
+        how = (step.lifted, step.bfloat16, self.traced, self.compiled, self.probe is None)
+        key = (parts, how, static, spec, fixed, tuple((t.shape, t.dtype) for t in flat))
+        if key not in programs:
+            run = trace(self, flat, spec, static, fixed)
+            programs[key] = run, self.changes.get(run)
+        run, changes = programs[key]
+        if changes is not None:
+            self.changes[run] = changes
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Program, "_make", make)
+        yield
 
 
 def final(session: Session) -> list[Tensor]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from running import BALANCED, SMALL, equals_hand_loop, experienced, job, mean_over, same_params, trained
+from running import BALANCED, SMALL, equals_hand_loop, experienced, job, mean_over, same_params, shared_traces, trained
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import cl_lib
-from cl_lib import strategies
+from cl_lib import checks, strategies
 from cl_lib.checks import CHECKS, parametrize_with_checks, toy_data
 from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
@@ -94,9 +96,14 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+PROGRAMS: dict[Any, Any] = {}
+
+
 @parametrize_with_checks(EVERY)
 def test_generic_check(strategy, check):
-    check(strategy)
+    # two runs that are traced apart must agree too
+    with nullcontext() if check is checks.check_same_seed else shared_traces(PROGRAMS):
+        check(strategy)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -65,7 +65,7 @@ def ratios(works: dict[str, Any]) -> str:
                 f"{ratio:.2f}" if bar is None else f"**{ratio:.2f}** (≤ {bar:.2f}{'' if ratio <= bar else ', missed'})"
             )
         rows.append(cells)
-    return table(["work", "hand loop, a step", *kinds], rows)
+    return table(["workload", "hand loop, a step", *kinds], rows)
 
 
 def learning(works: dict[str, Any]) -> str:
@@ -95,7 +95,7 @@ def against_avalanche(works: dict[str, Any]) -> str:
         if "Avalanche" in sides:
             own = [k for k in sides if k not in (HAND, "Avalanche")]
             rows.append([name, *(f"{sides['Avalanche']['ms_training'] / sides[k]['ms_training']:.1f}×" for k in own)])
-            head = ["work", *own]
+            head = ["workload", *own]
     return table(head, rows) if rows else "Not measured."
 
 
@@ -120,7 +120,7 @@ def roofline(works: dict[str, Any]) -> str:
             cells.append(f"{own['ms_training']:.3f} ({best / own['ms_training']:.0%})" if own else "")
         rows.append(cells)
     head = [
-        "work",
+        "workload",
         "MFLOP",
         "MB moved",
         "at best, ms",

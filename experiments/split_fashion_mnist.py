@@ -137,6 +137,8 @@ def page(runs: Runs) -> str:
     points = []
     for hyper, members in search.points():
         metric = search.metric("accuracy", members)
+        assert metric.mean is not None
+        assert metric.std is not None
         points.append(row([f"{hyper['optim.lr']:g}", f"{100 * metric.mean:.2f} ± {100 * metric.std:.2f}"]))
     first = next(iter(found.values()))
     return render(

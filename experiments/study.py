@@ -2,7 +2,7 @@
 
 python experiments/<study>.py                     write the pages from the table
 python experiments/<study>.py --missing           run what the table lacks, then write the pages
-python experiments/<study>.py --rerun [--only A]  run again and compare with the table; exit code 1 if it differs
+python experiments/<study>.py --rerun [--only A]  run again and compare with the table; exit code 1 if not the same
 python experiments/<study>.py --update [--only A] run again and put the results into the table
 """
 
@@ -136,6 +136,8 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
             write(study.name, ordered, study.tables)  # after each run, so that an interruption costs one
     elif args.only:
         parser.error("--only: needs --missing, --rerun or --update")
+    if not study.known():
+        parser.error(f"{study.name} has no table yet; --missing makes one")
     study.write_pages()
     return 0
 
@@ -160,7 +162,7 @@ def rerun(study: Study, chosen: Sequence[str]) -> int:
         tqdm.write(f"{name}: {text}")
     if missing := [name for name in chosen if name not in runs]:
         print(f"not in the table: {', '.join(missing)}")
-    return 1 if failures else 0
+    return 1 if failures or missing else 0
 
 
 def _progress(names: Sequence[str]) -> tqdm[str]:

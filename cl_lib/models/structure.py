@@ -16,7 +16,7 @@ from cl_lib.types import Shape
 
 
 class Structure(NamedTuple):
-    """Result of `examine`: name of the head, None if it has none, and whether samples of a batch influence each other."""
+    """Result of `examine`: name of the head, if any, and whether samples of a batch influence each other."""
 
     head: str | None
     mixes: bool

@@ -134,7 +134,7 @@ class Plan:
         return present
 
     def arrays(self, number: int) -> tuple[Ints, Ints]:
-        """Training samples of an experience, ``index`` and ``task`` ``(R, n)``, shuffled: a prefix is a random sample."""
+        """Training samples of an experience, ``index`` and ``task`` ``(R, n)``, in random order."""
         experiences = [stream[number] for stream in self.streams]
         orders = [self.rng(r, number, 0, SAMPLE, 1).permutation(len(e.train)) for r, e in enumerate(experiences)]
         pairs = list(zip(experiences, orders, strict=True))

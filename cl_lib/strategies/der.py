@@ -17,8 +17,8 @@ from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Ten
 class DER(Strategy):
     r"""DER (Buzzega et al. 2020, "Dark Experience for General Continual Learning").
 
-    Beside each sample the memory keeps the logits z that the network answered when it came; recalled samples M are
-    asked for these, their labels are not used:
+    The memory stores with each sample the logits z that the network output when the sample was new. For recalled
+    samples M the network is trained to reproduce them; their labels are not used:
 
     .. math::
         L = \frac{1}{|B|} \sum_B -\log p(y \mid x) + \frac{\alpha}{|M|\,C} \sum_M \lVert z - f_\theta(x) \rVert_2^2

@@ -17,8 +17,8 @@ from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Ten
 class DERpp(Strategy):
     r"""DER++ (Buzzega et al. 2020, "Dark Experience for General Continual Learning").
 
-    Beside each sample the memory keeps the logits z that the network answered when it came. With the new batch B and
-    two independent draws M, M' of the memory,
+    The memory stores with each sample the logits z that the network output when the sample was new. With the new batch
+    B and two independent draws M, M' from the memory,
 
     .. math::
         L = \frac{1}{|B|} \sum_B -\log p(y \mid x) + \frac{\alpha}{|M'|\,C} \sum_{M'} \lVert z - f_\theta(x) \rVert_2^2

@@ -34,11 +34,11 @@ class AGEM(Strategy):
     Raises
     ------
     InputError
-        By ``check``, for a memory that cannot work.
+        By ``check``, for an invalid memory.
 
     Notes
     -----
-    Cost: two forward and backward passes a step and two inner products; memory: ``capacity`` samples.
+    Cost: two forward and backward passes per step and two inner products; memory: ``capacity`` samples.
 
     Differences from the paper: the reference batch is 64 by default (the paper has 256); the classes in the softmax are
     the stream's ``train_classes`` (the paper: task-incremental).

@@ -33,7 +33,7 @@ class CLSER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     lam : float, default 0.15
         λ, 0 or more. May differ by replica.
     alpha_plastic, alpha_stable : float, default 0.999
@@ -44,7 +44,7 @@ class CLSER(Strategy):
     Raises
     ------
     InputError
-        By ``check``: λ below 0, an α or r outside [0, 1], a memory that cannot work.
+        By ``check``: λ below 0, an α or r outside [0, 1], an invalid memory.
 
     Notes
     -----

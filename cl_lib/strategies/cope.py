@@ -39,7 +39,7 @@ class CoPE(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     temperature : float, default 0.1
         T above 0. May differ by replica.
     momentum : float, default 0.99
@@ -48,7 +48,7 @@ class CoPE(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a temperature not above 0, a momentum outside [0, 1), a memory that cannot work.
+        By ``check``: a temperature not above 0, a momentum outside [0, 1), an invalid memory.
 
     Notes
     -----

@@ -26,18 +26,18 @@ class DER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     alpha : float, default 0.5
         Weight of the logits, 0 or more; 0 is fine-tuning. May differ by replica.
 
     Raises
     ------
     InputError
-        By ``check``: a weight that is not finite, a memory that cannot work.
+        By ``check``: a negative or non-finite weight, an invalid memory.
 
     Notes
     -----
-    Cost: two passes a step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples with C
+    Cost: two passes per step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples with C
     logits each.
 
     Differences from the paper: no augmentation of recalled samples (the streams here have none); logits are kept

@@ -36,11 +36,11 @@ class DERpp(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a weight below 0, a memory that cannot work.
+        By ``check``: a weight below 0, an invalid memory.
 
     Notes
     -----
-    Cost: three forward and backward passes a step, over ``batch_size``, ``memory.batch`` and ``memory.batch`` samples;
+    Cost: three forward and backward passes per step, over ``batch_size``, ``memory.batch`` and ``memory.batch`` samples;
     memory: ``capacity`` samples with C logits each.
 
     Differences from the paper: no augmentation of recalled samples (the streams here have none); logits are kept

@@ -26,7 +26,7 @@ class AnswersFromMemory(Strategy, ABC):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     """
 
     memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))

@@ -28,7 +28,7 @@ class ER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     combine : {"concat", "sum"}, default "concat"
         One mean over new and recalled samples, or the sum of two means.
     beta : float, default 1
@@ -41,7 +41,7 @@ class ER(Strategy):
 
     Notes
     -----
-    Cost: one pass over ``batch_size + memory.batch`` samples a step; memory: ``capacity`` samples.
+    Cost: one pass over ``batch_size + memory.batch`` samples per step; memory: ``capacity`` samples.
 
     Differences from the paper: a batch is offered to the memory right after the step that used it, in the first epoch
     of an experience only; the paper has one epoch.

@@ -27,16 +27,16 @@ class ERACE(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
 
     Raises
     ------
     InputError
-        By ``check``, for a memory that cannot work.
+        By ``check``, for an invalid memory.
 
     Notes
     -----
-    Cost: two passes a step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples.
+    Cost: two passes per step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples.
 
     Differences from the paper: the classes in the softmax of recalled samples are the stream's ``train_classes``; the
     authors' code also includes classes that have not been seen in the softmax of new samples, the paper's equation does

@@ -33,14 +33,14 @@ class CompressedER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 1000, 10 recalled a step.
+        Default: reservoir of 1000, 10 recalled per step.
     bits : {1, 2, 4, 8}, default 4
         b. A sample of D values takes ``ceil(D b / 8)`` bytes and two numbers for its range.
 
     Raises
     ------
     InputError
-        By ``check``: other bits, a memory that cannot work.
+        By ``check``: a number of bits that is not supported, an invalid memory.
 
     Notes
     -----

@@ -41,7 +41,7 @@ class ERTricks(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: 500, 32 recalled a step; ``admission`` must be ``"strategy"``.
+        Default: 500, 32 recalled per step; ``admission`` must be ``"strategy"``.
     balanced : bool, default True
         Evict samples of the classes with the most samples (balanced reservoir).
     loss_aware : bool, default True

@@ -40,8 +40,8 @@ class DERpp(Strategy):
 
     Notes
     -----
-    Cost: three forward and backward passes per step, over ``batch_size``, ``memory.batch`` and ``memory.batch`` samples;
-    memory: ``capacity`` samples with C logits each.
+    Cost: three forward and backward passes per step, over ``batch_size``, ``memory.batch`` and ``memory.batch``
+    samples; memory: ``capacity`` samples with C logits each.
 
     Differences from the paper: no augmentation of recalled samples (the streams here have none); logits are kept
     before the class mask, so that a mask which grows with the seen classes does not enter the squared error.

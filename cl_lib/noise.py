@@ -1,4 +1,4 @@
-"""Random numbers as a function of a key: the same whoever runs beside, inside a lift and a trace; or of a seed."""
+"""Random numbers as functions of a key (independent of the other replicas, of vmap and of tracing) or of a seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MIX = -7046029254386353131, -4658895280553007687, -7723592293110705685
 
 
 def uniform(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Independent numbers uniform in [0, 1): splitmix64 counted up from the key.
+    """Independent numbers, uniform in [0, 1): splitmix64 of a counter that starts at the key.
 
     Parameters
     ----------
     key : Tensor
-        0-d int64; each key gives numbers of its own.
+        0-d int64; different keys give different numbers.
     shape : tuple of int
     dtype : torch.dtype, default float32
 
@@ -34,12 +34,12 @@ def uniform(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.floa
 
 
 def choose(weight: Tensor, number: Tensor) -> Tensor:
-    """Index in proportion to weights, by inverting their cumulative sum at a uniform number.
+    """Draw an index with probability proportional to its weight, by inverting the cumulative sum at a uniform number.
 
     Parameters
     ----------
     weight : Tensor
-        ``(..., n)``, 0 or more; where all are 0 the last is chosen.
+        ``(..., n)``, 0 or more; where all weights are 0 the last index is chosen.
     number : Tensor
         ``(...)`` uniform in [0, 1).
 
@@ -53,24 +53,24 @@ def choose(weight: Tensor, number: Tensor) -> Tensor:
 
 
 def _scrambled(z: Tensor) -> Tensor:
-    """A bijection of 64 bits whose every output bit depends on every input bit; shifts are of unsigned numbers."""
+    """Bijection of 64-bit integers in which every output bit depends on every input bit; the shifts are unsigned."""
     z = (z ^ (z >> 30 & (1 << 34) - 1)) * MIX[1]
     z = (z ^ (z >> 27 & (1 << 37) - 1)) * MIX[2]
     return z ^ (z >> 31 & (1 << 33) - 1)
 
 
 class SeededRandom(TorchDispatchMode):
-    """Within it, torch's random operations of this thread draw from a generator of this seed.
+    """Context in which torch's random operations of this thread draw from a generator with the given seed.
 
-    They give the numbers that ``torch.manual_seed(seed)`` would, and neither read nor change torch's global generators:
-    other threads cannot interfere.
+    The numbers are those that ``torch.manual_seed(seed)`` would give. Torch's global generators are neither read nor
+    changed, so other threads cannot interfere.
 
     Examples
     --------
     >>> with SeededRandom(3):
-    ...     own = torch.rand(2)
+    ...     seeded = torch.rand(2)
     >>> _ = torch.manual_seed(3)
-    >>> torch.equal(own, torch.rand(2))
+    >>> torch.equal(seeded, torch.rand(2))
     True
     """
 
@@ -100,7 +100,7 @@ def _takes_generator(func: Any) -> bool:
 
 
 def _with_generator(func: Any) -> Any:
-    """The overload that also takes a generator (``rand.generator`` for ``rand.default``), else the operation itself."""
+    """The overload that also takes a generator (``rand.generator`` for ``rand.default``), or else the operation."""
     names = [argument.name for argument in func._schema.arguments]
     packet = func.overloadpacket
     for overload in (getattr(packet, name) for name in packet.overloads()):

@@ -1,4 +1,4 @@
-"""The nouns of the library: what a strategy is given, what it returns, and what the harness knows of a learner."""
+"""Data types shared by the whole library: batches, states, network outputs, phases, experiences and evaluations."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
 OWN = "~"
-"""What the names of trainable tensors begin with that are a strategy's own, not the network's."""
+"""Prefix of the names of trainable tensors that belong to the strategy, not to the network."""
 
 
 @dataclass(frozen=True)
 class Experience:
-    """One experience of a stream, for one seed: indices into the data set, nothing copied.
+    """One experience of a stream for one seed, as indices into the data set; no data is copied.
 
     Attributes
     ----------
     train : Tensor
         ``(n,)`` int64 indices into the data set's train part.
     task : Tensor
-        ``(n,)`` int64, for each train sample the test column it belongs to: the row of the class mask and of
-        the transform table. In blurry streams one experience mixes several.
+        ``(n,)`` int64, the test column of each train sample: the row of the class mask and of the transform table
+        that applies to it. In blurry streams one experience mixes several columns.
     column : int
-        The test column that this experience is meant to be learnt for.
+        The test column that corresponds to this experience.
     """
 
     train: Tensor
@@ -48,7 +48,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as one replica sees them in a step. ``weight`` is 0 for padding: losses are weighted means.
+    """The samples of one training step of one replica. Losses are means weighted with ``weight``, 0 for padding.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class Batch:
     task : Tensor
         ``(B,)`` int64 experience of each sample (0-based).
     noise : dict
-        What the strategy declared as ``noise``: ``(B, *shape)`` uniform in [0, 1).
+        The random inputs that the strategy declared as ``noise``: ``(B, *shape)``, uniform in [0, 1).
     phase : str
-        Name of the running phase; static, so Python may branch on it.
+        Name of the current phase; static, so Python code may branch on it.
     """
 
     x: Tensor
@@ -76,7 +76,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recalled:
-    """Samples drawn from memory: as `Batch`, with the ``slot`` they lie in and what was ``kept`` beside them."""
+    """Samples drawn from memory: the fields of `Batch`, their memory ``slot`` and the tensors ``kept`` with them."""
 
     x: Tensor
     y: Tensor
@@ -87,7 +87,7 @@ class Recalled:
 
 
 def join(batch: Batch, recalled: Recalled) -> Batch:
-    """New and recalled samples as one batch, new ones first."""
+    """Concatenate new and recalled samples to one batch, new samples first."""
     x, y, weight, task = (
         torch.cat((getattr(batch, name), getattr(recalled, name))) for name in ("x", "y", "weight", "task")
     )
@@ -95,7 +95,10 @@ def join(batch: Batch, recalled: Recalled) -> Batch:
 
 
 class State(NamedTuple):
-    """All that a learner is: a tree of tensors. For an author without, in the engine with a leading replica axis."""
+    """The complete state of a learner, a tree of tensors.
+
+    In the methods of a strategy the tensors have no replica axis; in the engine they have a leading one.
+    """
 
     params: Tensors
     buffers: Tensors
@@ -105,8 +108,11 @@ class State(NamedTuple):
 
 
 class NetOutput(NamedTuple):
-    """What a network answers: ``logits`` (B, C) masked to the answerable classes, ``raw`` before the mask, ``features``
-    (B, F) that enter the last linear layer, and the network's ``buffers`` after the call."""
+    """Output of a network.
+
+    ``logits`` ``(B, C)``, masked to the classes that may be predicted; ``raw``, the logits before masking; ``features``
+    ``(B, F)``, the inputs of the last linear layer; and the network's ``buffers`` after the call.
+    """
 
     logits: Tensor
     raw: Tensor
@@ -115,9 +121,9 @@ class NetOutput(NamedTuple):
 
 
 class Net(Protocol):
-    """The network as a function. ``buffers`` (BatchNorm's statistics) are carried along by the engine.
+    """The network as a function of its parameters. The engine carries its ``buffers`` (BatchNorm's statistics).
 
-    With ``start=(layer, latent)`` it begins at the layer of that name, which ``latent`` enters.
+    With ``start=(layer, latent)`` the forward pass starts at the layer of that name, with ``latent`` as its input.
     """
 
     module: nn.Module
@@ -137,8 +143,11 @@ class Net(Protocol):
 
 
 class Gradient(NamedTuple):
-    """What a step descends along, the loss it belongs to, what to keep beside the samples in memory, and, in
-    ``aux``, what else `Strategy.after_step` and `Strategy.admit` are to know."""
+    """Result of `Strategy.gradient`.
+
+    ``grads``, the gradients that the optimiser applies; their ``loss``; the tensors to be ``kept`` with the samples in
+    memory; and ``aux``, further tensors for `Strategy.after_step` and `Strategy.admit`.
+    """
 
     grads: Tensors
     loss: Tensor
@@ -147,20 +156,20 @@ class Gradient(NamedTuple):
 
     @property
     def found(self) -> Tensors:
-        """Deprecated: the old name of ``aux``."""
+        """Deprecated alias of ``aux``."""
         warnings.warn("Gradient.found is deprecated; use Gradient.aux", DeprecationWarning, stacklevel=2)
         return self.aux
 
 
 class KeptSpec(NamedTuple):
-    """Shape and dtype of what is kept beside a sample in memory, where the dtype is not the run's."""
+    """Shape and dtype of a tensor kept with each sample in memory, where the dtype differs from the run's."""
 
     shape: Shape
     dtype: torch.dtype
 
 
 class Spec(NamedTuple):
-    """What `Strategy.init` and `Strategy.phases` may rely on; static for a run."""
+    """Sizes that `Strategy.init` and `Strategy.phases` are given; static for a run."""
 
     classes: int
     experiences: int
@@ -171,21 +180,21 @@ class Spec(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training within an experience.
+    """A training phase within an experience.
 
     Parameters
     ----------
     name : str
-        Shown in the progress bar, and what ``batch.phase`` says.
+        Shown in the progress bar, and the value of ``batch.phase``.
     source : {"experience", "so_far", "full", "memory"}
-        The data: of this experience, of all experiences so far, of the whole stream (an upper bound), or what the
-        memory holds when the phase begins.
+        The data: this experience, all experiences so far, the whole stream (an upper bound), or the contents of the
+        memory when the phase begins.
     epochs, batch_size : int, optional
         Default: the run's.
     trainable : tuple of str, optional
-        Prefixes of the names of the parameters that are trained; default all, ``()`` none.
+        Prefixes of the names of the parameters that are trained; default: all; ``()``: none.
     reset : bool, default False
-        Begin with the initial parameters, buffers and optimiser.
+        Whether the phase starts from the initial parameters, buffers and optimiser state.
     """
 
     name: str = "train"
@@ -198,7 +207,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Contents:
-    """What one replica's memory holds, for a readout: rows below ``count`` are valid (``valid`` says so)."""
+    """Contents of one replica's memory, for a readout; ``valid`` marks the filled rows, which come first."""
 
     index: Tensor
     task: Tensor
@@ -206,39 +215,40 @@ class Contents:
     gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
     def batches(self, size: int = 500) -> Iterator[Batch]:
-        """All rows, at most ``size`` at a time; only those are held at once."""
+        """Iterate over all rows in batches of at most ``size``; one batch is in memory at a time."""
         return (self.read(slice(i, i + size)) for i in range(0, self.index.shape[0], size))
 
     def read(self, part: slice) -> Batch:
-        """The samples of some rows; ``weight`` is 0 beyond the memory's fill."""
+        """Read the samples of a slice of rows; ``weight`` is 0 for empty rows."""
         x, y = self.gather(self.index[part], self.task[part])
         return Batch(x, y, self.valid[part].to(x.dtype), self.task[part])
 
 
 @dataclass(frozen=True)
 class ExperienceData:
-    """The training data of the experience that just ended, for one replica; read in chunks of bounded size.
+    """The training data of the experience that has just ended, for one replica; read in chunks of bounded size.
 
     Attributes
     ----------
     number : int
         0-based number of the experience.
     classes : Tensor
-        ``(C,)`` bool, classes present in it.
+        ``(C,)`` bool, classes present in the experience.
     seen : Tensor
-        ``(C,)`` bool, classes present in it or before.
+        ``(C,)`` bool, classes present in this or an earlier experience.
     class_count, seen_count : int
-        How many of them there are (equal for all replicas of a run).
+        Number of classes in ``classes`` and in ``seen`` (equal for all replicas of a run).
     index, task : Tensor
         ``(n,)`` int64.
     uniform : Tensor
-        ``(n,)`` uniform numbers in [0, 1) for what must be sampled.
+        ``(n,)`` uniform numbers in [0, 1), for sampling.
     key : Tensor
-        0-d int64, another for each replica and experience: what `cl_lib.noise.uniform` draws any other shape from.
+        0-d int64, different for each replica and experience: the key for random numbers of any other shape, see
+        `cl_lib.noise.uniform`.
     gather : callable
         ``gather(index, task) -> x, y``.
     memory : Contents, optional
-        What the replica's memory holds now, where the strategy has one.
+        Current contents of the replica's memory, if the strategy has one.
     """
 
     number: int
@@ -257,49 +267,50 @@ class ExperienceData:
         return self.index.shape[0]
 
     def batches(self, size: int, limit: int | None = None) -> list[slice]:
-        """Slices of at most ``size`` samples that cover the first ``limit`` (default all)."""
+        """Slices of at most ``size`` samples that cover the first ``limit`` samples (default: all)."""
         n = len(self) if limit is None else min(limit, len(self))
         return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
     def read(self, part: slice) -> Batch:
-        """The samples of one slice."""
+        """Read the samples of one slice."""
         x, y = self.gather(self.index[part], self.task[part])
         return Batch(x, y, torch.ones_like(y, dtype=x.dtype), self.task[part])
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """All the harness knows of a learner; anyone may write one with an ordinary module and ``torch.optim``.
+    """The interface between the harness and a learner; it can be written with an ordinary module and ``torch.optim``.
 
-    Two optional methods make its runs resumable: ``save_state()`` and ``load_state(tree)``, with nested
-    dicts of tensors that hold all of it, the optimiser's state included.
+    Two optional methods make its runs resumable: ``save_state()`` and ``load_state(tree)``, where the tree consists of
+    nested dicts of tensors that hold the complete state, including the optimiser's.
     """
 
     def observe(self, batch: Batch) -> None:
         """Learn from one batch."""
 
     def end_experience(self, data: ExperienceData) -> None:
-        """Told once after the last batch of an experience."""
+        """Called once after the last batch of an experience."""
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Log-probabilities ``(N, C)`` for inputs ``(N, *shape)`` of experiences ``task`` ``(N,)``."""
+        """Predict log-probabilities ``(N, C)`` for inputs ``(N, *shape)`` of experiences ``task`` ``(N,)``."""
 
 
 @dataclass
 class Row:
-    """What is known at one evaluation.
+    """Results of one evaluation.
 
     Attributes
     ----------
     experience : int
-        Experiences trained on so far; 0 for the untrained network.
+        Number of experiences trained on so far; 0 for the untrained network.
     step : int
-        Steps taken so far.
+        Number of training steps so far.
     replicas : list of int
-        Which replicas of the run (positions in ``record.replicas``) these are.
+        The evaluated replicas, as positions in ``record.replicas``.
     arrays : dict of ndarray
-        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``, their ``pooled.*`` ``(R,)``, class and
-        column sums, ``age`` ``(R, C)``, ``loss`` and ``diverged`` ``(R,)``.
+        ``accuracy, nll, brier, ece, adaptive_ece, classwise_ece`` ``(R, E)``; the same over all samples as ``pooled.*``
+        ``(R,)``; class and column sums; ``age`` ``(R, C)``, the steps since each class was last trained (recency);
+        ``loss`` and ``diverged`` ``(R,)``.
     """
 
     experience: int
@@ -318,7 +329,7 @@ class Row:
 
 
 def _register(kind: Any, static: tuple[str, ...]) -> None:
-    """Make a dataclass a pytree whose ``static`` fields are structure (part of a trace's key), not leaves."""
+    """Register a dataclass as a pytree whose ``static`` fields are structure (part of a trace's key), not leaves."""
     names = [n for n in kind.__dataclass_fields__ if n not in static]
 
     def flatten(value: Any) -> tuple[list[Any], Any]:
@@ -338,7 +349,7 @@ __getattr__ = renamed(__name__, {"Out": "NetOutput", "Stored": "KeptSpec", "Expe
 
 
 def _accept_found(function: Callable[..., Gradient]) -> Callable[..., Gradient]:
-    """A method of `Gradient` that also takes ``aux`` under its old name, until the next version."""
+    """Let a method of `Gradient` accept ``aux`` under its old name ``found`` as well, until the next version."""
 
     def call(*args: Any, **fields: Any) -> Gradient:
         if "found" in fields:

@@ -238,7 +238,7 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["strategy=[er"], "cannot read the options"),
         (["model.hidden=[0]"], "model.hidden[0]=0: must be a whole number, 1 or more"),
         (["model.hidden=wide"], "model.hidden='wide': must be a list"),
-        (["model=convnet", "model.channels=[8,8,8,8]"], "halves 8x8 images too often"),
+        (["model=convnet", "model.channels=[8,8,8,8]"], "must be fewer, each halves the 8x8 images"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such directory"),
         (["stream=split_fashion_mnist", "stream.data.root=nowhere", "stream.data.download=false"], "nowhere"),
         (

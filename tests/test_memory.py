@@ -146,7 +146,7 @@ def test_ring_holds_the_last_of_each_class() -> None:
 
 def test_admit_knows_its_kinds() -> None:
     assert [type(admit(kind, 3, 2)) for kind in KINDS] == [Reservoir, ClassBalanced, Ring]
-    with pytest.raises(ValueError, match="no admission is called 'oldest'"):
+    with pytest.raises(ValueError, match="unknown admission 'oldest'"):
         admit("oldest", 3, 2)
 
 

@@ -396,7 +396,7 @@ def test_slim_resnet_is_resnet18_with_twenty_channels() -> None:
         (lambda: MLP((4,), 3, init="he"), r"model\.init='he': must be xavier or torch"),
         (lambda: MLP((4,), 3, head="big"), r"model\.head='big': must be one of linear, multi, cosine"),
         (lambda: ConvNet((4,), 3), r"model=convnet: needs images of shape \(C, H, W\), this stream has \(4,\)"),
-        (lambda: ConvNet((1, 3, 9), 3), r"model\.channels=\[16, 32\]: halves 3x9 images too often"),
+        (lambda: ConvNet((1, 3, 9), 3), r"model\.channels=\[16, 32\]: must be fewer, each halves the 3x9 images"),
         (lambda: SlimResNet18((4,), 3), r"model=slim_resnet18: needs images"),
         (lambda: SlimResNet18(SHAPE, 3, width=6), r"model\.width=6: must be .* a multiple of 4 with norm=group"),
         (lambda: SlimResNet18(SHAPE, 3, norm="layer"), r"model\.norm='layer': must be group or batch"),

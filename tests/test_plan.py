@@ -310,7 +310,7 @@ def test_phases_take_their_own_data_epochs_and_batch_size() -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(ValueError, match="no phase source is called 'past'"):
+    with pytest.raises(ValueError, match="unknown phase source 'past'"):
         make(5, phases=[(Phase(source="past"),)])  # type: ignore[arg-type]
 
 

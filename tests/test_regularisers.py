@@ -347,7 +347,7 @@ def test_bic_uses_the_memory_of_its_base_and_refuses_one_that_is_filled():
         Session(job(BiC(BALANCED, passes=0)))
     with pytest.raises(cl_lib.InputError, match="Joint does not train on each experience"):
         Session(job(BiC(BALANCED, Joint())))
-    with pytest.raises(cl_lib.InputError, match="KNN answers from its memory"):
+    with pytest.raises(cl_lib.InputError, match="KNN predicts from its memory"):
         Session(job(BiC(base=KNN(BALANCED))))
     with pytest.raises(cl_lib.InputError, match=r"strategy\.base\.lam=-1\.0: must be 0 or more"):
         Session(job(BiC(BALANCED, L2Init(lam=-1.0))))

@@ -1,4 +1,4 @@
-"""How the loss and the output bend with the parameters."""
+"""Curvature of the loss and sensitivity of the output with respect to the parameters."""
 
 from cl_lib.curvature.algebra import inner, quadratic
 from cl_lib.curvature.fisher import diagonal_fisher

@@ -1,4 +1,4 @@
-"""Sums over all parameters of a network."""
+"""Linear algebra on trees of parameters, and eigenvalues of symmetric matrices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quadratic(importance: Tensors, params: Tensors, anchor: Tensors) -> Tensor:
 
 
 def as_rows(gradients: Tensors) -> Tensor:
-    """One row for each of n trees that are stacked on a leading axis, ``(n, all numbers of a tree)``.
+    """Flatten n trees that are stacked on a leading axis to one row each, ``(n, numel of a tree)``.
 
     Examples
     --------
@@ -44,9 +44,9 @@ def as_rows(gradients: Tensors) -> Tensor:
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues ``(..., n)``, ascending, and eigenvectors ``(..., n, n)`` in columns, of symmetric matrices.
 
-    Computed in float64, for in float32 the library that torch calls gives up on many a matrix of low rank: that of a
-    layer with dead units. Of a matrix that is not finite, a diverged replica's, the eigenvalues are NaN; it would be an
-    error, and the end of the replicas beside it.
+    Computed in float64: in float32 the solver that torch calls fails for some matrices of low rank, such as those of a
+    layer with dead units. For a matrix that is not finite (a diverged replica) the eigenvalues are NaN; an exception
+    would also stop the other replicas.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The diagonal Fisher information, in its four variants by name."""
+"""The diagonal of the Fisher information, in four variants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def diagonal_fisher(
     samples: int | None = None,
     batch: int = 128,
 ) -> Tensors:
-    r"""Diagonal of the Fisher information of a classifier, a mean over samples (van de Ven 2025).
+    r"""Diagonal of the Fisher information of a classifier, averaged over samples (van de Ven 2025).
 
     .. math::
         \text{exact:}\;     F &= \tfrac1N \sum_i \sum_c p_\theta(c \mid x_i)
@@ -36,26 +36,26 @@ def diagonal_fisher(
         \text{batched:}\;   F &= \tfrac1J \sum_j \Big(\partial \tfrac{1}{|B_j|}
             \sum_{i \in B_j} \log p_\theta(y_i \mid x_i)\Big)^2
 
-    The first three treat each sample apart. For linear and convolutional layers the square of a sample's gradient
-    follows from what enters the layer and what comes back through it, so all samples of a chunk share one backward
-    pass; networks with other parametrised layers take per-sample gradients by ``vmap``.
+    The first three need the gradient of each sample. For linear and convolutional layers its square follows from the
+    layer's input and the back-propagated error, so all samples of a chunk share one backward pass; networks with other
+    parametrised layers take per-sample gradients by ``vmap``.
 
     Parameters
     ----------
     net : Net
     params : dict of Tensor
     data : ExperienceData
-        The samples; its ``uniform`` numbers decide the drawn labels of ``sample``.
+        The samples; its ``uniform`` numbers determine the labels drawn for ``sample``.
     variant : {"exact", "sample", "empirical", "batched"}
     samples : int, optional
-        Use the first so many; the engine hands them over shuffled.
+        Use the first ``samples`` samples (default: all); the engine passes them shuffled.
     batch : int, default 128
         :math:`|B_j|` of ``batched``.
 
     Returns
     -------
     dict of Tensor
-        Of the shapes of ``params``, 0 or more.
+        With the shapes of ``params``; values are 0 or more.
     """
     if variant == "batched":
         parts = data.batches(batch, samples)
@@ -72,7 +72,7 @@ def _batch_gradient(net: Any, params: Tensors, batch: Batch) -> Tensors:
 
 
 def _targets(variant: Variant, log_probs: Tensor, batch: Batch, uniform: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of cotangent ``(n, C)`` (which log-probability of each sample) and weight ``(n,)``."""
+    """Pairs of cotangent ``(n, C)``, which selects a log-probability of each sample, and weight ``(n,)``."""
     classes, y = log_probs.shape[-1], batch.y
     if variant == "exact":
         eye = torch.eye(classes, dtype=log_probs.dtype, device=log_probs.device)

@@ -1,4 +1,4 @@
-"""How a network's answers vary together, when its weights are known up to a Gaussian."""
+"""Covariance of a network's outputs under a Gaussian distribution of its weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cl_lib.types import Batch, Tensors
 
 
 def kernels(net: Any, params: Tensors, batch: Batch, answer: Answer, deviation: Tensors) -> Tensor:
-    r"""Kernel of each class's answers, :math:`K_c = J_c \, \mathrm{diag}(\sigma^2) \, J_c^\top` (Khan et al. 2019).
+    r"""Kernel of each class's output, :math:`K_c = J_c \, \mathrm{diag}(\sigma^2) \, J_c^\top` (Khan et al. 2019).
 
     Parameters
     ----------
     net : Net
     params : dict of Tensor
     batch : Batch
-        n samples; only inputs and tasks are looked at.
+        n samples; only inputs and tasks are used.
     answer : callable
-        What of the output varies, ``(n, C)``; J are its gradients with respect to ``params``.
+        Maps the network's output to the tensor ``(n, C)`` whose gradients with respect to ``params`` are J.
     deviation : dict of str to Tensor
         σ, the standard deviation of each weight.
 
@@ -40,10 +40,10 @@ def kernels(net: Any, params: Tensors, batch: Batch, answer: Answer, deviation: 
     tensor([[[1., 1.],
              [1., 5.]]])
     """
-    answers = answer(net(params, batch.x, batch.task, train=False))
+    outputs = answer(net(params, batch.x, batch.task, train=False))
     blocks = []
-    for one in torch.eye(answers.shape[-1], dtype=answers.dtype, device=answers.device).unbind(0):
-        grads = per_sample_gradients(net, params, batch, answer, one.expand_as(answers))
+    for cotangent in torch.eye(outputs.shape[-1], dtype=outputs.dtype, device=outputs.device).unbind(0):
+        grads = per_sample_gradients(net, params, batch, answer, cotangent.expand_as(outputs))
         scaled = as_rows({k: g * deviation[k] for k, g in grads.items()})
         blocks.append(scaled @ scaled.mT)
     return torch.stack(blocks)

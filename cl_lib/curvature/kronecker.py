@@ -22,8 +22,8 @@ def kronecker_factors(
         G = \frac1N \sum_i \sum_c p_\theta(c \mid x_i)\, e_{ic} e_{ic}^\top, \qquad
         e_{ic} = \frac{\partial \log p_\theta(c \mid x_i)}{\partial s_i}
 
-    with :math:`\bar a` what enters the layer and a 1 for its bias, s what leaves it. For a convolution A is a sum over
-    positions of its patches and G a mean over positions (Grosse & Martens 2016).
+    with :math:`\bar a` the input of the layer and a 1 for its bias, and s its output. For a convolution A is a sum over
+    the patches at all positions and G a mean over positions (Grosse & Martens 2016).
 
     Parameters
     ----------
@@ -31,13 +31,13 @@ def kronecker_factors(
     params : dict of Tensor
     data : ExperienceData
     samples : int, optional
-        Use the first so many; the engine hands them over shuffled.
+        Use the first ``samples`` samples (default: all); the engine passes them shuffled.
 
     Returns
     -------
     dict of dict of Tensor
-        By layer ``A`` (inputs + 1, inputs + 1) and ``G`` (outputs, outputs), symmetric and positive semi-definite.
-        Without a bias in the layer the last row and column of A are those of the 1 all the same.
+        For each layer ``A`` (inputs + 1, inputs + 1) and ``G`` (outputs, outputs), symmetric and positive
+        semi-definite. A has the last row and column, those of the 1, also where the layer has no bias.
     """
     layers = [(name, layer) for name, layer in layers_of(net.module) if f"{name}.weight" in params]
     _, left = listen(layers, net, params, data.read(slice(0, 1)), {}, {}, lambda out: out.raw)
@@ -53,9 +53,9 @@ def kronecker_factors(
             factors = total.setdefault(name, {})
             factors["A"] = factors.get("A", 0) + x.mT @ x
         for c in range(log_p.shape[-1]):
-            one = torch.zeros_like(log_p[0])
-            one = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == c, 1.0, one)
-            (errors,) = pull(one.expand_as(log_p))
+            cotangent = torch.zeros_like(log_p[0])
+            cotangent = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == c, 1.0, cotangent)
+            (errors,) = pull(cotangent.expand_as(log_p))
             p = log_p[:, c].exp()
             for name, error in errors.items():
                 flat = error.flatten(2).transpose(1, 2) if error.ndim == 4 else error[:, None]  # (n, L, outputs)

@@ -1,4 +1,4 @@
-"""Sums over samples of the squares, or the absolute values, of each sample's gradient."""
+"""Sums over samples of the squares, or the absolute values, of per-sample gradients."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cl_lib.models.layers import Layers, layers_of, listen, patches
 from cl_lib.types import OWN, Batch, ExperienceData, NetOutput, Tensors
 
 Answer = Callable[[NetOutput], Tensor]
-"""What of a network's output is differentiated, ``(n, C)``."""
+"""Maps a network's output to the tensor ``(n, C)`` that is differentiated."""
 Targets = Callable[[Tensor, Batch, Tensor], list[tuple[Tensor, Tensor]]]
-"""From answers, samples and uniform numbers to pairs of cotangent ``(n, C)`` and weight ``(n,)``."""
+"""Maps that tensor, the samples and uniform numbers to pairs of cotangent ``(n, C)`` and weight ``(n,)``."""
 Measure = Callable[[Tensor], Tensor]
 """`torch.square` or `torch.abs`: the measure of a product must be the product of the measures."""
 CHUNK, LINEAR_CHUNK = 128, 512
-"""Samples whose activations are held at once; more where all layers are linear, since they hold little."""
+"""Samples whose activations are in memory at a time; more if all layers are linear, whose activations are small."""
 
 
 def mean_over_samples(
@@ -33,24 +33,24 @@ def mean_over_samples(
 ) -> Tensors:
     r"""Mean over samples i of :math:`\sum_t w_{it}\, m\big(v_{it}^\top \partial a(x_i) / \partial \theta\big)`.
 
-    For linear and convolutional layers the measure m of a sample's gradient follows from what enters the layer and what
-    comes back through it, so all samples of a chunk share one backward pass for each target v; networks with other
+    For linear and convolutional layers the measure m of a sample's gradient follows from the layer's input and the
+    back-propagated error, so all samples of a chunk share one backward pass for each target v; networks with other
     parametrised layers take per-sample gradients by ``vmap``.
     """
     layers = layers_of(net.module)
-    beside = {k: torch.zeros_like(p) for k, p in params.items() if k.startswith(OWN)}
-    params = {k: p for k, p in params.items() if k not in beside}
+    of_strategy = {k: torch.zeros_like(p) for k, p in params.items() if k.startswith(OWN)}
+    params = {k: p for k, p in params.items() if k not in of_strategy}
     shapes = structure(layers, net, params, data.read(slice(0, 1)))
     parts_of = _by_sample if shapes is None else partial(_by_layer, layers, shapes)
     linear = shapes is not None and all(isinstance(layer, nn.Linear) for _, layer in layers)
     parts = data.batches(LINEAR_CHUNK if linear else CHUNK, samples)
     count = sum(p.stop - p.start for p in parts)
     measured = (parts_of(net, params, data.read(p), data.uniform[p], answer, targets, measure) for p in parts)
-    return mean(measured, count) | beside
+    return mean(measured, count) | of_strategy
 
 
 def mean(parts: Iterable[Tensors], count: int) -> Tensors:
-    """One part after the other, so that no more than one is held beside the total."""
+    """Sum of the parts divided by ``count``; the total and one part are in memory at a time."""
     total: Tensors = {}
     for part in parts:
         _add_(total, part)
@@ -58,21 +58,23 @@ def mean(parts: Iterable[Tensors], count: int) -> Tensors:
 
 
 def _add_(total: Tensors, part: Tensors) -> None:
-    """Add in place; what is not there yet is taken over."""
+    """Add ``part`` to ``total`` in place; missing names are inserted."""
     for k, v in part.items():
         total[k] = total[k].add_(v) if k in total else v
 
 
-def _answers(net: Any, params: Tensors, batch: Batch, answer: Answer) -> Tensor:
+def _outputs(net: Any, params: Tensors, batch: Batch, answer: Answer) -> Tensor:
     return answer(net(params, batch.x, batch.task, train=False))
 
 
-# ---------------------------------------------------------------------- by the structure of the layers
+# ---------------------------------------------------------------------- linear and convolutional layers
 def structure(layers: Layers, net: Any, params: Tensors, sample: Batch) -> dict[str, torch.Size] | None:
-    """Shapes of one sample's outputs by layer, if every parameter belongs to a linear (2-d input) or convolutional
-    layer that is used once."""
-    owned = {f"{name}.{part}" for name, _ in layers for part in ("weight", "bias")}
-    if not set(params) <= owned:
+    """Output shapes of the layers for one sample, or None.
+
+    None unless every parameter belongs to a linear (2-d input) or convolutional layer that is used once.
+    """
+    covered = {f"{name}.{part}" for name, _ in layers for part in ("weight", "bias")}
+    if not set(params) <= covered:
         return None
     entered: dict[str, list[Tensor]] = {}
     _, left = listen(layers, net, params, sample, {}, entered, lambda out: out.raw)
@@ -86,18 +88,20 @@ def structure(layers: Layers, net: Any, params: Tensors, sample: Batch) -> dict[
 def propagated(
     layers: Layers, shapes: dict[str, torch.Size], net: Any, params: Tensors, batch: Batch, answer: Answer
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensors]], Tensors]:
-    """Answers ``(n, C)``, the function from their cotangent to the error that leaves each layer, and what entered each
-    (where a layer is used more than once: the first time)."""
+    """Outputs ``(n, C)``, the function from their cotangent to the errors at the layers' outputs, and layers' inputs.
+
+    Where a layer is used more than once, its input is that of the first use.
+    """
     added = {name: batch.x.new_zeros(len(batch.y), *shape) for name, shape in shapes.items()}
 
     def forward(added: Tensors) -> tuple[Tensor, Tensors]:
         entered: dict[str, list[Tensor]] = {}
-        answers, _ = listen(layers, net, params, batch, added, entered, answer)
-        return answers, {name: values[0] for name, values in entered.items()}
+        outputs, _ = listen(layers, net, params, batch, added, entered, answer)
+        return outputs, {name: values[0] for name, values in entered.items()}
 
     pulled: Any = torch.func.vjp(forward, added, has_aux=True)
-    answers, pull, first = pulled
-    return answers, pull, first
+    outputs, pull, first = pulled
+    return outputs, pull, first
 
 
 def _by_layer(
@@ -112,10 +116,10 @@ def _by_layer(
     measure: Measure,
 ) -> Tensors:
     """Sums over a chunk of measured per-sample gradients, from the layers' inputs and back-propagated errors."""
-    answers, pull, entered = propagated(layers, shapes, net, params, batch, answer)
+    outputs, pull, entered = propagated(layers, shapes, net, params, batch, answer)
     columns = {name: _columns(layer, entered[name], measure) for name, layer in layers}
     total: Tensors = {}
-    for cotangent, weight in targets(answers, batch, uniform):
+    for cotangent, weight in targets(outputs, batch, uniform):
         (errors,) = pull(cotangent)
         for name, error in errors.items():
             if columns[name].ndim == 2:  # linear: the gradient is an outer product, so is its measure
@@ -132,17 +136,17 @@ def _by_layer(
 
 
 def _columns(layer: nn.Module, x: Tensor, measure: Measure) -> Tensor:
-    """What multiplies the weights: ``(n, in)`` measured for linear layers, ``(n, in * k * k, L)`` for convolutions."""
+    """Factors of the weights: ``(n, in)``, measured, for linear layers, ``(n, in * k * k, L)`` for convolutions."""
     return patches(layer, x) if isinstance(layer, nn.Conv2d) else measure(x)
 
 
-# ---------------------------------------------------------------------- any other network
+# ---------------------------------------------------------------------- all other networks
 def _by_sample(
     net: Any, params: Tensors, batch: Batch, uniform: Tensor, answer: Answer, targets: Targets, measure: Measure
 ) -> Tensors:
-    """The same by one gradient for each sample, materialised a few at a time."""
+    """The same sums from per-sample gradients, materialised for 16 samples at a time."""
     total = {k: torch.zeros_like(p) for k, p in params.items()}
-    for cotangent, weight in targets(_answers(net, params, batch, answer), batch, uniform):
+    for cotangent, weight in targets(_outputs(net, params, batch, answer), batch, uniform):
         for i in range(0, len(weight), 16):
             part = slice(i, i + 16)
             samples = Batch(batch.x[part], batch.y[part], batch.weight[part], batch.task[part])
@@ -152,16 +156,16 @@ def _by_sample(
 
 
 def per_sample_gradients(net: Any, params: Tensors, batch: Batch, answer: Answer, cotangent: Tensor) -> Tensors:
-    """The gradient of each sample's ``sum_c cotangent_c answer_c``, made: the parameters' shapes with n before them.
+    """Gradients of each sample's ``sum_c cotangent_c answer_c``: the parameters' shapes with a leading axis n.
 
     Parameters
     ----------
     net : Net
     params : dict of Tensor
     batch : Batch
-        n samples; weights are not looked at.
+        n samples; their weights are ignored.
     answer : callable
-        What of the output is differentiated, ``(n, C)``.
+        Maps the network's output to the tensor ``(n, C)`` that is differentiated.
     cotangent : Tensor
         ``(n, C)``.
     """
@@ -169,7 +173,7 @@ def per_sample_gradients(net: Any, params: Tensors, batch: Batch, answer: Answer
     def gradient(cotangent: Tensor, x: Tensor, y: Tensor, task: Tensor) -> Tensors:
         def chosen(params: Tensors) -> Tensor:
             sample = Batch(x[None], y[None], torch.ones_like(cotangent[:1]), task[None])
-            return (_answers(net, params, sample, answer)[0] * cotangent).sum()
+            return (_outputs(net, params, sample, answer)[0] * cotangent).sum()
 
         return torch.func.grad(chosen)(params)
 
@@ -178,10 +182,10 @@ def per_sample_gradients(net: Any, params: Tensors, batch: Batch, answer: Answer
 
 
 def log_probabilities(out: NetOutput) -> Tensor:
-    """Logarithms of the probabilities of the classes that may be answered, ``(n, C)``."""
+    """Log-probabilities over the classes that may be predicted, ``(n, C)``."""
     return torch.log_softmax(out.logits, -1)
 
 
 def one_hot(y: Tensor, like: Tensor) -> Tensor:
-    """1 at each sample's label, else 0, of the shape ``(n, C)`` and dtype of ``like``."""
+    """One-hot labels, with the shape ``(n, C)`` and dtype of ``like``."""
     return (torch.arange(like.shape[-1], device=y.device) == y[:, None]).to(like.dtype)

@@ -1,4 +1,4 @@
-"""How much a network's output moves with each parameter."""
+"""Sensitivity of a network's output to each parameter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def output_sensitivity(net: Any, params: Tensors, data: ExperienceData, *, sampl
     .. math::
         \Omega_k = \frac1N \sum_i \left| \frac{\partial \lVert f_\theta(x_i) \rVert_2^2}{\partial \theta_k} \right|
 
-    Labels are not used. Classes that may not be answered for a sample's task do not count.
+    Labels are not used. Classes that may not be predicted for a sample's task do not contribute.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def output_sensitivity(net: Any, params: Tensors, data: ExperienceData, *, sampl
     params : dict of Tensor
     data : ExperienceData
     samples : int, optional
-        Use the first so many; the engine hands them over shuffled.
+        Use the first ``samples`` samples (default: all); the engine passes them shuffled.
 
     Returns
     -------
     dict of Tensor
-        Of the shapes of ``params``, 0 or more.
+        With the shapes of ``params``; values are 0 or more.
     """
     return mean_over_samples(net, params, data, _logits, _norm, torch.abs, samples)
 

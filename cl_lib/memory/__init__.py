@@ -1,4 +1,4 @@
-"""Replay memories: how much they hold, and which samples strategies choose for them."""
+"""Replay memories: their settings, and the choice of samples by strategies (eviction, herding, exemplars)."""
 
 from cl_lib.memory.eviction import eviction
 from cl_lib.memory.exemplars import update_exemplars

@@ -1,4 +1,4 @@
-"""Which sample makes room for another: by its loss and its class, so by a strategy and not by the plan."""
+"""Choice of the sample that a full memory evicts, by loss and class; used by strategies, not by the plan."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def eviction(loss: Tensor, held: Tensor, valid: Tensor, *, balanced: bool, loss_aware: bool) -> Tensor:
-    r"""Weights in proportion to which the slots of a full memory are given up (Buzzega et al. 2020).
+    r"""Weights in proportion to which the samples of a full memory are evicted (Buzzega et al. 2020).
 
-    With ``balanced`` the slots of the classes that have most samples; with ``loss_aware`` in proportion to
-    :math:`\nu(-\ell_j)`, with :math:`\nu` the scaling to [0, 1]; with both to
-    :math:`\nu(\tfrac12 \nu(-\ell_j) + \tfrac12 n_j / \max_i n_i)`; with neither all alike.
+    With ``balanced`` only slots of the classes with the most samples have weight; with ``loss_aware`` the weight is
+    :math:`\nu(-\ell_j)`, with :math:`\nu` the scaling to [0, 1]; with both
+    :math:`\nu(\tfrac12 \nu(-\ell_j) + \tfrac12 n_j / \max_i n_i)`; with neither all weights are equal.
 
     Parameters
     ----------
     loss : Tensor
-        ``(n,)``, of the sample in each slot.
+        ``(n,)``, loss of the sample in each slot.
     held : Tensor
-        ``(n,)``, how many samples of its class the memory holds.
+        ``(n,)``, number of samples of its class in the memory.
     valid : Tensor
         ``(n,)`` bool, False where a slot is empty.
     balanced, loss_aware : bool
@@ -28,7 +28,7 @@ def eviction(loss: Tensor, held: Tensor, valid: Tensor, *, balanced: bool, loss_
     Returns
     -------
     Tensor
-        ``(n,)``, above 0 where valid, so that some slot always can be given up; else 0.
+        ``(n,)``, above 0 where valid, so that a slot can always be chosen; else 0.
 
     Examples
     --------
@@ -48,13 +48,13 @@ def eviction(loss: Tensor, held: Tensor, valid: Tensor, *, balanced: bool, loss_
 
 
 def _scaled(values: Tensor, valid: Tensor) -> Tensor:
-    """From 0 for the smallest of the valid values to 1 for the largest."""
+    """Scale values linearly so that the smallest valid value is 0 and the largest 1."""
     low, high = torch.where(valid, values, torch.inf).min(), torch.where(valid, values, -torch.inf).max()
     return torch.where(high > low, (values - low) / (high - low).clamp_min(1e-30), 1.0)
 
 
 def reservoir_slot(count: Tensor, capacity: int, enters: Tensor, victim: Tensor) -> Tensor:
-    """The slot of an offered sample (0-d): the next empty one, in a full memory the victim's, or ``capacity`` for none.
+    """Slot of an offered sample (0-d): the next empty slot, in a full memory ``victim``, or ``capacity`` for none.
 
     Examples
     --------
@@ -67,16 +67,16 @@ def reservoir_slot(count: Tensor, capacity: int, enters: Tensor, victim: Tensor)
 
 @dataclass(frozen=True)
 class Held:
-    """What a memory holds while the samples of a batch enter one after the other.
+    """Contents of a memory while the samples of a batch are admitted one after the other.
 
     Attributes
     ----------
     loss, label : Tensor
-        ``(capacity + 1,)``, by slot; the last one stands for rejected samples.
+        ``(capacity + 1,)``, by slot; the last slot receives rejected samples.
     per_class : Tensor
         ``(C,)`` number of samples of each class.
     filled : Tensor
-        0-d, number of slots that are filled.
+        0-d, number of filled slots.
     """
 
     loss: Tensor
@@ -85,13 +85,13 @@ class Held:
     filled: Tensor
 
     def eviction(self, *, balanced: bool, loss_aware: bool) -> Tensor:
-        """Weights ``(capacity,)`` in proportion to which slots are given up: see `eviction`."""
+        """Weights ``(capacity,)`` in proportion to which slots are evicted, see `eviction`."""
         valid = torch.arange(len(self.loss), device=self.loss.device) < self.filled
         held = self.per_class[self.label.long()]
         return eviction(self.loss, held, valid, balanced=balanced, loss_aware=loss_aware)[:-1]
 
     def replaced(self, slot: Tensor, loss: Tensor, label: Tensor) -> Held:
-        """The same with a sample in ``slot``; unchanged where that is the capacity."""
+        """Contents after a sample was written to ``slot``; unchanged where ``slot`` is the capacity."""
         capacity = len(self.loss) - 1
         slots, classes = (torch.arange(n, device=slot.device) for n in (capacity + 1, len(self.per_class)))
         taken = slot < capacity

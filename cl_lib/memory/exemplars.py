@@ -1,4 +1,4 @@
-"""Exemplars: equally many samples of each seen class, in herding order, shrunk as classes come in."""
+"""Exemplar sets: equally many samples of each seen class, in herding order, reduced as the number of classes grows."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from cl_lib.types import ExperienceData, Tensors
 def update_exemplars(
     memory: Tensors, rank: Tensor, times: Tensor, features: Tensor, labels: Tensor, data: ExperienceData
 ) -> tuple[Tensors, Tensor]:
-    """Choose exemplars of the classes of an experience, and drop those of older classes that are beyond their quota.
+    """Choose exemplars of the classes of an experience, and drop exemplars of older classes beyond their quota.
 
-    Each of the ``k`` seen classes has a quota of ``capacity // k``. A class that comes back after ``t`` experiences
-    keeps the first ``quota * t // (t + 1)`` of its exemplars, and takes the rest from the new experience.
+    Each of the ``k`` seen classes has a quota of ``capacity // k``. A class that was present in ``t`` earlier
+    experiences keeps the first ``quota * t // (t + 1)`` of its exemplars and takes the others from the new experience.
 
     Parameters
     ----------
     memory : dict of Tensor
         ``index`` and ``task`` ``(capacity + 1,)`` and ``count`` (0-d).
     rank : Tensor
-        ``(capacity,)`` int64, the place of each exemplar in the order of its class.
+        ``(capacity,)`` int64, position of each exemplar in the herding order of its class.
     times : Tensor
-        ``(C,)`` int64, experiences in which each class was present before.
+        ``(C,)`` int64, number of earlier experiences in which each class was present.
     features : Tensor
-        ``(n, F)`` of the experience's samples.
+        ``(n, F)``, features of the experience's samples.
     labels : Tensor
         ``(n,)`` int64.
     data : ExperienceData
-        The experience; its ``memory`` is needed.
+        The experience; its ``memory`` must not be None.
 
     Returns
     -------
     memory : dict of Tensor
-        As it was given, with the new exemplars, by class and within a class by rank.
+        The tensors of ``memory`` with the new exemplars, ordered by class and within a class by rank.
     rank : Tensor
         ``(capacity,)``.
     """

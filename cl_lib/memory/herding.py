@@ -1,4 +1,4 @@
-"""Which samples stand for a class: chosen by their features, so by a strategy and not by the plan."""
+"""Choice of exemplars of a class by their features (herding); used by strategies, not by the plan."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from torch import Tensor
 
 
 def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    r"""Greedy herding (Welling 2009): in turn the sample that brings the mean of the chosen nearest to the mean of all.
+    r"""Greedy herding (Welling 2009): add the sample that brings the mean of those chosen nearest to the mean of all.
 
     Parameters
     ----------
     features : Tensor
         ``(n, F)``.
     member : Tensor
-        ``(n,)`` bool, the samples to choose from.
+        ``(n,)`` bool, True for the samples to choose from.
     count : int
 
     Returns
     -------
     chosen : Tensor
-        ``(count,)`` rows in the order chosen.
+        ``(count,)`` rows in the order of choice.
     real : Tensor
-        ``(count,)`` bool, False once there were no members left.
+        ``(count,)`` bool, False once no members were left.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
     length, total, free = features.square().sum(-1), torch.zeros_like(mean), member
     rows, chosen, real = torch.arange(features.shape[0], device=features.device), [], []
     for k in range(1, count + 1):
-        # |k mean - total - z|^2, without what is the same for all
+        # -|k mean - total - z|^2, without the terms that are equal for all rows
         gain = 2 * (features @ (k * mean - total)) - length
         best = torch.where(free, gain, -torch.inf).argmax()
         real.append(free.any())
@@ -45,7 +45,7 @@ def herd(features: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def by_class(label: Tensor, rank: Tensor, keep: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """An order by class, within a class by rank; those that are not kept lie behind.
+    """Order rows by class and within a class by rank; rows that are not kept come last.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def by_class(label: Tensor, rank: Tensor, keep: Tensor, classes: int) -> tuple[T
     order : Tensor
         ``(n,)`` rows.
     place : Tensor
-        ``(n,)`` the new rank of each row of ``order`` within its class.
+        ``(n,)``, new rank of each row of ``order`` within its class.
 
     Examples
     --------

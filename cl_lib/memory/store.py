@@ -1,4 +1,4 @@
-"""Where samples lie: how much a memory holds, which enter, which come back. Everything in it can be planned."""
+"""Settings of a replay memory: capacity, admission and recall."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Recall = Literal["uniform", "class_balanced"]
 class Memory:
     """A replay memory of fixed capacity.
 
-    The samples themselves stay in the data set: the memory holds their indices, and what a strategy keeps beside.
+    The samples stay in the data set: the memory stores their indices and the tensors that a strategy keeps with them.
 
     Parameters
     ----------
     capacity : int, default 500
-        Samples held at most (0: none, replay is off).
+        Maximum number of samples (0 switches replay off).
     batch : int, default 10
-        Samples recalled a step, without replacement; fewer while the memory holds fewer.
+        Samples recalled per step, without replacement; fewer while the memory holds fewer.
     admission : {"reservoir", "class_balanced", "ring", "strategy"}
-        Which samples enter, see `cl_lib.plan.admission`; ``"strategy"``: the strategy chooses when an experience ends.
+        Rule by which samples are admitted, see `cl_lib.plan.admission`; ``"strategy"``: the strategy chooses them.
     recall : {"uniform", "class_balanced"}
-        Which come back, see `cl_lib.plan.recall`.
+        Distribution from which samples are recalled, see `cl_lib.plan.recall`.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Memory:
     recall: Recall = "uniform"
 
     def check(self, least: int = 0, classes: int = 0) -> None:
-        """Raise `InputError` for values that cannot work; ``least`` is the capacity that a strategy needs."""
+        """Raise `InputError` for invalid values; ``least`` is the smallest capacity that the strategy supports."""
         for name, number in (("capacity", self.capacity), ("batch", self.batch)):
             check_whole(f"strategy.memory.{name}", number)
         if self.capacity < 0:
@@ -57,8 +57,8 @@ class Memory:
             raise InputError(f"strategy.memory.capacity={self.capacity}: must be at most {10**8:,}")
         if self.admission == "ring" and 0 < self.capacity < classes:
             raise InputError(
-                f"strategy.memory.capacity={self.capacity}: a ring keeps as many samples of each class, so it needs at "
-                f"least one for each of the {classes} classes"
+                f"strategy.memory.capacity={self.capacity}: a ring stores equally many samples of each class, so it "
+                f"needs at least one slot for each of the {classes} classes"
             )
         if self.capacity < least:
             raise InputError(
@@ -74,14 +74,14 @@ class Memory:
 
     @property
     def planned(self) -> bool:
-        """Whether its contents follow from labels, counts and the seed alone."""
+        """Whether the contents of the memory depend only on labels, counts and the seed."""
         return self.admission != "strategy"
 
     def init(self, keeps: dict[str, Shape | KeptSpec], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """Tensors of one replica, with one row more than the capacity: the sink that rejected samples go to."""
+        """Tensors of one replica, with one row more than the capacity: rejected samples are written to the last row."""
         rows = self.capacity + 1
-        stored = {k: _stored(kept, dtype) for k, kept in keeps.items()}
-        tensors = {k: torch.zeros(rows, *spec.shape, dtype=spec.dtype, device=device) for k, spec in stored.items()}
+        specs = {k: _spec(kept, dtype) for k, kept in keeps.items()}
+        tensors = {k: torch.zeros(rows, *spec.shape, dtype=spec.dtype, device=device) for k, spec in specs.items()}
         if not self.planned:
             for name in ("index", "task"):
                 tensors[name] = torch.zeros(rows, dtype=torch.long, device=device)
@@ -89,19 +89,19 @@ class Memory:
         return tensors
 
     def size(self, sample_bytes: int, keeps: dict[str, Shape | KeptSpec], dtype: torch.dtype) -> int:
-        """Bytes that ``capacity`` samples with all that is kept beside them stand for, labels and indices included.
+        """Bytes of ``capacity`` samples and the tensors kept with them, including labels and indices.
 
-        The samples count in their stored type, as they would where the stream is not at hand any more.
+        The samples are counted in their stored type, as if they were copied out of the data set.
 
         Examples
         --------
         >>> Memory(capacity=500).size(784, {"logits": (10,)}, torch.float32)
         424000
         """
-        stored = [_stored(kept, dtype) for kept in keeps.values()]
-        beside = sum(torch.Size(spec.shape).numel() * spec.dtype.itemsize for spec in stored)
-        return self.capacity * (sample_bytes + 8 + 8 + 8 + beside)  # index, task, label: int64 each
+        specs = [_spec(kept, dtype) for kept in keeps.values()]
+        kept_bytes = sum(torch.Size(spec.shape).numel() * spec.dtype.itemsize for spec in specs)
+        return self.capacity * (sample_bytes + 8 + 8 + 8 + kept_bytes)  # index, task, label: int64 each
 
 
-def _stored(kept: Shape | KeptSpec, dtype: torch.dtype) -> KeptSpec:
+def _spec(kept: Shape | KeptSpec, dtype: torch.dtype) -> KeptSpec:
     return kept if isinstance(kept, KeptSpec) else KeptSpec(kept, dtype)

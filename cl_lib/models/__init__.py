@@ -1,4 +1,4 @@
-"""Networks; any other ``nn.Module`` does as well."""
+"""Networks; any other ``nn.Module`` can be used as well."""
 
 from cl_lib.models.convnet import ConvNet
 from cl_lib.models.heads import CosineHead, make_head

@@ -21,7 +21,7 @@ class ConvNet(nn.Module):
         (channels, height, width) of a sample.
     classes : int
     channels : sequence of int, default (16, 32)
-        One convolution each; every one halves height and width.
+        Output channels of each convolution; each convolution is followed by pooling that halves height and width.
     hidden : int, default 64
     head : {"linear", "multi", "cosine"}, default "linear"
 
@@ -44,7 +44,9 @@ class ConvNet(nn.Module):
             raise InputError(f"model=convnet: needs images of shape (C, H, W), this stream has {tuple(shape)}")
         side, layers, entering = min(shape[1:]), [], shape[0]
         if side >> len(channels) < 1:
-            raise InputError(f"model.channels={list(channels)}: halves {shape[1]}x{shape[2]} images too often")
+            raise InputError(
+                f"model.channels={list(channels)}: must be fewer, each halves the {shape[1]}x{shape[2]} images"
+            )
         for leaving in channels:
             layers += [nn.Conv2d(entering, leaving, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
             entering = leaving
@@ -58,5 +60,5 @@ class ConvNet(nn.Module):
 
     @classmethod
     def factory(cls, **options: object) -> partial[ConvNet]:
-        """The class with its options, still to be given shape and classes."""
+        """Bind the options of the class; the result is called with shape and classes."""
         return partial(cls, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The last layer."""
+"""Output layers of networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CosineHead(nn.Module):
     ----------
     features, classes : int
     scale : float, default 10
-        Start of the learnt scale.
+        Initial value of the learnt scale.
     """
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
@@ -26,7 +26,7 @@ class CosineHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise anew."""
+        """Re-initialise the parameters."""
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         nn.init.constant_(self.scale, self.start)
 
@@ -36,10 +36,11 @@ class CosineHead(nn.Module):
 
 
 def make_head(kind: str, features: int, classes: int) -> nn.Module:
-    """A head by name.
+    """Make a head by name.
 
-    ``multi`` is a linear head as wide as all classes: task-incremental streams answer with the rows of the sample's
-    experience alone (``train_classes`` and ``eval_classes`` = ``experience``), so heads need not grow or be switched.
+    ``multi`` is a linear head with an output for every class: on task-incremental streams only the classes of the
+    sample's experience are predicted (``train_classes`` and ``eval_classes`` = ``experience``), so no head has to be
+    added or selected.
 
     Examples
     --------

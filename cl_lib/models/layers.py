@@ -1,4 +1,4 @@
-"""Looking inside a network: its linear and convolutional layers, what enters and what leaves them."""
+"""Linear and convolutional layers of a network, and access to their inputs and outputs by forward hooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Layers = list[tuple[str, nn.Module]]
 
 
 def layers_of(module: nn.Module) -> Layers:
-    """The linear and the ordinary convolutional layers."""
+    """Linear layers and convolutional layers with one group and zero padding, by name."""
     return [
         (name, layer)
         for name, layer in module.named_modules()
@@ -37,7 +37,10 @@ def listen(
     entered: dict[str, list[Tensor]],
     answer: Callable[[NetOutput], Tensor],
 ) -> tuple[Tensor, Tensors]:
-    """Answers with ``added[name]`` on each layer's output; records what enters; returns the outputs."""
+    """Run the network with ``added[name]`` added to each layer's output, and append the layers' inputs to ``entered``.
+
+    Returns ``answer`` of the network's output, and the layers' outputs.
+    """
     left: Tensors = {}
 
     def hook(name: str, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -54,13 +57,13 @@ def listen(
 
 
 def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution's weights are multiplied with at each of L positions, ``(n, in * k * k, L)``."""
+    """Input patches that a convolution's weights are multiplied with at each of L positions, ``(n, in * k * k, L)``."""
     assert not isinstance(layer.padding, str)
     return nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
 def rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a layer's weights are multiplied with, one row for each sample and position, ``(n * L, inputs)``."""
+    """Inputs that a layer's weights are multiplied with, a row for each sample and position, ``(n * L, inputs)``."""
     if isinstance(layer, nn.Conv2d):
         return patches(layer, x).transpose(1, 2).flatten(0, 1)
     return x.flatten(0, -2)

@@ -21,12 +21,12 @@ class MLP(nn.Module):
     Parameters
     ----------
     shape : tuple of int
-        Shape of a sample; flattened.
+        Shape of a sample; inputs are flattened.
     classes : int
         Width of the head.
     hidden : sequence of int, default (100, 100)
     init : {"xavier", "torch"}, default "xavier"
-        Glorot-uniform weights with zero biases, as in the published protocols, or torch's own.
+        Glorot-uniform weights with zero biases, as in the published protocols, or PyTorch's default initialisation.
     head : {"linear", "multi", "cosine"}, default "linear"
 
     Examples
@@ -66,5 +66,5 @@ class MLP(nn.Module):
 
     @classmethod
     def factory(cls, **options: object) -> partial[MLP]:
-        """The class with its options, still to be given shape and classes: what `cl_lib.run` takes as ``model``."""
+        """Bind the options of the class; the result is called with shape and classes, and is a ``model`` of `run`."""
         return partial(cls, **options)  # type: ignore[arg-type]

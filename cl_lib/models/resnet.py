@@ -48,9 +48,10 @@ class SlimResNet18(nn.Module):
         (channels, height, width) of a sample.
     classes : int
     width : int, default 20
-        Channels of the first stage; they double with each of the four; a multiple of 4 for ``norm="group"``.
+        Channels of the first of four stages, doubled in each further stage; a multiple of 4 for ``norm="group"``.
     norm : {"group", "batch"}, default "group"
-        GroupNorm (4 groups) treats samples apart; BatchNorm is the published variant: such batches are not padded.
+        GroupNorm (4 groups) normalises each sample separately; BatchNorm is the published variant, and its batches are
+        not padded.
     head : {"linear", "multi", "cosine"}, default "linear"
 
     Examples
@@ -83,5 +84,5 @@ class SlimResNet18(nn.Module):
 
     @classmethod
     def factory(cls, **options: object) -> partial[SlimResNet18]:
-        """The class with its options, still to be given shape and classes."""
+        """Bind the options of the class; the result is called with shape and classes."""
         return partial(cls, **options)  # type: ignore[arg-type]

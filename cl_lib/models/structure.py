@@ -1,4 +1,4 @@
-"""What any network is made of: its head, kinds of layers, and what lies before and behind one of them."""
+"""Inspection of arbitrary networks: head, kinds of layers, and parameters before and after a layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cl_lib.types import Shape
 
 
 class Structure(NamedTuple):
-    """What a run of a network has shown: its head's name, None where it cannot be told, and whether samples mix."""
+    """Result of `examine`: name of the head, if any, and whether samples of a batch influence each other."""
 
     head: str | None
     mixes: bool
@@ -26,17 +26,17 @@ _examined: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
 
 
 def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
-    """Run the first of some networks of one structure on samples ``x``, and keep for all of them what that shows.
+    """Run the first of several networks of the same structure on samples ``x``, and store the findings for all of them.
 
     Returns
     -------
     object
-        What the network answers in eval mode.
+        Output of the network in eval mode.
 
     Raises
     ------
     InputError
-        Where its ``head`` is not used.
+        If the network has a ``head`` that it does not call.
     """
     module = copy.deepcopy(modules[0])
     names = {layer: name for name, layer in module.named_modules()}
@@ -44,7 +44,7 @@ def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
     handles = [m.register_forward_hook(lambda m, _, out: calls.append((names[m], out))) for m in names]
     try:
         with torch.no_grad():
-            answer = module.eval()(x)
+            output = module.eval()(x)
     finally:
         for handle in handles:
             handle.remove()
@@ -53,49 +53,50 @@ def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
         if "head" not in [name for name, _ in calls]:
             raise InputError(f"model: {type(module).__name__} never calls its `head`; give the last layer that name")
     else:
-        last = [name for name, out in calls if _is_layer(module.get_submodule(name)) and _same(out, answer)]
+        last = [name for name, out in calls if _is_layer(module.get_submodule(name)) and _same(out, output)]
         head = last[-1] if last else None
     structure = Structure(head, any(map(_has_statistics, _training(module))) or _mixes(module, x))
     for examined in modules:
         _examined[examined] = structure
-    return answer
+    return output
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether it has parameters and no layers within (but for those that compute a parameter)."""
+    """Whether a module has parameters and no submodules, except parametrizations."""
     within = [name for name, _ in module.named_children() if name != "parametrizations"]
     return not within and next(module.parameters(), None) is not None
 
 
-def _same(out: Any, answer: Any) -> bool:
-    """Whether a layer gave the answer, or what the answer is another view of."""
-    if not isinstance(out, Tensor) or not isinstance(answer, Tensor):
+def _same(out: Any, output: Any) -> bool:
+    """Whether a layer's output is the network's output, or the network's output is a view of it."""
+    if not isinstance(out, Tensor) or not isinstance(output, Tensor):
         return False
-    return out.numel() == answer.numel() and out.data_ptr() == answer.data_ptr()
+    return out.numel() == output.numel() and out.data_ptr() == output.data_ptr()
 
 
 def _mixes(module: nn.Module, x: Tensor) -> bool:
-    """Whether, in training, what is answered for a sample depends on the others of its batch."""
+    """Whether, in training mode, the output for a sample depends on the other samples of its batch."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda: torch.randn(4, *x.shape[1:], generator=generator).to(x.device, x.dtype)
     batch, other = draw(), draw()
     other[0] = batch[0]
-    answers: list[Tensor] = []
+    outputs: list[Tensor] = []
     set_training(module, True)
     try:
         for samples in (batch, other):
-            with torch.no_grad(), SeededRandom(0):  # dropout then drops the same
-                answers.append(copy.deepcopy(module)(samples)[0])
-    except Exception:  # a module that takes no four samples says so when it is trained
+            with torch.no_grad(), SeededRandom(0):  # the same dropout masks both times
+                outputs.append(copy.deepcopy(module)(samples)[0])
+    except Exception:  # a module that does not accept four samples raises when it is trained
         return False
-    return not torch.allclose(answers[0], answers[1], rtol=1e-4, atol=1e-5, equal_nan=True)
+    return not torch.allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def head_of(module: nn.Module) -> nn.Module | None:
     """The layer whose inputs are the features.
 
-    The module's ``head``; else the layer with parameters that was called last and whose output is the module's answer,
-    as its examination showed; None where there is none. Of a module that was not examined, its last linear layer.
+    This is the module's ``head`` or, without one, the last called layer with parameters whose output is the module's
+    output, as found by `examine`; None if there is no such layer. For a module that was not examined and has no
+    ``head`` it is the last linear layer.
     """
     known = _examined.get(module)
     if known is not None:
@@ -108,7 +109,7 @@ def head_of(module: nn.Module) -> nn.Module | None:
 
 
 def set_training(module: nn.Module, training: bool) -> None:
-    """Training or eval mode; a submodule all of whose parameters are frozen stays in eval mode.
+    """Set training or eval mode; a submodule whose parameters are all frozen stays in eval mode.
 
     Examples
     --------
@@ -124,7 +125,7 @@ def set_training(module: nn.Module, training: bool) -> None:
 
 
 def _training(module: nn.Module) -> list[nn.Module]:
-    """The module and those within that are in training mode while it is trained."""
+    """The module and its submodules that are in training mode while it is trained."""
     parameters = list(module.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         return []
@@ -132,12 +133,12 @@ def _training(module: nn.Module) -> list[nn.Module]:
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether a lifted step would run grouped convolutions."""
+    """Whether the network has convolutions (which become grouped convolutions in a vectorised step)."""
     return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether samples of a batch influence each other in training (BatchNorm): such batches cannot be padded."""
+    """Whether samples of a batch influence each other in training (BatchNorm), so that batches cannot be padded."""
     known = _examined.get(module)
     return known.mixes if known is not None else any(map(_has_statistics, _training(module)))
 
@@ -147,23 +148,23 @@ def _has_statistics(layer: nn.Module) -> bool:
 
 
 def entry(module: nn.Module, name: str, layer: nn.Module, shape: Shape) -> tuple[int, list[str]]:
-    """How many numbers enter a layer for a sample, and the names of the trained parameters behind it.
+    """Number of input features of a layer, and names of the trained parameters from this layer to the output.
 
     Parameters
     ----------
     module : nn.Module
     name : str
-        Of the layer, for messages.
+        Name of the layer, for messages.
     layer : nn.Module
-        One of the module's.
+        A submodule of ``module``.
     shape : tuple of int
-        Of one input.
+        Shape of one sample.
 
     Raises
     ------
     InputError
-        Where the layer is not used exactly once or is given no vectors, where the network goes around it, or nothing
-        behind it is trained.
+        If the layer is not called exactly once, its inputs are not vectors, the network bypasses it, or no parameter
+        after it is trained.
 
     Examples
     --------
@@ -188,14 +189,14 @@ def entry(module: nn.Module, name: str, layer: nn.Module, shape: Shape) -> tuple
         handle.remove()
         module.train(training)
     if len(entered) != 1:
-        raise InputError(f"{where}: is used {len(entered)} times in a pass; latents need a layer that is used once")
+        raise InputError(f"{where}: is called {len(entered)} times per forward pass; must be called once for latents")
     if entered[0].ndim != 2:
-        raise InputError(f"{where}: is given shape {tuple(entered[0].shape[1:])} for a sample; latents are vectors")
+        raise InputError(f"{where}: has inputs of shape {tuple(entered[0].shape[1:])}; must be vectors for latents")
     behind, before = _needed(out, trained), _needed(entered[0], trained)
     if not behind:
-        raise InputError(f"{where}: no parameter behind it is trained")
+        raise InputError(f"{where}: no parameter after this layer is trained")
     if around := sorted(set(before) & set(behind)):
-        raise InputError(f"{where}: the network also goes around it, by {', '.join(around)}")
+        raise InputError(f"{where}: the network bypasses this layer, through {', '.join(around)}")
     return entered[0].shape[1], behind
 
 

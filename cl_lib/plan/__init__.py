@@ -1,4 +1,4 @@
-"""The plan of a run: every batch, admission and recall as integers, made before training."""
+"""The plan of a run: the indices of every batch, admission and recall, computed before training."""
 
 from cl_lib.plan.plan import Block, Plan
 

@@ -1,6 +1,6 @@
-"""Which samples enter a memory, and the slot each takes: integers from labels, counts and a generator alone.
+"""Admission to a memory: the slot of each offered sample, as a function of labels, counts and a generator alone.
 
-Slots are given out from 0 upwards, so the filled ones are always the first ``filled``.
+Slots are assigned from 0 upwards, so the filled slots are always the first ``filled``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ Ints = np.ndarray
 
 
 class Admit(Protocol):
-    """Offers one after another; ``capacity`` as a slot means rejected."""
+    """Interface of admission rules; the slot ``capacity`` means that a sample is rejected."""
 
     filled: int
 
     def offer(self, labels: Ints, rng: np.random.Generator) -> Ints:
-        """Slots for the samples with these labels, in order."""
+        """Assign slots to samples with these labels, in order."""
 
 
 class Reservoir:
-    """Algorithm R (Vitter 1985): after n offers each of them is held with probability capacity / n.
+    """Algorithm R (Vitter 1985): after n offers each offered sample is in memory with probability capacity / n.
 
     Examples
     --------
@@ -44,8 +44,8 @@ class Reservoir:
 class ClassBalanced:
     """Class-balancing reservoir sampling (Chrysakis & Moens 2020).
 
-    While there is room every sample enters. Then one whose class was never the largest replaces a random sample
-    of the largest class; one whose class was, enters as in a reservoir of its class alone.
+    Every sample is admitted until the memory is full. Then a sample whose class has never been the largest replaces a
+    random sample of the largest class; a sample whose class has been is admitted as in a reservoir of its class alone.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class ClassBalanced:
 
 
 class Ring:
-    """The last ``capacity // classes`` samples of each class (the ring buffer of Chaudhry et al. 2019).
+    """Ring buffer of the last ``capacity // classes`` samples of each class (Chaudhry et al. 2019).
 
     Examples
     --------
@@ -121,7 +121,7 @@ class Ring:
 
 
 def admit(kind: str, capacity: int, classes: int) -> Admit:
-    """The admission called ``kind``."""
+    """Make the admission rule with the name ``kind``."""
     match kind:
         case "reservoir":
             return Reservoir(capacity, classes)
@@ -129,4 +129,4 @@ def admit(kind: str, capacity: int, classes: int) -> Admit:
             return ClassBalanced(capacity, classes)
         case "ring":
             return Ring(capacity, classes)
-    raise ValueError(f"no admission is called {kind!r}")
+    raise ValueError(f"unknown admission {kind!r}")

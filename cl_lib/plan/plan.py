@@ -1,8 +1,8 @@
-"""The plan: every batch, admission and recall of a run as integers, made before training in blocks of bounded size.
+"""The plan: the indices of every batch, admission and recall of a run, computed before training in blocks of steps.
 
-It depends on labels, counts and seeds alone, so it can be tested without a model, and replica r of a population
-is planned exactly as it would be alone. Each purpose has a generator of its own, named by seed, experience, phase
-and purpose, so an interrupted run plans again what it had planned.
+The plan depends on labels, counts and seeds alone. It can therefore be tested without a model, and the plan of a
+replica does not depend on the other replicas of the run. There is a separate generator for each seed, experience, phase
+and purpose, so a resumed run has the same plan as the interrupted one.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from cl_lib.types import Experience, Phase, Shape
 
 Ints = np.ndarray
 STEPS = 128
-"""Steps in a block; a constant, since what is drawn must not depend on how many replicas run."""
+"""Steps in a block; a constant, because the numbers drawn must not depend on the number of replicas."""
 
 ORDER, ADMIT, RECALL, NOISE, SAMPLE = range(5)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Up to `STEPS` steps of one phase. Tensors are ``(S, R, ...)``; ``size`` counts the real samples of each step."""
+    """Up to `STEPS` steps of one phase. Tensors are ``(S, R, ...)``; ``size`` is the number of real samples a step."""
 
     phase: Phase
     begins: bool
-    """Whether it is the first of its phase."""
+    """Whether this is the first block of its phase."""
     epoch: int
     first_step: int
     within: tuple[int, int]
-    """Position of the first step in its experience, and the experience's steps."""
+    """Position of the first step in its experience, and the number of steps of the experience."""
     size: list[int]
     batch: dict[str, Tensor]
-    """index, task, slot (int64) and weight, each ``(S, R, B)``; slot is the capacity for samples not admitted."""
+    """index, task, slot (int64) and weight, each ``(S, R, B)``; slot is the capacity for rejected samples."""
     draws: tuple[dict[str, Tensor], ...]
-    """For each draw index, task, slot and weight ``(S, R, b)``; or ``uniform`` where the strategy fills the memory."""
+    """For each draw index, task, slot and weight ``(S, R, b)``, or ``uniform`` if the strategy fills the memory."""
     noise: dict[str, Tensor]
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Block:
 
 
 class Generators:
-    """A replica's generators in one phase: one for each purpose, and for each draw."""
+    """Generators of one replica in one phase: for order, admission and noise, and for each draw."""
 
     def __init__(self, plan: Plan, replica: int, experience: int, phase: int) -> None:
         self.order, self.admit, self.noise = (
@@ -74,11 +74,16 @@ class Plan:
     seeds : sequence of R int
     classes, batch_size : int
     epochs : sequence of int
-        For each experience.
+        Epochs of each experience.
+    phases : sequence of sequences of Phase
+        Phases of each experience.
     memory : Memory, optional
     draws : tuple of int
         Samples recalled in each independent draw of a step.
     noise : dict of shapes
+        Shapes per sample of the planned noise.
+    dtype : torch.dtype, default float32
+        Of weights and noise.
     """
 
     streams: Sequence[Sequence[Experience]]
@@ -101,9 +106,9 @@ class Plan:
         self.held = [Held(np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)) for _ in self.seeds]
         self.step = self._number = self._begun = 0
         self.total = sum(self.steps_in(e) for e in range(len(self.phases)))
-        """Steps of the whole run."""
+        """Number of steps of the run."""
         self.last_step = np.full((len(self.seeds), self.classes), -1)
-        """Step at which a sample of each class was last trained on, replay excluded; -1: never."""
+        """``(R, C)``, step at which a sample of each class was last trained on, replay excluded; -1: never."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.seeds)} replicas, {self.total} steps)"
@@ -113,7 +118,7 @@ class Plan:
         return self.memory.capacity if self.memory is not None else 0
 
     def steps_in(self, experience: int) -> int:
-        """Steps of one experience."""
+        """Number of steps of one experience."""
         return sum(
             (phase.epochs or self.epochs[experience])
             * -(-self._count(experience, phase) // self._size(experience, phase))
@@ -121,7 +126,7 @@ class Plan:
         )
 
     def classes_in(self, number: int) -> Ints:
-        """``(R, C)`` bool, classes that experience ``number`` trains on."""
+        """Classes ``(R, C)``, bool, that are trained on in experience ``number``."""
         present = np.zeros((len(self.seeds), self.classes), bool)
         for r in range(len(self.seeds)):
             for phase in self.phases[number]:
@@ -129,14 +134,14 @@ class Plan:
         return present
 
     def arrays(self, number: int) -> tuple[Ints, Ints]:
-        """``index`` and ``task`` ``(R, n)`` of an experience's own training samples, shuffled: a prefix is a sample."""
+        """Training samples of an experience, ``index`` and ``task`` ``(R, n)``, in random order."""
         experiences = [stream[number] for stream in self.streams]
         orders = [self.rng(r, number, 0, SAMPLE, 1).permutation(len(e.train)) for r, e in enumerate(experiences)]
         pairs = list(zip(experiences, orders, strict=True))
         return np.stack([e.train.numpy()[o] for e, o in pairs]), np.stack([e.task.numpy()[o] for e, o in pairs])
 
     def uniform(self, experience: int) -> Tensor:
-        """``(R, n)`` uniform numbers for what is sampled when an experience ends."""
+        """Uniform numbers ``(R, n)`` for sampling at the end of an experience."""
         rows = [
             self.rng(r, experience, 0, SAMPLE, 0).random(len(s[experience].train), np.float32)
             for r, s in enumerate(self.streams)
@@ -144,17 +149,17 @@ class Plan:
         return torch.tensor(np.stack(rows), dtype=self.dtype)
 
     def keys(self, experience: int) -> Tensor:
-        """``(R,)`` keys for what is drawn in other shapes when an experience ends."""
+        """Keys ``(R,)`` for random numbers of other shapes at the end of an experience."""
         return torch.tensor([self.rng(r, experience, 0, SAMPLE, 2).integers(2**62) for r in range(len(self.seeds))])
 
     def contents(self) -> dict[str, Tensor]:
-        """What each replica's memory holds now: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
+        """Current contents of the replicas' memories: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
         index, task = (np.stack([getattr(held, name) for held in self.held]) for name in ("index", "task"))
         count = [admission.filled for admission in self.admits]
         return {"index": torch.from_numpy(index), "task": torch.from_numpy(task), "count": torch.tensor(count)}
 
     def experience(self, number: int) -> Iterator[Block]:
-        """The blocks of one experience; experiences must be asked for in order."""
+        """Generate the blocks of one experience; experiences must be planned in order."""
         self._number, self._begun = number, self.step
         sources = [phase.source for phase in self.phases[number]]
         first = sources.index("experience") if "experience" in sources else -1
@@ -164,22 +169,22 @@ class Plan:
             items = [self._items(r, number, phase) for r in range(len(self.seeds))]
             for epoch in range(phase.epochs or self.epochs[number]):
                 orders = [rng.order.permutation(len(index)) for rng, (index, _) in zip(rngs, items, strict=True)]
-                # memory is offered each sample once: in the first epoch of the first phase over the experience's own
+                # each sample is offered to the memory once: in the first epoch of the first phase on this experience
                 offer = p == first and epoch == 0 and self.capacity > 0
                 for start in range(0, len(orders[0]), STEPS * size):
                     chosen = [order[start : start + STEPS * size] for order in orders]
                     yield self._block(phase, epoch + start == 0, epoch, size, chosen, items, rngs, offer)
 
     def rng(self, replica: int, *purpose: int) -> np.random.Generator:
-        """The generator of one purpose (experience, phase, what for, which) of a replica."""
+        """Generator of a replica for one purpose: experience, phase, purpose and, optionally, a number."""
         return np.random.default_rng([self.seeds[replica], *purpose])
 
     def _size(self, number: int, phase: Phase) -> int:
-        """Samples in a batch: no more than there are."""
+        """Samples in a batch, at most the number of samples of the phase."""
         return min(phase.batch_size or self.batch_size, self._count(number, phase))
 
     def _count(self, number: int, phase: Phase) -> int:
-        """Samples of a phase. Of a memory: reservoirs and class-balanced ones fill up before they reject."""
+        """Number of samples of a phase; reservoir and class-balanced memories are full before they reject samples."""
         if phase.source != "memory":
             return len(self._items(0, number, phase)[0])
         offered = [e for e in range(number + 1) if any(p.source == "experience" for p in self.phases[e])]
@@ -198,7 +203,7 @@ class Plan:
                 held, filled = self.held[replica], self.admits[replica].filled
                 return held.index[:filled], held.task[:filled]
             case _:
-                raise ValueError(f"no phase source is called {phase.source!r}")
+                raise ValueError(f"unknown phase source {phase.source!r}")
         return np.concatenate([e.train.numpy() for e in parts]), np.concatenate([e.task.numpy() for e in parts])
 
     def _block(
@@ -240,14 +245,14 @@ class Plan:
         return block
 
     def _note(self, r: int, labels: Ints, valid: Ints) -> None:
-        """Remember when each class was last trained on."""
+        """Record the step at which each class was last trained on."""
         at = np.broadcast_to(np.arange(len(labels))[:, None], labels.shape)
         np.maximum.at(self.last_step[r], labels[valid], self.step + at[valid])
 
     def _replica(
         self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool
     ) -> tuple[dict[str, Ints], list[dict[str, Ints]], dict[str, Ints]]:
-        """The batches, draws and noise of one replica in a block."""
+        """Batches, draws and noise of one replica in a block."""
         steps, size = index.shape
         slot, filled = self._admit(r, index, task, valid, rng, offer)
         history = History(self.held[r], index, task, slot)
@@ -256,7 +261,7 @@ class Plan:
             for count, generator in zip(self.draws, rng.recall, strict=True)
         ]
         history.close()
-        # drawn in float32: a float64 just below 1 would be rounded to 1
+        # drawn in float32, because a float64 just below 1 would be rounded to 1
         noise = {k: rng.noise.random((steps, size, *shape), np.float32) for k, shape in self.noise.items()}
         batch = {"index": index, "task": task, "slot": slot, "weight": valid.astype(float)}
         if self.memory is not None and not self.memory.planned:
@@ -264,7 +269,7 @@ class Plan:
         return batch, draws, noise
 
     def _admit(self, r: int, index: Ints, task: Ints, valid: Ints, rng: Generators, offer: bool) -> tuple[Ints, Ints]:
-        """The slot that each sample is written to ``(S, B)``, and the filled slots before each step ``(S,)``."""
+        """Slot that each sample is written to ``(S, B)``, and number of filled slots before each step ``(S,)``."""
         admit, capacity = self.admits[r], self.capacity
         slot, filled = np.full(index.shape, capacity), np.full(len(index), admit.filled)
         if not offer or self.memory is None or not self.memory.planned:
@@ -285,13 +290,13 @@ class Plan:
         task: Ints,
         rng: np.random.Generator,
     ) -> dict[str, Ints]:
-        """One draw of ``count`` samples from memory in each step of a block."""
+        """Draw ``count`` samples from memory in each step of a block."""
         assert self.memory is not None
         steps, size = index.shape
         if not self.memory.planned:
             return {"uniform": rng.random((steps, count), np.float32)}
         slots = self._recalled_slots(r, count, history, filled, rng)
-        # padding repeats real samples: recalled ones, or, from an empty memory, those of the batch
+        # padding repeats real samples: recalled samples or, if the memory is empty, those of the batch
         real = slots >= 0
         slots = np.take_along_axis(slots, np.arange(count) % np.maximum(real.sum(1), 1)[:, None], 1)
         some = np.broadcast_to((real.sum(1) > 0)[:, None], slots.shape)
@@ -306,7 +311,7 @@ class Plan:
         }
 
     def _recalled_slots(self, r: int, count: int, history: History, filled: Ints, rng: np.random.Generator) -> Ints:
-        """Slots ``(S, count)``, those of samples first; -1 where fewer are held."""
+        """Slots ``(S, count)``; -1 at the end of a row where the memory holds fewer samples."""
         assert self.memory is not None
         if self.memory.recall == "uniform":
             return recall.uniform(filled, count, rng)
@@ -315,7 +320,7 @@ class Plan:
         return recall.class_balanced(self.labels[r](*history.at(slots, step)), filled, count, rng)
 
     def _tensors(self, rows: Sequence[dict[str, Ints]]) -> dict[str, Tensor]:
-        """Replicas' arrays ``(S, ...)`` as tensors ``(S, R, ...)``."""
+        """Stack the replicas' arrays ``(S, ...)`` to tensors ``(S, R, ...)``."""
         out = {}
         for name in rows[0]:
             tensor = torch.from_numpy(np.stack([row[name] for row in rows], 1))

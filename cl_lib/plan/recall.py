@@ -1,4 +1,4 @@
-"""Which samples come back from memory: slots drawn without replacement, for many steps at once."""
+"""Recall from memory: slots drawn without replacement, for many steps at once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ Ints = np.ndarray
 
 
 def uniform(filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
-    """Slots ``(S, batch)``: for each step ``min(batch, filled)`` distinct ones below ``filled``, all equally likely.
+    """Draw slots ``(S, batch)``: ``min(batch, filled)`` distinct slots below ``filled`` per step, all equally likely.
 
-    Places beyond them hold -1.
+    The other entries of a row are -1.
 
     Examples
     --------
@@ -22,7 +22,8 @@ def uniform(filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
     steps, out = len(filled), np.full((len(filled), batch), -1)
     if not steps or not batch:
         return out
-    # few of many: draw with replacement, repeat the steps that drew one twice (a uniform draw given "all distinct")
+    # few slots of many: draw with replacement and repeat the steps that drew a slot twice; conditional on distinct
+    # slots, the draw is uniform
     sparse = filled > batch * batch
     rows = np.flatnonzero(sparse)
     while rows.size:
@@ -39,14 +40,14 @@ def uniform(filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
 
 
 def class_balanced(labels: Ints, filled: Ints, batch: int, rng: np.random.Generator) -> Ints:
-    """As `uniform`, but a slot is drawn with probability inverse to the number of slots of its class.
+    """Draw as `uniform`, but each slot with probability inversely proportional to the number of slots of its class.
 
     Parameters
     ----------
     labels : ndarray
         ``(S, M)`` class of the sample in each slot before each step.
     filled : ndarray
-        ``(S,)``.
+        ``(S,)`` number of filled slots before each step.
 
     Examples
     --------
@@ -61,12 +62,12 @@ def class_balanced(labels: Ints, filled: Ints, batch: int, rng: np.random.Genera
     classes = int(labels.max(initial=0)) + 1
     flat = np.where(held, labels, classes) + np.arange(steps)[:, None] * (classes + 1)
     share = np.bincount(flat.ravel(), minlength=steps * (classes + 1))[flat]
-    # exponential keys: the smallest b are a weighted draw without replacement (Efraimidis & Spirakis 2006)
+    # the slots of the smallest exponential keys are a weighted draw without replacement (Efraimidis & Spirakis 2006)
     return _smallest(rng.exponential(size=labels.shape) * share, filled, batch)
 
 
 def _smallest(keys: Ints, filled: Ints, batch: int) -> Ints:
-    """Columns of the ``batch`` smallest keys among the first ``filled`` of each row, -1 beyond."""
+    """Columns of the ``batch`` smallest keys among the first ``filled`` of each row; -1 where there are fewer."""
     keys = np.where(np.arange(keys.shape[1]) < filled[:, None], keys, np.inf)
     if keys.shape[1] < batch:
         keys = np.pad(keys, ((0, 0), (0, batch - keys.shape[1])), constant_values=np.inf)

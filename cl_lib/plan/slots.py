@@ -1,4 +1,4 @@
-"""What one replica's memory holds: between blocks, and at each step within one."""
+"""Contents of one replica's memory between blocks, and before each step within a block."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Ints = np.ndarray
 
 @dataclass
 class Held:
-    """The samples of a memory, by slot: their indices and tasks, each ``(capacity,)``."""
+    """Indices and tasks of the samples of a memory, by slot, each ``(capacity,)``."""
 
     index: Ints
     task: Ints
 
 
 class History:
-    """The contents of a memory throughout a block of steps, in which batches are written to it.
+    """Contents of a memory before each step of a block whose batches are written to it.
 
     Parameters
     ----------
     held : Held
-        What the memory holds before the block.
+        Contents before the block.
     index, task, slot : ndarray
-        ``(steps, batch)``: the samples of each step and the slots that they are written to; the capacity for none. In
-        a step no slot is given twice (`last_writer`).
+        ``(steps, batch)``: the samples of each step and the slots that they are written to; the capacity for none.
+        Within a step no slot occurs twice (`last_writer`).
 
     Examples
     --------
@@ -48,7 +48,7 @@ class History:
         self.keys, self.written = keys[order], written[order]
 
     def at(self, slots: Ints, step: Ints) -> tuple[Ints, Ints]:
-        """Index and task of what lies in ``slots`` before ``step``: the last earlier write, else ``held``."""
+        """Index and task of the samples in ``slots`` before ``step``: the last earlier write, else ``held``."""
         old = self.held.index[slots], self.held.task[slots]
         if not len(self.keys):
             return old
@@ -58,13 +58,13 @@ class History:
         return np.where(hit, self.index[source], old[0]), np.where(hit, self.task[source], old[1])
 
     def close(self) -> None:
-        """Write what the memory holds after the block to ``held``."""
+        """Write the contents after the block to ``held``."""
         slots = np.unique(self.keys // self.steps)
         self.held.index[slots], self.held.task[slots] = self.at(slots, np.full(len(slots), self.steps))
 
 
 def last_writer(slot: Ints, capacity: int) -> Ints:
-    """Within a step (a row) only the last sample offered to a slot takes it; the others get the capacity.
+    """Keep for each slot only the last sample of a step (a row); the slots of the others become the capacity.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Strategies against forgetting, one file per algorithm."""
+"""Continual-learning strategies, one file per algorithm."""
 
 from cl_lib.strategies.agem import AGEM
 from cl_lib.strategies.bic import BiC

@@ -19,28 +19,29 @@ from cl_lib.types import Batch, Gradient, Net, Recalled, State, Tensors
 class AGEM(Strategy):
     r"""A-GEM (Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM").
 
-    With g the gradient on the new batch and r the one on samples recalled from memory, the step follows
+    With g the gradient on the new batch and r the gradient on samples recalled from memory, the step follows
 
     .. math:: \tilde g = g - \frac{\min(g^\top r, 0)}{r^\top r}\, r
 
-    so that :math:`\tilde g^\top r \ge 0`: to first order the loss on the memory does not grow.
+    so that :math:`\tilde g^\top r \ge 0`: to first order the loss on the memory does not increase.
 
     Parameters
     ----------
     memory : Memory
-        Default: ring of 500 with 64 recalled a step for the reference gradient. An empty memory projects nothing.
+        Default: ring of 500 with 64 recalled per step for the reference gradient. With an empty memory the gradient is
+        not projected.
 
     Raises
     ------
     InputError
-        By ``check``, for a memory that cannot work.
+        By ``check``, for an invalid memory.
 
     Notes
     -----
-    Cost: two forward and backward passes a step and two inner products; memory: ``capacity`` samples.
+    Cost: two forward and backward passes per step and two inner products; memory: ``capacity`` samples.
 
-    Differences from the paper: the reference batch is 64 by default (the paper has 256); the network's logits compete
-    as the stream says (the paper: task-incremental).
+    Differences from the paper: the reference batch is 64 by default (the paper has 256); the classes in the softmax are
+    the stream's ``train_classes`` (the paper: task-incremental).
 
     Examples
     --------
@@ -56,14 +57,14 @@ class AGEM(Strategy):
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         (past,) = recalled
 
-        def on(samples: Batch | Recalled) -> Gradient:
+        def gradient_on(samples: Batch | Recalled) -> Gradient:
             def objective(params: Tensors) -> tuple[Tensor, Tensors]:
                 out = net(params, samples.x, samples.task)
                 return cross_entropy(out.logits, samples.y, samples.weight), {}
 
             return gradient_of(net, state.params, objective)
 
-        new, reference = on(batch), on(past).grads
+        new, reference = gradient_on(batch), gradient_on(past).grads
         along = inner(new.grads, reference)
         length = inner(reference, reference)
         scale = torch.where(length > 0, along.clamp_max(0.0) / length.clamp_min(1e-30), 0.0)

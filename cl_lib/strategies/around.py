@@ -1,4 +1,4 @@
-"""A strategy around another one, its base: they share one memory, and the base's predictions are corrected."""
+"""Helpers for a strategy that wraps a base strategy: shared memory, and checks that the base can be wrapped."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cl_lib.types import Spec
 
 
 def share_memory(strategy: Strategy, base: Strategy) -> None:
-    """Give both the memory that was given to one of them; called when a frozen dataclass with a ``base`` is made.
+    """Use the memory that was passed to one of the two for both; called in ``__post_init__`` of a wrapping strategy.
 
-    The strategy is run as its base can be: lifted and traced only where both allow it.
+    The strategy is vectorised and traced only if its base allows it too.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def share_memory(strategy: Strategy, base: Strategy) -> None:
 
 
 def check_base(strategy: Strategy, base: Strategy, spec: Spec) -> None:
-    """Raise `InputError` where the base cannot work or its logits cannot be corrected on what the memory holds."""
+    """Raise `InputError` if the base is invalid or its logits cannot be corrected with the contents of the memory."""
     outer, name = type(strategy).__name__, type(base).__name__
     try:
         base.check(spec)
@@ -41,12 +41,12 @@ def check_base(strategy: Strategy, base: Strategy, spec: Spec) -> None:
         raise InputError(str(error).replace("strategy.", "strategy.base.", 1)) from error
     if base.memory not in (None, strategy.memory):
         raise InputError(
-            f"strategy.base.memory={base.memory}: is not strategy.memory={strategy.memory}, but {outer} and its base "
-            "share one memory; give it to one of them"
+            f"strategy.base.memory={base.memory}: must equal strategy.memory={strategy.memory}, since {outer} and its "
+            "base share one memory; pass it to one of them"
         )
     if not base.keeps_inputs:
         raise InputError(
-            f"strategy.base: {name} keeps no inputs in memory, which {outer} trains on; choose another, such as ER"
+            f"strategy.base: {name} keeps no inputs in memory, which {outer} trains on; choose another base, such as ER"
         )
     sources = [{phase.source for phase in base.phases(e, spec)} for e in range(spec.experiences)]
     if base.fills_memory or any("memory" in used for used in sources):

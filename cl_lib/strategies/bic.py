@@ -37,8 +37,8 @@ NAMES = "~correction.scale", "~correction.shift"
 class BiC(Strategy):
     r"""BiC (Wu et al. 2019, "Large Scale Incremental Learning"), around another strategy.
 
-    When an experience ends, two numbers are trained on what the memory holds, everything else standing still: they
-    scale and shift the logits of that experience's classes :math:`C_e`, which are too large beside the old ones':
+    At the end of an experience a scale and a shift of the logits of its classes :math:`C_e`, which are too large
+    compared to those of older classes, are trained on the memory with all other parameters frozen:
 
     .. math::
         \hat f_c(x) = (1 + a_e)\, f_c(x) + b_e \ \text{ for } c \in C_e, \qquad
@@ -47,28 +47,29 @@ class BiC(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500. A base that replays shares it, and it may be given to either.
+        Default: class-balanced, 500. A base that replays shares it; it may be passed to either of the two.
     base : Strategy
-        What it sits on. Default: fine-tuning. Its own hyper-parameters are the same for all replicas.
+        The strategy whose logits are corrected. Default: fine-tuning. Its hyper-parameters are the same for all
+        replicas.
     passes : int, default 20
         Epochs over the memory, 1 or more; in batches of ``memory.batch``, with the run's optimiser.
 
     Raises
     ------
     InputError
-        By ``check``: whatever the base refuses; a base that keeps no inputs in memory, fills its memory itself or
-        trains on it, does not train on each experience, or answers from its memory; another memory given to the base;
+        By ``check``: errors of the base's ``check``; a base that keeps no inputs in memory, fills its memory itself or
+        trains on it, does not train on each experience, or predicts from its memory; a base with a different memory;
         passes or a capacity below 1.
 
     Notes
     -----
-    Cost: that of the base, and ``passes`` forward passes over the memory for each experience but the first. State: that
-    of the base and two numbers for each experience.
+    Cost: that of the base, and ``passes`` forward passes over the memory for each experience except the first. State:
+    that of the base and two numbers for each experience.
 
-    Differences from the paper: corrected on all that is in memory, which the base may have trained on, where the paper
-    holds a part of the exemplars out; a class keeps the correction of the experience that it was last met in; a and b
-    start at 0 and are trained by the run's optimiser at its learning rate. With momentum an older experience's numbers
-    drift a little on.
+    Differences from the paper: the correction is trained on the whole memory, which the base may have trained on; the
+    paper holds out a part of the exemplars; a class has the correction of the last experience in which it was present;
+    a and b start at 0 and are trained by the run's optimiser at its learning rate. With momentum the scales and shifts
+    of older experiences continue to change slightly.
 
     Examples
     --------
@@ -93,7 +94,7 @@ class BiC(Strategy):
         check_base(self, self.base, spec)
         at_least(self, 1, "passes")
 
-    # ------------------------------------------------------------------ the base's
+    # ------------------------------------------------------------------ delegated to the base
     def _inner(self, state: State) -> State:
         return state._replace(extra=state.extra["base"])
 
@@ -125,7 +126,7 @@ class BiC(Strategy):
         }
 
     def corrected(self, state: State, logits: Tensor) -> Tensor:
-        """Logits ``(B, C)``, each class scaled and shifted as its experience is."""
+        """Logits ``(B, C)``, each class with the scale and shift of its experience."""
         scale, shift = (state.params[name][state.extra["owner"]] for name in NAMES)
         return (1 + scale) * logits + shift
 
@@ -148,8 +149,8 @@ class BiC(Strategy):
         if batch.phase == "bias":
             return new.extra
         classes = torch.arange(new.extra["owner"].shape[0], device=batch.y.device)
-        met = ((batch.y[:, None] == classes) & (batch.weight > 0)[:, None]).any(0)
-        owner = torch.where(met, new.extra["number"], new.extra["owner"])
+        present = ((batch.y[:, None] == classes) & (batch.weight > 0)[:, None]).any(0)
+        owner = torch.where(present, new.extra["number"], new.extra["owner"])
         done = self.base.after_step(net, self._inner(old), self._inner(new), batch, gradient)
         extra = new.extra | {"base": done.extra if isinstance(done, State) else done, "owner": owner}
         return done._replace(extra=extra) if isinstance(done, State) else extra

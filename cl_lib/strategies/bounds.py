@@ -1,4 +1,4 @@
-"""Checks of single hyper-parameters, for `Strategy.check`: each raises an `InputError` that names field and value."""
+"""Checks of single hyper-parameters for `Strategy.check`; they raise an `InputError` that names field and value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cl_lib.errors import InputError
 
 
 def at_least(strategy: Any, least: float, *names: str) -> None:
-    """Each field is ``least`` or more.
+    """Check that each field is ``least`` or more.
 
     Examples
     --------
@@ -24,28 +24,28 @@ def at_least(strategy: Any, least: float, *names: str) -> None:
 
 
 def above(strategy: Any, bound: float, *names: str) -> None:
-    """Each field is larger than ``bound``."""
+    """Check that each field is larger than ``bound``."""
     for name in names:
         if not getattr(strategy, name) > bound:
             raise _refused(strategy, name, f"above {bound}")
 
 
 def share(strategy: Any, *names: str) -> None:
-    """Each field lies in [0, 1]."""
+    """Check that each field is in [0, 1]."""
     for name in names:
         if not 0 <= getattr(strategy, name) <= 1:
             raise InputError(f"strategy.{name}={getattr(strategy, name)!r}: must lie between 0 and 1")
 
 
 def decay(strategy: Any, *names: str) -> None:
-    """Each field lies in [0, 1)."""
+    """Check that each field is in [0, 1)."""
     for name in names:
         if not 0 <= getattr(strategy, name) < 1:
             raise _refused(strategy, name, "0 or more and below 1")
 
 
 def one_of(strategy: Any, known: tuple[str, ...], *names: str) -> None:
-    """Each field is one of ``known``."""
+    """Check that each field is one of ``known``."""
     for name in names:
         if getattr(strategy, name) not in known:
             raise _refused(strategy, name, f"one of {', '.join(known)}")

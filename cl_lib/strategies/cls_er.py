@@ -1,4 +1,4 @@
-"""Complementary learning systems: replay with a fast and a slow average of the network."""
+"""CLS-ER: replay with a fast and a slow moving average of the network."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cl_lib.types import Batch, Gradient, Net, Recalled, Shape, Spec, State, Ten
 class CLSER(Strategy):
     r"""CLS-ER (Arani et al. 2022, "Learning Fast, Learning Slow").
 
-    Two averages of the working network θ are kept, a plastic one P that follows fast and a stable one S that follows
-    slowly, each moved with probability r after a step:
+    Two moving averages of the trained network θ are kept: a plastic one P that changes fast and a stable one S that
+    changes slowly. After each step each of them is updated with probability r:
 
     .. math::
         L = \frac{1}{|B \cup M|} \sum_{B \cup M} -\log p_\theta(y \mid x)
         + \frac{\lambda}{|M|\,C} \sum_M \lVert f_\theta(x) - f_{a(x)}(x) \rVert_2^2, \qquad
         \theta_a \leftarrow \alpha_a \theta_a + (1 - \alpha_a)\,\theta
 
-    where a(x) is that of the two averages which gives the label of x the higher probability, and
-    :math:`\alpha_a` is at most :math:`1 - 1 / (t + 1)` after t steps. The stable average answers.
+    where a(x) is the average that gives the label of x the higher probability, and :math:`\alpha_a` is at most
+    :math:`1 - 1 / (t + 1)` after t steps. Predictions are those of the stable average.
 
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     lam : float, default 0.15
         λ, 0 or more. May differ by replica.
     alpha_plastic, alpha_stable : float, default 0.999
@@ -44,14 +44,14 @@ class CLSER(Strategy):
     Raises
     ------
     InputError
-        By ``check``: λ below 0, an α or r outside [0, 1], a memory that cannot work.
+        By ``check``: λ below 0, an α or r outside [0, 1], an invalid memory.
 
     Notes
     -----
     Cost: the step of `ER`, two more forward passes over ``memory.batch`` samples and two passes over the parameters.
     State: two copies of the network; memory: ``capacity`` samples.
 
-    Differences from the paper: no augmentation; whether an average moves is drawn from the plan.
+    Differences from the paper: no augmentation; the random updates of the averages are drawn from the plan.
 
     Examples
     --------
@@ -85,18 +85,18 @@ class CLSER(Strategy):
         (old,) = recalled
         both, extra = join(batch, old), state.extra
         out = net(state.params, both.x, both.task)
-        taught = [
+        teachers = [
             net(extra[name], old.x, old.task, train=False, buffers=extra["buffers"]).raw
             for name in ("plastic", "stable")
         ]
-        plastic, stable = (torch.log_softmax(t, -1).gather(-1, old.y[:, None]) for t in taught)
-        target = torch.where(plastic > stable, taught[0], taught[1])
+        plastic, stable = (torch.log_softmax(t, -1).gather(-1, old.y[:, None]) for t in teachers)
+        target = torch.where(plastic > stable, teachers[0], teachers[1])
         error = (out.raw[batch.y.shape[0] :] - target).square().mean(-1)
         loss = cross_entropy(out.logits, both.y, both.weight)
         return loss + self.lam * weighted_mean(error, old.weight), {}
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
-        extra, chance = new.extra, batch.noise["chance"][0]  # one draw a step: that of its first sample
+        extra, chance = new.extra, batch.noise["chance"][0]  # one draw per step: that of its first sample
         steps = extra["steps"] + 1
         moved: dict[str, Any] = {}
         settings = (self.alpha_plastic, self.rate_plastic), (self.alpha_stable, self.rate_stable)

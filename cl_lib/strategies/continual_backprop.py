@@ -17,23 +17,24 @@ from cl_lib.types import Batch, Gradient, Net, Shape, Spec, State, Tensors
 class ContinualBackprop(Strategy):
     r"""Continual back-propagation (Dohare et al. 2024, "Loss of Plasticity in Deep Continual Learning").
 
-    Each hidden unit has a utility, and now and then the least useful one of those that are old enough starts anew, with
-    initial weights in and none out:
+    Each hidden unit has a utility. Periodically, the unit of lowest utility among the mature units is re-initialised,
+    with incoming weights drawn from the initial ones and outgoing weights 0:
 
     .. math::
         u_i \leftarrow \eta\, u_i + (1 - \eta)\, \overline{|h_i|} \sum_k |w_{ki}|, \qquad
         c \leftarrow c + \rho\, n_{\text{mature}}, \quad \text{one unit and } c \leftarrow c - 1 \text{ where } c \ge 1
 
-    with h a unit's activations over the batch, w its outgoing weights, and c counted for each layer.
+    with h a unit's activations over the batch, w its outgoing weights, and a separate counter c for each layer.
 
     Parameters
     ----------
     rate : float, default 1e-4
-        ρ, share of the mature units that start anew in a step, in [0, 1]; 0 is fine-tuning. May differ by replica.
+        ρ, share of the mature units that are re-initialised per step, in [0, 1]; 0 is fine-tuning. May differ by
+        replica.
     decay : float, default 0.99
         η in [0, 1). May differ by replica.
     maturity : float, default 100
-        Steps that a unit is left alone for, 0 or more. May differ by replica.
+        Steps after which a re-initialised unit is mature, 0 or more. May differ by replica.
 
     Raises
     ------
@@ -42,12 +43,12 @@ class ContinualBackprop(Strategy):
 
     Notes
     -----
-    Cost: one forward pass more a step and a pass over the parameters. State: a copy of the network and three numbers a
-    unit.
+    Cost: one more forward pass and a pass over the parameters per step. State: a copy of the network and three numbers
+    per unit.
 
-    Differences from the paper: at most one unit a layer starts anew in a step; the next layer's bias does not take over
-    the mean of what an old unit gave; the optimiser's state of a new unit is kept; only units between two linear
-    layers. New weights are drawn, with replacement, from the layer's initial ones.
+    Differences from the paper: at most one unit per layer is re-initialised in a step; the mean contribution of the old
+    unit is not added to the next layer's bias; the optimiser state of a re-initialised unit is kept; only units between
+    two linear layers are re-initialised. New weights are drawn, with replacement, from the layer's initial weights.
 
     Examples
     --------

@@ -23,23 +23,23 @@ FAR = -1e9
 class CoPE(Strategy):
     r"""CoPE (De Lange & Tuytelaars 2021, "Continual Prototype Evolution").
 
-    Features are normalised, each class has a prototype :math:`p^c` on the sphere. In the batch of new and recalled
-    samples every sample is drawn towards its class's prototype and the other samples of its class, and pushes those of
-    other classes away (the pseudo-prototypical proxy loss):
+    Features are normalised and each class has a prototype :math:`p^c` on the unit sphere. In the batch of new and
+    recalled samples every sample is attracted to its class's prototype and to the other samples of its class, and
+    repels samples of other classes (the pseudo-prototypical proxy loss):
 
     .. math::
         L = -\frac{1}{|B|} \sum_i \Big[ \log P(y_i \mid x_i)
         + \sum_{j: y_j \ne y_i} \log\big(1 - P_i(y_i \mid x_j)\big) \Big], \qquad
         P_i(c \mid x_j) = \frac{e^{z_j^\top z_i / T}}{e^{z_j^\top z_i / T} + \sum_{k \ne c} e^{z_j^\top p^k / T}}
 
-    where :math:`P(y_i \mid x_i)` is the mean of the proxies' votes, that of the prototype and those
-    :math:`P_j(y_i \mid x_i)` of the other samples of the class. After each step
-    :math:`p^c \leftarrow \alpha p^c + (1 - \alpha)\,\bar z^c`, normalised. The nearest prototype answers.
+    where :math:`P(y_i \mid x_i)` is the mean over the proxies: the prototype and, with :math:`P_j(y_i \mid x_i)`, the
+    other samples of the class. After each step :math:`p^c \leftarrow \alpha p^c + (1 - \alpha)\,\bar z^c`, normalised.
+    The class of the nearest prototype is predicted.
 
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     temperature : float, default 0.1
         T above 0. May differ by replica.
     momentum : float, default 0.99
@@ -48,15 +48,15 @@ class CoPE(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a temperature not above 0, a momentum outside [0, 1), a memory that cannot work.
+        By ``check``: a temperature not above 0, a momentum outside [0, 1), an invalid memory.
 
     Notes
     -----
-    Cost: a pass over new and recalled samples and a matrix of their similarities a step. State: C F numbers; memory:
+    Cost: a pass over new and recalled samples and a matrix of their similarities per step. State: C F numbers; memory:
     ``capacity`` samples.
 
     Differences from the paper: prototypes start at fixed random directions; a class that has not been seen is not
-    answered.
+    predicted.
 
     Examples
     --------
@@ -96,16 +96,16 @@ class CoPE(Strategy):
     def proxy_loss(self, z: Tensor, batch: Batch, prototypes: Tensor) -> Tensor:
         """The loss for normalised features ``z`` (B, F)."""
         y, weight, classes = batch.y, batch.weight, torch.arange(prototypes.shape[0], device=z.device)
-        alike, near = z @ z.mT / self.temperature, z @ prototypes.mT / self.temperature  # (B, B), (B, C)
-        every = torch.where(classes == classes[:, None], FAR, near[:, None, :])  # (B, C, C), without the class's own
-        rival = every.logsumexp(-1)[:, y]  # (B, B): for sample j and proxy i all prototypes but that of y_i
-        yes, no = torch.log_softmax(torch.stack([alike, rival], -1), -1).unbind(-1)  # [j, i]: log P_i(y_i | x_j)
+        similarity, near = z @ z.mT / self.temperature, z @ prototypes.mT / self.temperature  # (B, B), (B, C)
+        masked = torch.where(classes == classes[:, None], FAR, near[:, None, :])  # (B, C, C), without class c itself
+        rival = masked.logsumexp(-1)[:, y]  # (B, B): for sample j and proxy i all prototypes but that of y_i
+        yes, no = torch.log_softmax(torch.stack([similarity, rival], -1), -1).unbind(-1)  # [j, i]: log P_i(y_i | x_j)
         same = (y == y[:, None]).to(z.dtype)
         others = same * (1 - torch.eye(z.shape[0], dtype=z.dtype, device=z.device)) * weight
         to_prototype = torch.log_softmax(near, -1).gather(-1, y[:, None]).squeeze(-1).exp()
-        drawn = (to_prototype + (others * yes.exp()).sum(-1)) / (1 + others.sum(-1))
-        pushed = ((1 - same) * weight[:, None] * no).sum(0)
-        return -(weight * (drawn.clamp_min(1e-30).log() + pushed)).sum() / weight.sum().clamp_min(1e-12)
+        attraction = (to_prototype + (others * yes.exp()).sum(-1)) / (1 + others.sum(-1))
+        repulsion = ((1 - same) * weight[:, None] * no).sum(0)
+        return -(weight * (attraction.clamp_min(1e-30).log() + repulsion)).sum() / weight.sum().clamp_min(1e-12)
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
         total, count, before = gradient.aux["sum"], gradient.aux["count"], new.extra["prototypes"]

@@ -1,4 +1,4 @@
-"""Cumulative training: what unlimited replay reaches."""
+"""Cumulative training on all data so far."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,19 @@ from cl_lib.types import Phase, Spec
 
 @dataclass(frozen=True)
 class Cumulative(Strategy):
-    r"""In each experience go on training on all data so far, shuffled.
+    r"""Continue training in each experience on all data so far, shuffled (unlimited replay).
 
     .. math:: L = \frac{1}{\sum_i w_i} \sum_{i \in D_1 \cup \dots \cup D_e} w_i\,(-\log p_\theta(y_i \mid x_i))
 
-    Cost: grows with the number of experiences, :math:`\sum_e e` times an experience's samples in all; all past data.
+    Cost: grows with the number of experiences, in total :math:`\sum_e e` times an experience's samples; memory: all
+    past data.
 
-    Differences from the paper: none; there is no paper, Avalanche and others have it under this name.
+    Differences from the paper: none; there is no paper, Avalanche and other libraries use this name.
 
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

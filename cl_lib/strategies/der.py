@@ -17,8 +17,8 @@ from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Ten
 class DER(Strategy):
     r"""DER (Buzzega et al. 2020, "Dark Experience for General Continual Learning").
 
-    Beside each sample the memory keeps the logits z that the network answered when it came; recalled samples M are
-    asked for these, their labels are not used:
+    The memory stores with each sample the logits z that the network output when the sample was new. For recalled
+    samples M the network is trained to reproduce them; their labels are not used:
 
     .. math::
         L = \frac{1}{|B|} \sum_B -\log p(y \mid x) + \frac{\alpha}{|M|\,C} \sum_M \lVert z - f_\theta(x) \rVert_2^2
@@ -26,18 +26,18 @@ class DER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     alpha : float, default 0.5
         Weight of the logits, 0 or more; 0 is fine-tuning. May differ by replica.
 
     Raises
     ------
     InputError
-        By ``check``: a weight that is not finite, a memory that cannot work.
+        By ``check``: a negative or non-finite weight, an invalid memory.
 
     Notes
     -----
-    Cost: two passes a step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples with C
+    Cost: two passes per step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples with C
     logits each.
 
     Differences from the paper: no augmentation of recalled samples (the streams here have none); logits are kept

@@ -17,8 +17,8 @@ from cl_lib.types import Batch, KeptSpec, Net, Recalled, Shape, Spec, State, Ten
 class DERpp(Strategy):
     r"""DER++ (Buzzega et al. 2020, "Dark Experience for General Continual Learning").
 
-    Beside each sample the memory keeps the logits z that the network answered when it came. With the new batch B and
-    two independent draws M, M' of the memory,
+    The memory stores with each sample the logits z that the network output when the sample was new. With the new batch
+    B and two independent draws M, M' from the memory,
 
     .. math::
         L = \frac{1}{|B|} \sum_B -\log p(y \mid x) + \frac{\alpha}{|M'|\,C} \sum_{M'} \lVert z - f_\theta(x) \rVert_2^2
@@ -36,12 +36,12 @@ class DERpp(Strategy):
     Raises
     ------
     InputError
-        By ``check``: a weight below 0, a memory that cannot work.
+        By ``check``: a weight below 0, an invalid memory.
 
     Notes
     -----
-    Cost: three forward and backward passes a step, over ``batch_size``, ``memory.batch`` and ``memory.batch`` samples;
-    memory: ``capacity`` samples with C logits each.
+    Cost: three forward and backward passes per step, over ``batch_size``, ``memory.batch`` and ``memory.batch``
+    samples; memory: ``capacity`` samples with C logits each.
 
     Differences from the paper: no augmentation of recalled samples (the streams here have none); logits are kept
     before the class mask, so that a mask which grows with the seen classes does not enter the squared error.

@@ -1,4 +1,4 @@
-"""What strategies share that answer with the help of what lies in memory."""
+"""Base class and helpers of strategies that predict from the samples in memory."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cl_lib.types import Batch, Contents, Net, NetOutput, Recalled, Spec, State,
 
 FAR = -1e9
 LEAST = 1e-6
-"""Probability that a class has at least; a class without a vote would have none."""
+"""Minimum probability of a class, so that a class without votes has a finite log-probability."""
 
 
 @dataclass(frozen=True)
 class AnswersFromMemory(Strategy, ABC):
-    """Base of strategies that are trained as experience replay and write `answer`; not one itself.
+    """Abstract base of strategies that are trained as experience replay and override `answer`.
 
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     """
 
     memory: Memory = field(default_factory=lambda: Memory(admission="class_balanced"))
 
     @abstractmethod
     def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
-        """``(N, C)`` for what the network makes of N samples and what is `remembered`."""
+        """Logits ``(N, C)`` from the network's output for N samples and the output of `remembered`."""
 
     def check(self, spec: Spec) -> None:
         super().check(spec)
@@ -51,8 +51,10 @@ class AnswersFromMemory(Strategy, ABC):
 
 
 def remembered(net: Net, state: State, memory: Contents | None) -> Tensors:
-    """``features`` (M, F) and as ``keys`` of length 1, ``logits`` (M, C), ``label`` and ``valid`` (M,) of all that lies
-    in memory."""
+    """Network outputs for all slots of the memory.
+
+    ``features`` (M, F), the same normalised as ``keys``, ``logits`` (M, C), ``label`` (M,) and ``valid`` (M,).
+    """
     assert memory is not None
     parts = list(memory.batches())
     outs = [net(state.params, part.x, part.task, train=False) for part in parts]
@@ -67,6 +69,6 @@ def remembered(net: Net, state: State, memory: Contents | None) -> Tensors:
 
 
 def votes(weight: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Log of the weights (N, k), which sum to 1, summed by class, for labels (N, k): ``(N, classes)``."""
+    """Log-probabilities ``(N, classes)``: weights (N, k), which sum to 1, summed by the class of labels (N, k)."""
     total = weight.new_zeros(weight.shape[0], classes).scatter_add(1, label, weight)
     return torch.log((1 - classes * LEAST) * total + LEAST)

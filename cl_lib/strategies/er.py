@@ -18,7 +18,7 @@ from cl_lib.types import Batch, Net, Recalled, Spec, State, Tensors
 class ER(Strategy):
     r"""Experience replay (Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning"; Ratcliff 1990).
 
-    With the new batch B and the recalled one M,
+    With the new batch B and the recalled batch M,
 
     .. math::
         \text{concat:}\quad L = \frac{1}{|B \cup M|} \sum_{i \in B \cup M} -\log p(y_i \mid x_i) \qquad
@@ -28,9 +28,9 @@ class ER(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     combine : {"concat", "sum"}, default "concat"
-        One mean over new and recalled samples, or two means added.
+        One mean over new and recalled samples, or the sum of two means.
     beta : float, default 1
         Weight of the recalled samples' mean with ``combine="sum"``.
 
@@ -41,7 +41,7 @@ class ER(Strategy):
 
     Notes
     -----
-    Cost: one pass over ``batch_size + memory.batch`` samples a step; memory: ``capacity`` samples.
+    Cost: one pass over ``batch_size + memory.batch`` samples per step; memory: ``capacity`` samples.
 
     Differences from the paper: a batch is offered to the memory right after the step that used it, in the first epoch
     of an experience only; the paper has one epoch.

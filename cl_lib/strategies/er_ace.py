@@ -17,8 +17,8 @@ from cl_lib.types import Batch, Net, Recalled, State, Tensors
 class ERACE(Strategy):
     r"""ER-ACE (Caccia et al. 2022, "New Insights on Reducing Abrupt Representation Change in Online CL").
 
-    New samples compete only among the classes C(B) that the batch B holds, so that they do not push the old classes'
-    logits down; recalled samples M compete among all:
+    For new samples the softmax covers only the classes C(B) present in the batch B, so that they do not decrease the
+    logits of old classes; for recalled samples M it covers all classes:
 
     .. math::
         L = \frac{1}{|B|} \sum_B -\log \frac{e^{f_y(x)}}{\sum_{c \in C(B)} e^{f_c(x)}}
@@ -27,19 +27,20 @@ class ERACE(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
 
     Raises
     ------
     InputError
-        By ``check``, for a memory that cannot work.
+        By ``check``, for an invalid memory.
 
     Notes
     -----
-    Cost: two passes a step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples.
+    Cost: two passes per step, over ``batch_size`` and ``memory.batch`` samples; memory: ``capacity`` samples.
 
-    Differences from the paper: which classes recalled samples compete among is the stream's ``train_classes``; the
-    authors' code also lets classes that nobody has seen compete in new samples' loss, the paper's equation does not.
+    Differences from the paper: the classes in the softmax of recalled samples are the stream's ``train_classes``; the
+    authors' code also includes classes that have not been seen in the softmax of new samples, the paper's equation does
+    not.
 
     Examples
     --------

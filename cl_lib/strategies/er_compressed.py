@@ -1,4 +1,4 @@
-"""Replay of inputs that are kept in a few bits a number."""
+"""Replay of quantised inputs."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ class CompressedER(Strategy):
     r"""Experience replay from a quantised memory (as in Hayes et al. 2020, "REMIND Your Neural Network to Prevent
     Catastrophic Forgetting").
 
-    What is kept of a sample x are codes of b bits and the ends of its range; replayed is what they stand for:
+    For a sample x the memory stores codes q of b bits and the range of x; the decoded inputs are replayed:
 
     .. math::
         q_i = \Big\lfloor (2^b - 1)\,\frac{x_i - \min x}{\max x - \min x} + \tfrac12 \Big\rfloor, \qquad
         \hat x_i = \min x + \frac{q_i}{2^b - 1} (\max x - \min x)
 
-    so that the same bytes hold 8 / b as many samples as with one byte a number.
+    so that the same number of bytes stores 8 / b times as many samples as with one byte per value.
 
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 1000, 10 recalled a step.
+        Default: reservoir of 1000, 10 recalled per step.
     bits : {1, 2, 4, 8}, default 4
-        b. A sample of D numbers takes ``ceil(D b / 8)`` bytes and its range two numbers more.
+        b. A sample of D values takes ``ceil(D b / 8)`` bytes and two numbers for its range.
 
     Raises
     ------
     InputError
-        By ``check``: other bits, a memory that cannot work.
+        By ``check``: a number of bits that is not supported, an invalid memory.
 
     Notes
     -----
-    Cost: the step of `ER`, and packing and unpacking of bits. Memory: ``capacity`` samples in codes; inputs as they are
-    given to the network, so transformed and normalised, are what is coded.
+    Cost: the step of `ER`, and packing and unpacking of bits. Memory: codes of ``capacity`` samples. The quantised
+    inputs are those of the network, after transform and normalisation.
 
-    Differences from the paper: a uniform code of the inputs, not a product quantiser of features that is trained
-    before.
+    Differences from the paper: uniform quantisation of the inputs instead of a pre-trained product quantiser of
+    features.
 
     Examples
     --------
@@ -74,12 +74,12 @@ class CompressedER(Strategy):
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         (old,) = recalled
         code, ends = packed(batch.x, self.bits)
-        again = replace(old, x=unpacked(old.kept["code"], old.kept["range"], self.bits, old.x))
-        return replayed(net, state.params, batch, again), {"code": code, "range": ends}
+        decoded = replace(old, x=unpacked(old.kept["code"], old.kept["range"], self.bits, old.x))
+        return replayed(net, state.params, batch, decoded), {"code": code, "range": ends}
 
 
 def packed(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Bytes ``(B, ceil(D * bits / 8))`` and ranges ``(B, 2)`` of inputs ``(B, *shape)``.
+    """Encode inputs ``(B, *shape)`` as bytes ``(B, ceil(D * bits / 8))`` and ranges ``(B, 2)``.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def packed(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def unpacked(code: Tensor, ends: Tensor, bits: int, like: Tensor) -> Tensor:
-    """Inputs of the shape of ``like`` (B, *shape) that codes and ranges stand for.
+    """Decode codes and ranges to inputs with the shape of ``like`` (B, *shape).
 
     Examples
     --------

@@ -23,8 +23,8 @@ from cl_lib.types import Batch, ExperienceData, Gradient, KeptSpec, Net, Recalle
 class ERTricks(Strategy):
     r"""ER with tricks (Buzzega et al. 2020, "Rethinking Experience Replay: a Bag of Tricks for Continual Learning").
 
-    Experience replay with a reservoir that chooses whom it evicts. A sample enters with the reservoir's probability
-    :math:`\min(1, M / n)` for the n-th that is offered; a slot j of a full memory is given up with probability
+    Experience replay with a reservoir that chooses the sample to evict. The n-th offered sample is admitted with the
+    reservoir's probability :math:`\min(1, M / n)`; from a full memory the sample in slot j is evicted with probability
     proportional to
 
     .. math::
@@ -33,23 +33,23 @@ class ERTricks(Strategy):
         \nu(-\ell_j) & \text{loss-aware}\\
         \nu\big(\tfrac12 \nu(-\ell_j) + \tfrac12\, n_{y_j} / \max_c n_c\big) & \text{both} \end{cases}
 
-    with :math:`n_c` the samples of class c in memory, :math:`\ell_j` a sample's loss when it was last replayed, and
-    :math:`\nu` the scaling to [0, 1]. The other tricks: a correction of the newest classes' logits, fitted on the
-    memory when an experience ends (`cl_lib.strategies.bias.fit_bias`), and the exponential decay of the learning rate,
-    ``optim.schedule.kind=exponential``.
+    with :math:`n_c` the number of samples of class c in memory, :math:`\ell_j` a sample's loss when it was last
+    replayed, and :math:`\nu` the scaling to [0, 1]. The other tricks are a correction of the newest classes' logits,
+    fitted on the memory at the end of an experience (`cl_lib.strategies.bias.fit_bias`), and exponential decay of the
+    learning rate, ``optim.schedule.kind=exponential``.
 
     Parameters
     ----------
     memory : Memory
-        Default: 500, 32 recalled a step; ``admission`` must be ``"strategy"``.
+        Default: 500, 32 recalled per step; ``admission`` must be ``"strategy"``.
     balanced : bool, default True
-        Evict from the classes that have most (the balanced reservoir).
+        Evict samples of the classes with the most samples (balanced reservoir).
     loss_aware : bool, default True
-        Evict what has a small loss (the loss-aware reservoir). With neither: a plain reservoir.
+        Evict samples with a small loss (loss-aware reservoir). With neither: a plain reservoir.
     bias_epochs : int, default 0
         Epochs over the memory of the bias correction, 0 or more; 0: none. The paper has 50.
     bias_lr : float, default 0.5
-        Its learning rate, above 0. May differ by replica.
+        Learning rate of the bias correction, above 0. May differ by replica.
 
     Raises
     ------
@@ -59,12 +59,12 @@ class ERTricks(Strategy):
     Notes
     -----
     Cost: the step of `ER`, and for each new sample a pass over ``capacity`` numbers. Memory: ``capacity`` samples with
-    a loss and a label each. With bias correction, when an experience ends, a forward pass over the memory and
-    ``bias_epochs * capacity / memory.batch`` steps of two numbers.
+    a loss and a label each. With bias correction, at the end of an experience a forward pass over the memory and
+    ``bias_epochs * capacity / memory.batch`` gradient steps on two numbers.
 
-    Differences from the paper: samples are recalled with replacement; class counts are scaled by the largest before
-    they are added; the bias correction is fitted anew after every experience, in the paper after the last, where both
-    are the same.
+    Differences from the paper: samples are recalled with replacement; class counts are divided by the largest before
+    they are added; the bias correction is fitted from scratch after every experience, in the paper only after the last
+    one, where both are the same.
 
     Examples
     --------
@@ -126,11 +126,11 @@ class ERTricks(Strategy):
             filled=memory["count"],
         )
         seen, chance, slots = state.extra["offered"], batch.noise["chance"], []
-        for i, (y, given) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
-            seen = seen + given
+        for i, (y, is_offered) in enumerate(zip(batch.y.unbind(0), offered.unbind(0), strict=True)):
+            seen = seen + is_offered
             victim = choose(held.eviction(balanced=self.balanced, loss_aware=self.loss_aware), chance[i, 1])
             slot = reservoir_slot(held.filled, sink, chance[i, 0] * seen < sink, victim)
-            slots.append(torch.where(given > 0, slot, sink))
+            slots.append(torch.where(is_offered > 0, slot, sink))
             held = held.replaced(slots[-1], aux["new"][i], y)
         kept = {"loss": held.loss, "label": held.label}
         return torch.stack(slots), kept, state.extra | {"offered": seen, "held": held.per_class}

@@ -26,8 +26,8 @@ class EWC(Strategy):
         \text{online:}\quad \frac{\lambda}{2} \sum_k \tilde F_k (\theta_k - \theta^*_k)^2,\quad
         \tilde F \leftarrow \gamma \tilde F + F
 
-    The separate penalties are one quadratic, kept as its curvature :math:`\sum F_e`, its centre
-    :math:`\sum F_e \theta^*_e / \sum F_e` and its value there: the state never grows.
+    The sum of the separate penalties is one quadratic, stored as its curvature :math:`\sum F_e`, its centre
+    :math:`\sum F_e \theta^*_e / \sum F_e` and its value there, so the state does not grow.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class EWC(Strategy):
     fisher : {"exact", "sample", "empirical", "batched"}, default "exact"
         See `cl_lib.curvature.fisher.diagonal_fisher`.
     samples : int, default 1000
-        Training samples of the experience that the Fisher information is computed on, at most.
+        Maximum number of training samples of the experience that the Fisher information is computed on.
     fisher_batch : int, default 128
-        Batch of the ``batched`` variant.
+        Batch size of the ``batched`` variant.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class EWC(Strategy):
 
     Notes
     -----
-    Cost: one pass more than fine-tuning over the parameters a step; after an experience ``samples`` forward passes and
+    Cost: fine-tuning and one more pass over the parameters per step; after an experience ``samples`` forward passes and
     as many backward passes as there are classes (exact) or one. State: two copies of the network.
 
     Differences from the paper: the Fisher information is a mean over at most ``samples`` samples; the separate

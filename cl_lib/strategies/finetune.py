@@ -7,18 +7,18 @@ from cl_lib.strategies.strategy import Strategy
 
 @dataclass(frozen=True)
 class Finetune(Strategy):
-    r"""Train on each experience in turn and do nothing against forgetting.
+    r"""Train on each experience in turn, without any measure against forgetting.
 
     .. math:: L = \frac{1}{\sum_i w_i} \sum_i w_i\,(-\log p_\theta(y_i \mid x_i))
 
-    Cost: one forward and backward pass a step; no memory.
+    Cost: one forward and backward pass per step; no memory.
 
-    Differences from the paper: none; there is no paper, every one has it as "SGD" or "naive".
+    Differences from the paper: none; there is no paper, the baseline is also called "SGD" or "naive".
 
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

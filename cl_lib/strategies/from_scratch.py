@@ -8,19 +8,19 @@ from cl_lib.types import Phase, Spec
 
 @dataclass(frozen=True)
 class FromScratch(Strategy):
-    r"""In each experience start anew and train on all data so far: what retraining costs and reaches.
+    r"""Re-initialise the network in each experience and train it on all data so far (retraining from scratch).
 
     .. math:: \theta_e = \arg\min_\theta \sum_{i \in D_1 \cup \dots \cup D_e} -\log p_\theta(y_i \mid x_i),
         \quad \text{from } \theta_0
 
-    Cost: as `Cumulative`; all past data.
+    Cost: as `Cumulative`; memory: all past data.
 
     Differences from the paper: none; a reference point. Every network starts from the replica's initial parameters.
 
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

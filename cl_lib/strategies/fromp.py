@@ -22,9 +22,9 @@ CHUNK = 500
 class FROMP(Strategy):
     r"""FROMP (Pan et al. 2020, "Continual Deep Learning by Functional Regularisation of Memorable Past").
 
-    Of each experience s some memorable samples are kept, those whose answers are least certain. The probabilities
-    :math:`p_{s,c}` that the network answers for them are held where they were when the last experience ended, each
-    class c by a Gaussian process whose kernel comes from a Laplace approximation of the weights:
+    Of each experience s some memorable samples are kept, those with the least certain predictions. The predicted
+    probabilities :math:`p_{s,c}` of these samples are regularised towards their values at the end of the last
+    experience, for each class c by a Gaussian process whose kernel comes from a Laplace approximation of the weights:
 
     .. math::
         L = \text{CE} + \frac{\tau}{2 N} \sum_s \sum_c (p_{s,c} - p^*_{s,c})^\top K_{s,c}^{-1} (p_{s,c} - p^*_{s,c}),
@@ -36,17 +36,17 @@ class FROMP(Strategy):
     Parameters
     ----------
     points : int, default 200
-        Memorable samples of the whole stream, at least one for each experience; ``points // experiences`` of each.
+        Number of memorable samples for the whole stream, at least one for each experience; ``points // experiences`` of
+        each.
     tau : float, default 1
         τ, 0 or more; 0 is fine-tuning. May differ by replica.
     prior : float, default 1
-        δ above 0, the precision of the weights before anything is seen. May differ by replica.
+        δ above 0, the prior precision of the weights. May differ by replica.
     jitter : float, default 0.1
-        ε above 0: where the network is certain K is nearly 0, and its inverse would know no bound. The smaller it is
-        the stiffer the penalty, and plain gradient descent then needs a smaller τ or learning rate. May differ by
-        replica.
+        ε above 0: where the network is certain K is nearly 0, and its inverse would be unbounded. The smaller ε, the
+        stiffer the penalty; plain gradient descent then needs a smaller τ or learning rate. May differ by replica.
     samples : int, default 1000
-        Training samples of the experience that the Fisher information is computed on, at most.
+        Maximum number of training samples of the experience that the Fisher information is computed on.
 
     Raises
     ------
@@ -55,14 +55,16 @@ class FROMP(Strategy):
 
     Notes
     -----
-    Cost: a forward and backward pass over all ``points`` a step; after an experience one forward pass over it, its
-    Fisher information and ``points * classes`` gradients. State, whatever the length of the data: ``points`` samples in
-    the run's dtype with C probabilities each, C kernels of ``points // experiences`` squared numbers for each
-    experience, and one copy of the network (1.0 MB for 200 images of 28 × 28, 10 classes and 5 experiences, beside it).
+    Cost: a forward and backward pass over all ``points`` per step; after an experience one forward pass over it, its
+    Fisher information and ``points * classes`` gradients. State, independent of the length of the data: ``points``
+    samples in the run's dtype with C probabilities each, C kernels of ``points // experiences`` squared numbers for
+    each experience, and one copy of the network (1.0 MB for 200 images of 28 × 28, 10 classes and 5 experiences,
+    without that copy).
 
     Differences from the paper: gradients of the whole network from automatic differentiation; uncertainty is the trace
-    of the softmax's Hessian :math:`\sum_c p_c (1 - p_c)`, over all of an experience, not class by class; all memorable
-    samples enter every step; the Fisher information in place of the online Gauss-Newton estimate of their optimiser.
+    of the softmax's Hessian :math:`\sum_c p_c (1 - p_c)`, and samples are selected from the whole experience instead of
+    class by class; all memorable samples are used in every step; the Fisher information replaces the online
+    Gauss-Newton estimate of their optimiser.
 
     Examples
     --------
@@ -126,15 +128,15 @@ class FROMP(Strategy):
         for s in range(experiences):
             part = slice(s * per_experience, (s + 1) * per_experience)
             kept, task, real = (extra[name][part] for name in ("x", "task", "real"))
-            points = Batch(kept, torch.zeros_like(task), real, task)  # their labels were not kept
+            points = Batch(kept, torch.zeros_like(task), real, task)  # labels are not used
             kernel = kernels(net, params, points, probabilities, spread) + jitter
-            # where an experience had fewer samples than places for them, the rest must not count
+            # slots without a sample (the experience had too few) must not contribute
             pairs = real[:, None] * real
             blocks.append(pairs * torch.linalg.inv(pairs * kernel + torch.diag(1 - real)))
         return state._replace(extra=extra | {"inverse": torch.stack(blocks)})
 
     def memorable(self, net: Net, params: Tensors, data: ExperienceData, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and tasks of the samples of an experience that are least certain."""
+        """Inputs and tasks of the ``count`` samples of an experience with the least certain predictions."""
         parts = [data.read(part) for part in data.batches(CHUNK)]
         p = torch.cat([answers(net, params, part.x, part.task) for part in parts])
         chosen = (p * (1 - p)).sum(-1).topk(min(count, len(p))).indices
@@ -143,7 +145,7 @@ class FROMP(Strategy):
 
 
 def answers(net: Net, params: Tensors, x: Tensor, task: Tensor) -> Tensor:
-    """Probabilities ``(B, C)`` over the classes that may be answered."""
+    """Probabilities ``(B, C)`` over the classes that may be predicted."""
     return probabilities(net(params, x, task, train=False))
 
 

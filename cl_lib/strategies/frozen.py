@@ -8,7 +8,7 @@ from cl_lib.types import Phase, Spec
 
 @dataclass(frozen=True)
 class Frozen(Strategy):
-    r"""Train on the first experience, then never again: all stability and no plasticity.
+    r"""Train on the first experience only: stability without plasticity.
 
     .. math:: \theta_e = \theta_1 \quad \text{for } e \ge 1
 
@@ -19,7 +19,7 @@ class Frozen(Strategy):
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What strategies share that gather statistics of features which never change again."""
+"""Base classes and helpers of strategies that collect statistics on frozen features."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ KINDS = ("first", "identity", "random")
 
 @dataclass(frozen=True)
 class FrozenFeatures(Strategy):
-    """Base of strategies that answer from features which are frozen; not one itself.
+    """Base of strategies that predict from frozen features.
 
     Parameters
     ----------
     features : {"first", "identity", "random"}, default "first"
-        What is frozen: the network after experience 1 (trained there as in fine-tuning), the flattened input itself, or
-        ``relu(x P)`` with a fixed random matrix P of ``width`` columns, the same for every seed: the features are part
-        of the method, not of the run.
+        The frozen features: those of the network after experience 1 (trained there as in fine-tuning), the flattened
+        input, or ``relu(x P)`` with a fixed random matrix P of ``width`` columns. P is the same for every seed: the
+        features are part of the method, not of the run.
     width : int, default 512
-        Features of the random projection.
+        Number of features of the random projection.
     """
 
     features: Literal["first", "identity", "random"] = "first"
@@ -40,7 +40,7 @@ class FrozenFeatures(Strategy):
         at_least(self, 1, "width")
 
     def size(self, spec: Spec) -> int:
-        """F."""
+        """Number of features F."""
         return {"first": spec.features, "identity": torch.Size(spec.shape).numel(), "random": self.width}[self.features]
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
@@ -48,24 +48,24 @@ class FrozenFeatures(Strategy):
         return {"projection": fixed_matrix(like, spec.shape, self.width)} if self.features == "random" else {}
 
     def frozen(self, net: Net, state: State, x: Tensor, task: Tensor) -> Tensor:
-        """Features ``(B, F)``."""
+        """Frozen features ``(B, F)``."""
         if self.features == "first":
             return net(state.params, x, task, train=False).features
         flat = x.flatten(1)
         return flat if self.features == "identity" else torch.relu(flat @ state.extra["projection"])
 
     def after_features(self, experience: int, phase: Phase) -> tuple[Phase, ...]:
-        """A phase, in experience 1 behind that which trains what will be frozen."""
+        """``phase``, in experience 1 preceded by the phase that trains the features, if they are the network's."""
         return (Phase("features"), phase) if experience == 0 and self.features == "first" else (phase,)
 
 
 @dataclass(frozen=True)
 class OnFrozenFeatures(FrozenFeatures, ABC):
-    """Base of strategies that write `statistics`, one pass over each experience; not one itself."""
+    """Abstract base of strategies that override `statistics`; they make one pass over each experience."""
 
     @abstractmethod
     def statistics(self, extra: dict[str, Any], z: Tensor, batch: Batch) -> dict[str, Any]:
-        """``extra`` with the batch's features ``z`` (B, F) counted in."""
+        """Update the statistics in ``extra`` with the batch's features ``z`` (B, F)."""
 
     def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
         return self.after_features(experience, Phase("statistics", epochs=1, trainable=()))
@@ -82,13 +82,13 @@ class OnFrozenFeatures(FrozenFeatures, ABC):
 
 
 def fixed_matrix(like: Tensor, shape: tuple[int, ...], width: int, seed: int = 0) -> Tensor:
-    """A random matrix ``(inputs, width)`` of variance 1 / inputs, in the type and on the device of ``like``."""
+    """Random matrix ``(inputs, width)`` with variance 1 / inputs, in the dtype and on the device of ``like``."""
     inputs = torch.Size(shape).numel()
     matrix = np.random.default_rng(seed).standard_normal((inputs, width)) / inputs**0.5
     return torch.as_tensor(matrix, dtype=like.dtype, device=like.device)
 
 
 def memberships(batch: Batch, classes: int, dtype: torch.dtype) -> Tensor:
-    """``(B, C)``: the weight of each sample in the column of its class, else 0."""
-    every = torch.arange(classes, device=batch.y.device)
-    return (batch.y[:, None] == every).to(dtype) * batch.weight[:, None]
+    """One-hot labels ``(B, C)``, multiplied with the samples' weights."""
+    columns = torch.arange(classes, device=batch.y.device)
+    return (batch.y[:, None] == columns).to(dtype) * batch.weight[:, None]

@@ -16,8 +16,8 @@ from cl_lib.types import Batch, Gradient, Net, Phase, Recalled, Spec, State
 class GDumb(Strategy):
     r"""GDumb (Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning").
 
-    Samples are only collected, balanced by class; when an experience ends a fresh network is trained on the memory M
-    alone:
+    During an experience samples are only collected in the memory M, balanced by class. At the end of the experience the
+    network is re-initialised and trained on the memory alone:
 
     .. math:: \theta_e = \arg\min_\theta \frac{1}{|M_e|} \sum_{M_e} -\log p_\theta(y \mid x),
         \quad \text{from } \theta_0
@@ -25,19 +25,19 @@ class GDumb(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500; ``batch`` is the batch size of training.
+        Default: class-balanced, 500; ``batch`` is the batch size of the training.
     passes : int, default 30
         Epochs over the memory, 1 or more.
 
     Raises
     ------
     InputError
-        By ``check``: passes below 1, a capacity below 1; a ring, whose fill is not known before.
+        By ``check``: passes below 1, a capacity below 1, or ring admission, whose fill level is not known in advance.
 
     Notes
     -----
-    Cost: ``passes`` epochs over at most ``capacity`` samples for each experience; memory: ``capacity`` samples. All
-    that replay strategies learn online is left out, so it is a floor for them.
+    Cost: ``passes`` epochs over at most ``capacity`` samples for each experience; memory: ``capacity`` samples. Nothing
+    is learnt online, so it is a lower reference for replay strategies.
 
     Differences from the paper: no cutmix; the learning rate, its schedule and weight decay are the optimiser's (the
     paper: SGD from 0.05 to 0.0005 by a cosine with warm restarts, 128 passes on MNIST); every network starts from the

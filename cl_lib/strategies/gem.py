@@ -21,8 +21,8 @@ from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, S
 class GEM(Strategy):
     r"""GEM (Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning").
 
-    With g the gradient on the new batch and :math:`g_e` that on the recalled samples of each past experience e, the
-    step follows the nearest direction that hurts none of them,
+    With g the gradient on the new batch and :math:`g_e` the gradient on the recalled samples of each past experience e,
+    the step follows the nearest direction that, to first order, increases the loss of no past experience,
 
     .. math::
         \min_{\tilde g} \tfrac12 \lVert \tilde g - g \rVert_2^2 \ \text{ s.t. } \tilde g^\top g_e \ge 0
@@ -30,29 +30,29 @@ class GEM(Strategy):
         \tilde g = g + \sum_e v_e g_e,\ \ \min_{v \ge \gamma} \tfrac12 v^\top K v + v^\top q, \
         \ K_{ee'} = g_e^\top g_{e'},\ q_e = g_e^\top g
 
-    where no constraint is violated g stays as it is.
+    If no constraint is violated, g is not changed.
 
     Parameters
     ----------
     memory : Memory
-        Default: ring of 500 with 64 recalled a step, shared by the constraints of all past experiences.
+        Default: ring of 500 with 64 recalled per step, shared by the constraints of all past experiences.
     margin : float, default 0
-        γ, 0 or more; above 0 the step also moves towards what helps the past. May differ by replica.
+        γ, 0 or more; above 0 the step also moves along the gradients of past experiences. May differ by replica.
 
     Raises
     ------
     InputError
-        By ``check``: a margin below 0, a memory that cannot work.
+        By ``check``: a margin below 0, an invalid memory.
 
     Notes
     -----
     Cost: one backward pass on the batch and one on the recalled samples for each experience of the stream; a quadratic
-    program of as many variables, solved on the host by SciPy's non-negative least squares (on CUDA each step waits for
-    it). Memory: ``capacity`` samples.
+    program with one variable for each experience, solved on the host by SciPy's non-negative least squares (on CUDA
+    each step waits for it). Memory: ``capacity`` samples.
 
-    Differences from the paper: a constraint's gradient is on the samples of its experience among those recalled, not
-    on all that are stored; default margin 0 (the paper: 0.5); the network's logits compete as the stream says (the
-    paper: task-incremental).
+    Differences from the paper: a constraint's gradient is computed on the recalled samples of its experience, not on
+    all stored samples; default margin 0 (the paper: 0.5); the classes in the softmax are the stream's ``train_classes``
+    (the paper: task-incremental).
 
     Examples
     --------
@@ -77,7 +77,7 @@ class GEM(Strategy):
         (old,), past = recalled, state.extra["past"]
         new, buffers = super().gradient(net, state, batch, recalled), net.buffers
 
-        def on(weight: Tensor) -> Tensors:
+        def gradient_with(weight: Tensor) -> Tensors:
             def loss(params: Tensors) -> Tensor:
                 return cross_entropy(net(params, old.x, old.task, train=False).logits, old.y, weight)
 
@@ -85,11 +85,11 @@ class GEM(Strategy):
 
         experiences = torch.arange(past.shape[0], device=past.device)
         weights = (old.task == experiences[:, None]) * old.weight * past[:, None]  # (E, B)
-        gradients = torch.func.vmap(on)(weights)
+        gradients = torch.func.vmap(gradient_with)(weights)
         net.buffers = buffers
         rows = as_rows(gradients)
         flat = torch.cat([g.flatten() for g in new.grads.values()])
-        along = (flat[None] @ rows.mT)[0]  # of many replicas' columns products take several times as long
+        along = (flat[None] @ rows.mT)[0]  # with many replicas, products with columns are several times slower
         weight = torch.ops.cl_lib.cone_weights(rows @ rows.mT, along, torch.ones_like(along) * self.margin)
         flat = torch.where((along < 0).any(), flat + (weight[None] @ rows)[0], flat)
         parts = flat.split([g.numel() for g in new.grads.values()])
@@ -103,7 +103,7 @@ class GEM(Strategy):
 
 @torch.library.custom_op("cl_lib::cone_weights", mutates_args=())
 def cone_weights(gram: Tensor, along: Tensor, least: Tensor) -> Tensor:
-    """The v of at least ``least`` (..., E) that minimises ``v K v / 2 + v q``; opaque to tracing, solved in float64."""
+    """Minimise ``v K v / 2 + v q`` over v of at least ``least`` (..., E); opaque to tracing, solved in float64."""
     from scipy.optimize import nnls  # slow to import
 
     k, q, low = (t.detach().double().cpu().numpy() for t in (gram, along, least))

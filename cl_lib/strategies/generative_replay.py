@@ -21,8 +21,9 @@ LAYERS = "encode", "code", "decode", "draw"
 class GenerativeReplay(Strategy):
     r"""Deep generative replay (Shin et al. 2017, "Continual Learning with Deep Generative Replay").
 
-    A variational autoencoder is trained along. From its state when the last experience ended it draws as many samples
-    :math:`\tilde x` as there are new ones, and the network of that time answers them for the classes that were old:
+    A variational autoencoder is trained together with the network. In each step the autoencoder of the end of the last
+    experience generates as many samples :math:`\tilde x` as there are new ones, and the network of that time gives
+    their soft labels over the old classes:
 
     .. math::
         L = \frac{1}{e} \Big( \text{CE}(B) + V(B) \Big) + \frac{e - 1}{e} \Big( T^2\,
@@ -36,7 +37,7 @@ class GenerativeReplay(Strategy):
     Parameters
     ----------
     codes : int, default 16
-        Dimensions of z, 1 or more.
+        Dimension of z, 1 or more.
     hidden : int, default 128
         Units of the hidden layers of encoder and decoder, 1 or more.
     temperature : float, default 2
@@ -49,12 +50,12 @@ class GenerativeReplay(Strategy):
 
     Notes
     -----
-    Cost: fine-tuning on twice the samples, one forward pass of the network of old, and the autoencoder. State: a copy
-    of the network and two of the autoencoder; no samples.
+    Cost: fine-tuning on twice the samples, one forward pass of the old network, and the autoencoder. State: a copy of
+    the network and two of the autoencoder; no samples.
 
-    Differences from the paper: a VAE in place of a GAN; soft labels as in van de Ven et al. 2020; the decoder's answer
-    is the mean, its noise is not drawn; generator and network take the same steps of the same optimiser (Adam suits
-    both; with plain gradient descent the generator learns slowly).
+    Differences from the paper: a VAE instead of a GAN; soft labels as in van de Ven et al. 2020; generated samples are
+    the mean of the decoder, without its noise; generator and network are trained by the same optimiser in the same
+    steps (Adam suits both; with plain gradient descent the generator learns slowly).
 
     Examples
     --------
@@ -75,17 +76,17 @@ class GenerativeReplay(Strategy):
         above(self, 0, "temperature")
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
-        return {"codes": (3, self.codes)}  # to draw samples, and to code new and drawn ones
+        return {"codes": (3, self.codes)}  # to generate samples, and to encode new and generated samples
 
     def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
         like, inputs = next(iter(params.values())), torch.Size(spec.shape).numel()
         widths = (inputs, self.hidden), (self.hidden, 2 * self.codes), (self.codes, self.hidden), (self.hidden, inputs)
-        made = {}
+        layers = {}
         for number, (name, (into, out)) in enumerate(zip(LAYERS, widths, strict=True)):
             bound = (6 / (into + out)) ** 0.5
-            made[f"~{name}.weight"] = bound * (2 * noise.uniform(key + number, (into, out), like.dtype) - 1)
-            made[f"~{name}.bias"] = like.new_zeros(out)
-        return made
+            layers[f"~{name}.weight"] = bound * (2 * noise.uniform(key + number, (into, out), like.dtype) - 1)
+            layers[f"~{name}.bias"] = like.new_zeros(out)
+        return layers
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         like = next(iter(params.values()))
@@ -95,11 +96,11 @@ class GenerativeReplay(Strategy):
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         extra, drawn = state.extra, gaussian(batch.noise["codes"])
         x = decoded(extra["teacher"], drawn[:, 0]).view_as(batch.x)
-        taught = net(extra["teacher"], x, batch.task, train=False, buffers=extra["buffers"]).raw
-        answer = net(state.params, x, batch.task).logits
-        # the old network answers for the old classes, the new one for all: new classes are wrong for what is drawn
-        log_q = torch.log_softmax(torch.where(extra["old"], taught / self.temperature, MASKED), -1)
-        log_p = torch.log_softmax(answer / self.temperature, -1)
+        teacher = net(extra["teacher"], x, batch.task, train=False, buffers=extra["buffers"]).raw
+        logits = net(state.params, x, batch.task).logits
+        # soft labels cover the old classes, predictions all classes: generated samples are never of a new class
+        log_q = torch.log_softmax(torch.where(extra["old"], teacher / self.temperature, MASKED), -1)
+        log_p = torch.log_softmax(logits / self.temperature, -1)
         divergence = self.temperature**2 * (torch.softmax(log_q, -1) * (log_q - log_p)).sum(-1)
         new = cross_entropy(net(state.params, batch.x, batch.task).logits, batch.y, batch.weight)
         new = new + weighted_mean(free_energy(state.params, batch.x.flatten(1), drawn[:, 1]), batch.weight)
@@ -114,18 +115,18 @@ class GenerativeReplay(Strategy):
 
 
 def gaussian(uniform: Tensor) -> Tensor:
-    """Standard normal numbers from numbers uniform in [0, 1), at most 5.3 from 0."""
+    """Transform numbers uniform in [0, 1) to standard normal numbers, of absolute value at most 5.3."""
     return 2**0.5 * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-7, 1 - 1e-7))
 
 
 def decoded(params: Tensors, z: Tensor) -> Tensor:
-    """Inputs ``(B, D)`` that codes ``(B, codes)`` stand for."""
+    """Decode codes ``(B, codes)`` to inputs ``(B, D)``."""
     hidden = torch.relu(z @ params["~decode.weight"] + params["~decode.bias"])
     return hidden @ params["~draw.weight"] + params["~draw.bias"]
 
 
 def free_energy(params: Tensors, x: Tensor, normal: Tensor) -> Tensor:
-    """V of each input ``(B, D)``, coded with the help of normal numbers ``(B, codes)``."""
+    """Loss V of each input ``(B, D)``, with codes sampled by the normal numbers ``(B, codes)``."""
     hidden = torch.relu(x @ params["~encode.weight"] + params["~encode.bias"])
     mean, log_variance = (hidden @ params["~code.weight"] + params["~code.bias"]).chunk(2, -1)
     log_variance = log_variance.clamp(-8, 8)

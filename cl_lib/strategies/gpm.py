@@ -21,22 +21,22 @@ CHUNK = 32
 class GPM(Strategy):
     r"""GPM (Saha et al. 2021, "Gradient Projection Memory for Continual Learning").
 
-    For each layer the space that its inputs h fill up is kept as a projector M. Weights move only orthogonally to it,
-    so that what the layer answers to past inputs stays as it is:
+    For each layer a projector M onto the space of its past inputs h is kept. Weights are updated only orthogonally to
+    this space, so that the layer's outputs for past inputs do not change:
 
     .. math::
         \nabla_W \leftarrow \nabla_W (I - M), \qquad
         M \leftarrow M + \sum_{i \le k} u_i u_i^\top
 
-    with :math:`u_i` the leading eigenvectors of :math:`(I - M)\,\sum h h^\top (I - M)`, as few as make M keep a share ε
-    of the energy :math:`\mathrm{tr} \sum h h^\top` of an experience when it ends.
+    with :math:`u_i` the leading eigenvectors of :math:`(I - M)\,\sum h h^\top (I - M)` at the end of an experience, as
+    few as are needed for M to preserve a share ε of the energy :math:`\mathrm{tr} \sum h h^\top`.
 
     Parameters
     ----------
     energy : float, default 0.95
         ε in [0, 1]; 0 is fine-tuning. May differ by replica.
     samples : int, default 100
-        Training samples of the experience whose inputs are looked at, at most.
+        Maximum number of training samples of the experience whose layer inputs are used.
 
     Raises
     ------
@@ -45,14 +45,14 @@ class GPM(Strategy):
 
     Notes
     -----
-    Cost: one product with a layer's projector for each weight a step; after an experience a forward pass over
-    ``samples`` and one eigendecomposition a layer. State: for a layer with n inputs (a convolution: channels × kernel)
-    n² numbers, 3 MB in float32 for 784 inputs, whatever the length of the stream.
+    Cost: one product with a layer's projector for each weight per step; after an experience a forward pass over
+    ``samples`` and one eigendecomposition per layer. State: for a layer with n inputs (a convolution: channels ×
+    kernel) n² numbers, 3 MB in float32 for 784 inputs, independent of the length of the stream.
 
-    Differences from the paper: ε is the same for every experience (the paper raises it); the paper's networks have no
-    biases: here a layer's bias, whose input is always 1, stays once its layer has inputs to protect; only linear and
-    ordinary convolutional layers are held, others go on learning. Only the gradient is bent: with momentum or weight
-    decay the step is no longer orthogonal.
+    Differences from the paper: ε is the same for every experience (the paper increases it); the paper's networks have
+    no biases: here a layer's bias, whose input is always 1, is frozen once the layer's projector is not 0; only linear
+    and ordinary convolutional layers are protected, other layers continue to learn. Only the gradient is projected:
+    with momentum or weight decay the step is no longer orthogonal.
 
     Examples
     --------
@@ -104,10 +104,10 @@ class GPM(Strategy):
         return state._replace(extra={"projector": grown})
 
     def grown(self, m: Tensor, second: Tensor) -> Tensor:
-        """The projector ``m`` with as few new directions as keep the wanted share of the trace of ``second``."""
-        rest = torch.eye(m.shape[0], dtype=m.dtype, device=m.device) - m
+        """Extend the projector ``m`` by as few directions as preserve a share ε of the trace of ``second``."""
+        complement = torch.eye(m.shape[0], dtype=m.dtype, device=m.device) - m
         total = second.diagonal().sum()
-        values, vectors = eigh(rest @ second @ rest)
+        values, vectors = eigh(complement @ second @ complement)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         kept = total - values.sum() + values.cumsum(0) - values  # before each direction is added
         chosen = (kept < self.energy * total) & (values > 1e-9 * total)

@@ -1,4 +1,4 @@
-"""Gradients through a network that is a function."""
+"""Gradients through a functional network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cl_lib.types import Gradient, Net, Tensors
 
 
 def gradient_of(net: Net, params: Tensors, objective: Callable[[Tensors], tuple[Tensor, Tensors]]) -> Gradient:
-    """Gradient of ``objective(params) -> (loss, kept)``; the network's buffers are carried over."""
+    """Gradient of ``objective(params) -> (loss, kept)``; ``net.buffers`` are those after the forward pass."""
 
     def run(params: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors, Tensors]]:
         loss, kept = objective(params)

@@ -18,28 +18,29 @@ from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, Gradient, KeptSpec, Net, Recalled, Shape, Spec, State, Tensors, join
 
 EMPTY = 0.1
-"""Score of a sample that there is nothing to compare with."""
+"""Score of a sample while the memory is empty."""
 
 
 @dataclass(frozen=True)
 class GSS(Strategy):
     r"""GSS-greedy (Aljundi et al. 2019, "Gradient based Sample Selection for Online Continual Learning").
 
-    The memory is kept diverse in the directions of its samples' gradients. A new sample i scores by the most alike of
-    some samples k drawn from memory,
+    The memory is kept diverse in the directions of its samples' gradients. The score of a new sample i is its largest
+    cosine similarity with samples k drawn from memory,
 
     .. math::
         c_i = 1 + \max_k \frac{g_i^\top g_k}{\lVert g_i \rVert\, \lVert g_k \rVert}
 
-    A memory with room takes it. From a full one a slot r is drawn with probability :math:`c_r / \sum_j c_j`; the sample
-    takes it, where :math:`c_i < 1`, with probability :math:`c_r / (c_r + c_i)`. Training is experience replay.
+    The sample is admitted if the memory is not full. In a full memory a slot r is drawn with probability
+    :math:`c_r / \sum_j c_j`; if :math:`c_i < 1`, the sample replaces it with probability :math:`c_r / (c_r + c_i)`.
+    Training is experience replay.
 
     Parameters
     ----------
     memory : Memory
-        Default: 500, 10 recalled a step; ``admission`` must be ``"strategy"``.
+        Default: 500, 10 recalled per step; ``admission`` must be ``"strategy"``.
     compared : int, default 10
-        Samples drawn from memory to compare with, 1 or more.
+        Number of samples drawn from memory for comparison, 1 or more.
 
     Raises
     ------
@@ -48,14 +49,14 @@ class GSS(Strategy):
 
     Notes
     -----
-    Cost: the step of `ER`, and a forward and backward pass over the new and the compared samples, whose gradients are
-    compared by what enters and leaves each linear layer and not made (`cl_lib.curvature.gradient_gram`). Those of a
-    convolution are made, and all of them where a network has other layers with parameters: ``batch_size + compared``
-    times so many numbers, 8 MB in float32 for 100,000 parameters and 10 + 10. Memory: ``capacity`` samples and a score
-    each; no gradient.
+    Cost: the step of `ER`, and a forward and backward pass over the new and the compared samples. Inner products of
+    gradients are computed from the inputs and errors of linear layers, without materialising the gradients
+    (`cl_lib.curvature.gradient_gram`). Gradients of convolutions are materialised, as are all gradients if a network
+    has other layers with parameters: ``batch_size + compared`` times the number of parameters, 8 MB in float32 for
+    100,000 parameters and 10 + 10 samples. Memory: ``capacity`` samples and a score each; no gradients.
 
-    Differences from the paper: a batch's samples are all compared with the memory as it was before the batch; samples
-    are recalled, and drawn to compare with, with replacement.
+    Differences from the paper: all samples of a batch are compared with the memory before the batch; samples are
+    recalled, and drawn for comparison, with replacement.
 
     Examples
     --------
@@ -92,7 +93,7 @@ class GSS(Strategy):
         return new._replace(aux={"alike": self.alike(net, state, batch, recalled[1])})
 
     def alike(self, net: Net, state: State, batch: Batch, held: Recalled) -> Tensor:
-        """The scores :math:`c_i` of a batch beside samples from memory, ``(B,)``."""
+        """Scores :math:`c_i` of a batch, compared with samples from memory, ``(B,)``."""
         new, gram = len(batch.y), gradient_gram(net, state.params, join(batch, held))
         length = gram.diagonal().clamp_min(1e-30).sqrt()
         cosine = gram[:new, new:] / (length[:new, None] * length[new:])
@@ -102,16 +103,16 @@ class GSS(Strategy):
     def admit(
         self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Any]]:
-        score, count, alike = state.memory["score"], state.memory["count"], gradient.aux["alike"]
+        score, count, new = state.memory["score"], state.memory["count"], gradient.aux["alike"]
         chance, slots, sink = batch.noise["chance"], [], score.shape[0] - 1
         place = torch.arange(sink + 1, device=score.device)
-        for i in range(batch.y.shape[0]):  # one after the other: each changes what the next one finds
+        for i in range(batch.y.shape[0]):  # sequentially, since each admission changes the memory
             victim = choose(torch.where(place < count, score, 0.0)[:-1], chance[i, 0])
-            theirs = score[victim[None]][0]
-            taken = (alike[i] < 1) & (chance[i, 1] * (theirs + alike[i]) < theirs)
-            slot = reservoir_slot(count, sink, taken, victim)
+            old = score[victim[None]][0]
+            replaces = (new[i] < 1) & (chance[i, 1] * (old + new[i]) < old)
+            slot = reservoir_slot(count, sink, replaces, victim)
             slot = torch.where(offered[i] > 0, slot, sink)
-            score = torch.where((place == slot) & (slot < sink), alike[i], score)
+            score = torch.where((place == slot) & (slot < sink), new[i], score)
             count = torch.maximum(count, torch.where(slot < sink, slot + 1, 0))
             slots.append(slot)
         return torch.stack(slots), {"score": score}, state.extra

@@ -1,4 +1,4 @@
-"""Replay, answered by a modern Hopfield network over the memory."""
+"""Replay, with predictions by a modern Hopfield network over the memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cl_lib.types import NetOutput, Spec, Tensors
 class Hopfield(AnswersFromMemory):
     r"""Modern Hopfield read-out (Ramsauer et al. 2021, "Hopfield Networks is All You Need").
 
-    Trained as experience replay. The memory's normalised features are the stored patterns K; a test sample's features
-    are the state ξ, which moves towards them before their labels are read:
+    Trained as experience replay. The normalised features of the memory are the stored patterns K; the features of a
+    test sample are the initial state ξ, which is updated before the prediction:
 
     .. math::
         \xi \leftarrow K^\top \mathrm{softmax}(\beta K \xi), \qquad
@@ -27,11 +27,11 @@ class Hopfield(AnswersFromMemory):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     beta : float, default 10
         Inverse temperature above 0. May differ by replica.
     updates : int, default 1
-        Times that the state moves, 0 or more; 0: attention over the memory.
+        Number of updates of the state, 0 or more; 0: attention over the memory.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class Hopfield(AnswersFromMemory):
     products with all of them. Memory: ``capacity`` samples.
 
     Differences from the paper: patterns are features of a network trained by replay, there are no learnt projections;
-    no class has a probability below 1e-6. With an empty memory the network answers itself.
+    no class has a probability below 1e-6. With an empty memory predictions are the network's logits.
 
     Examples
     --------

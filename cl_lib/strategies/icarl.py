@@ -22,21 +22,21 @@ CHUNK = 500
 class ICaRL(Strategy):
     r"""iCaRL (Rebuffi et al. 2017, "Incremental Classifier and Representation Learning").
 
-    New and recalled samples are trained with one binary cross-entropy a class, whose targets for the old classes O are
-    the answers of the network as it was when the last experience ended:
+    New and recalled samples are trained with one binary cross-entropy per class. Its targets for the old classes O are
+    the predictions of the network of the end of the last experience:
 
     .. math::
         L = \frac{1}{|B \cup M|} \sum_{B \cup M} \sum_c \mathrm{BCE}\big(\sigma(f_c(x)), t_c\big),\qquad
         t_c = \sigma(f^{old}_c(x)) \text{ for } c \in O,\ \text{else } [y = c]
 
-    When an experience ends each seen class keeps the first ``capacity // seen`` samples of a herding order: each one
-    brings the mean of the chosen features nearest to the class mean. A test sample is given to the class whose
-    exemplars' mean feature is nearest; its probabilities are a softmax over negative squared distances.
+    At the end of an experience each seen class keeps the first ``capacity // seen`` samples in herding order: each
+    sample brings the mean of the chosen features nearest to the class mean. The predicted class of a test sample is the
+    one whose exemplars' mean feature is nearest; probabilities are a softmax over negative squared distances.
 
     Parameters
     ----------
     memory : Memory
-        Default: 500 exemplars, 32 recalled a step; ``admission`` must be ``"strategy"``.
+        Default: 500 exemplars, 32 recalled per step; ``admission`` must be ``"strategy"``.
 
     Raises
     ------
@@ -45,14 +45,14 @@ class ICaRL(Strategy):
 
     Notes
     -----
-    Cost: two forward and one backward pass a step over ``batch_size + memory.batch`` samples; after an experience its
-    features, and one matrix-vector product for each exemplar chosen. State: one copy of the network.
+    Cost: two forward and one backward pass per step over ``batch_size + memory.batch`` samples; after an experience its
+    features, and one matrix-vector product for each chosen exemplar. State: one copy of the network.
 
-    Differences from the paper: exemplars are recalled a batch a step instead of trained on as a union (each step then
-    sees both); the first experience has no distillation; features are normalised, means too, as in the paper. Which
-    unseen classes the cross-entropy covers is the stream's ``train_classes`` (``seen`` is the paper's). In streams
-    whose classes come back, which the paper does not have, new samples are trained on their labels, and a class's
-    exemplars are shared among its experiences.
+    Differences from the paper: a batch of exemplars is recalled in each step, instead of training on the union of new
+    samples and exemplars; the first experience has no distillation; features and means are normalised, as in the paper.
+    The stream's ``train_classes`` determine which unseen classes the cross-entropy covers (the paper: ``seen``). In
+    streams with recurring classes, which the paper does not have, new samples are trained on their labels, and the
+    exemplars of a class are shared among its experiences.
 
     Examples
     --------
@@ -83,20 +83,20 @@ class ICaRL(Strategy):
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         both, extra = join(batch, recalled[0]), state.extra
         logits = net(state.params, both.x, both.task).logits
-        taught = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw
+        teacher = net(extra["teacher"], both.x, both.task, train=False, buffers=extra["buffers"]).raw
         classes = torch.arange(logits.shape[-1], device=logits.device)
         labelled = both.y[:, None] == classes
-        # a new sample of a class that comes back is answered by its label, an exemplar as the teacher would
+        # for old classes the target is the teacher's prediction, except for new samples of a recurring class
         fresh = torch.arange(both.y.shape[0], device=labelled.device)[:, None] < batch.y.shape[0]
         target = torch.where(
-            extra["old"] & ~(labelled & fresh), log_sigmoid(taught)[0].exp(), labelled.to(logits.dtype)
+            extra["old"] & ~(labelled & fresh), log_sigmoid(teacher)[0].exp(), labelled.to(logits.dtype)
         )
         yes, no = log_sigmoid(logits)
-        errors = torch.where(logits > MASKED / 2, -(target * yes + (1 - target) * no), 0.0)  # not of masked classes
+        errors = torch.where(logits > MASKED / 2, -(target * yes + (1 - target) * no), 0.0)  # 0 for masked classes
         return weighted_mean(errors.sum(-1), both.weight), {}
 
     def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
-        parts = map(data.read, data.batches(CHUNK))  # one after the other: no input is kept
+        parts = map(data.read, data.batches(CHUNK))  # lazily, so that one part is in memory at a time
         read = [(_features(net, state.params, part), part.y) for part in parts]
         features, labels = (torch.cat(column) for column in zip(*read, strict=True))
         times = state.extra["times"]
@@ -125,7 +125,7 @@ class ICaRL(Strategy):
         out = net(state.params, x, task, train=False)
         distance = (normalize(out.features, dim=-1)[:, None] - readout["means"]).square().sum(-1)
         nearest = torch.where(readout["known"], -distance, MASKED)
-        # without a single exemplar there is no mean to be near to: the untrained network answers itself
+        # without exemplars there are no class means: predictions are the network's logits
         return torch.where(readout["known"].any(), nearest, out.raw)
 
 

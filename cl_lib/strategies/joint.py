@@ -8,21 +8,21 @@ from cl_lib.types import Phase, Spec
 
 @dataclass(frozen=True)
 class Joint(Strategy):
-    r"""All data of the stream at once, shuffled: what a learner without a stream reaches.
+    r"""Train on all data of the stream at once, shuffled (offline training).
 
     .. math:: L = \frac{1}{\sum_i w_i} \sum_{i \in \cup_e D_e} w_i\,(-\log p_\theta(y_i \mid x_i))
 
-    Trained when the first experience begins, with the run's epochs over the union; nothing is learnt after, so all
-    rows of the accuracy matrix but the first are equal, forgetting and BWT are 0, and FWT is null.
+    The network is trained in the first experience, with the run's epochs over the union, and not afterwards. All rows
+    of the accuracy matrix but the first are therefore equal, forgetting and BWT are 0, and FWT is null.
 
-    Cost: as fine-tuning over the same number of samples; no memory, but all data at once.
+    Cost: as fine-tuning over the same number of samples; no memory, but access to all data at once.
 
-    Differences from the paper: none; every paper has it as "joint", "offline" or "multi-task".
+    Differences from the paper: none; the baseline is also called "offline" or "multi-task".
 
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

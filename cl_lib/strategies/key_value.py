@@ -1,4 +1,4 @@
-"""A key-value memory whose writing and reading are learnt."""
+"""Key-value memory with trained values."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ VALUE, SHARPNESS = "~memory.value", "~memory.sharpness"
 class KeyValue(FrozenFeatures):
     r"""Key-value memory (as in Träuble et al. 2023, "Discrete Key-Value Bottleneck").
 
-    Features z of a frozen network are looked up among keys :math:`k_j`; only the nearest ones answer, by values
-    :math:`v_j` that are trained, so that what is learnt of one place is not overwritten by what comes elsewhere:
+    Frozen features z are looked up among keys :math:`k_j`. The prediction is a weighted sum of the trained values
+    :math:`v_j` of the nearest keys only, so that training in one region of the feature space does not change the
+    predictions in others:
 
     .. math::
         f(x) = \sum_{j \in N_k(z)} a_j\, v_j, \qquad
         a = \mathrm{softmax}_{j \in N_k(z)} \big( e^{s} \cos(z, k_j) \big)
 
-    The values v and the sharpness s are trained by the run's optimiser. After each step the keys are written: a sample
-    whose cosine with every key is below ``novelty`` becomes a key, while there are free slots; others pull their
-    nearest key towards them by a share ``rate`` of the way.
+    The values v and the sharpness s are trained by the run's optimiser. After each step the keys are updated: a sample
+    whose cosine similarity with every key is below ``novelty`` becomes a new key, while there are free slots; each
+    existing key moves by a share ``rate`` of the distance to the mean features of the other samples nearest to it.
 
     Parameters
     ----------
     features, width
         As for `cl_lib.strategies.SLDA`; default ``"first"``.
     slots : int, default 500
-        Keys, 1 or more.
+        Number of keys, 1 or more.
     k : int, default 5
-        Keys that answer, 1 or more; all where there are fewer.
+        Number of nearest keys used for a prediction, 1 or more; all keys if there are fewer.
     novelty : float, default 0.9
-        In [0, 1]; 0: only what is at right angles to all keys is new. May differ by replica.
+        In [0, 1]; 0: only samples with a negative cosine similarity to all keys become keys. May differ by replica.
     rate : float, default 0.01
-        In [0, 1]; 0: keys stay. May differ by replica.
+        In [0, 1]; 0: existing keys do not move. May differ by replica.
     sharpness : float, default 10
         :math:`e^s` at the beginning, above 0. May differ by replica.
 
@@ -57,11 +58,12 @@ class KeyValue(FrozenFeatures):
 
     Notes
     -----
-    Cost: a forward pass (in experience 1 with ``first`` also fine-tuning before), and one product with all keys. State:
-    ``slots`` keys of F numbers and values of C; no samples kept.
+    Cost: a forward pass and one product with all keys per step (with ``first`` fine-tuning before, in experience 1).
+    State: ``slots`` keys of F numbers and values of C numbers; no samples.
 
-    Differences from the paper: one codebook in place of many heads of random projections; keys are written all along,
-    not learnt beforehand and frozen; several keys answer, by a softmax whose sharpness is learnt; values begin at 0.
+    Differences from the paper: one codebook instead of many heads of random projections; keys are updated throughout
+    training, not learnt beforehand and frozen; the values of several keys are combined by a softmax with a learnt
+    sharpness; values are initialised to 0.
 
     Examples
     --------
@@ -98,12 +100,12 @@ class KeyValue(FrozenFeatures):
         return super().init(net, params, spec) | written
 
     def alike(self, extra: dict[str, Any], z: Tensor) -> Tensor:
-        """Cosines ``(B, slots)`` of features with the keys; far below those of slots that are free."""
+        """Cosine similarities ``(B, slots)`` of features with the keys; ``FAR`` for free slots."""
         cosine = normalize(z, dim=-1) @ normalize(extra["key"], dim=-1).mT
         return torch.where(torch.arange(self.slots, device=z.device) < extra["used"], cosine, FAR)
 
     def read(self, params: Tensors, extra: dict[str, Any], z: Tensor) -> Tensor:
-        """f(x), ``(B, C)``."""
+        """Logits f(x), ``(B, C)``, for features ``z``."""
         near = self.alike(extra, z).topk(min(self.k, self.slots))
         weight = torch.softmax(params[SHARPNESS].exp() * near.values, -1)
         return (weight[..., None] * params[VALUE][near.indices]).sum(-2)
@@ -129,7 +131,7 @@ class KeyValue(FrozenFeatures):
         fresh = ((best.values < self.novelty) & (batch.weight > 0)).to(z.dtype)
         place = used + fresh.cumsum(0) - 1
         slots = torch.arange(self.slots, device=z.device)
-        writes = (place[:, None] == slots) * fresh[:, None]  # beyond the last slot nothing is written
+        writes = (place[:, None] == slots) * fresh[:, None]  # all False for places beyond the last slot
         pulls = (best.indices[:, None] == slots) * ((1 - fresh) * batch.weight)[:, None]
         count = pulls.sum(0)[:, None]
         moved = key + self.rate * torch.where(count > 0, pulls.mT @ z / count.clamp_min(1) - key, 0.0)

@@ -1,4 +1,4 @@
-"""Replay, answered by the nearest neighbours in memory."""
+"""Replay, with predictions by the nearest neighbours in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from cl_lib.types import NetOutput, Spec, Tensors
 class KNN(AnswersFromMemory):
     r"""k nearest neighbours in an episodic memory (Khandelwal et al. 2020, "Generalization through Memorization").
 
-    Trained as experience replay; a test sample is answered by the k samples in memory whose features are most alike,
+    Trained as experience replay. The prediction for a test sample is a vote of the k samples in memory with the most
+    similar features,
 
     .. math::
         p(c \mid x) \propto \sum_{j \in N_k(x)} [y_j = c]\, \exp\big(\cos(z(x), z(x_j)) / T\big)
@@ -25,9 +26,9 @@ class KNN(AnswersFromMemory):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     k : int, default 10
-        Neighbours that vote, 1 or more; all of the memory where it holds fewer.
+        Number of neighbours that vote, 1 or more; the whole memory if it holds fewer samples.
     temperature : float, default 0.1
         T above 0. May differ by replica.
 
@@ -42,7 +43,7 @@ class KNN(AnswersFromMemory):
     of them (exact, on the device). Memory: ``capacity`` samples.
 
     Differences from the paper: a classifier, not a language model; the neighbours' vote is not mixed with the network's
-    own answer; no class has a probability below 1e-6. With an empty memory the network answers itself.
+    prediction; no class has a probability below 1e-6. With an empty memory predictions are the network's logits.
 
     Examples
     --------
@@ -62,8 +63,8 @@ class KNN(AnswersFromMemory):
         above(self, 0, "temperature")
 
     def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
-        alike = normalize(out.features, dim=-1) @ readout["keys"].mT
-        near = torch.where(readout["valid"] > 0, alike, FAR).topk(min(self.k, alike.shape[1]))
+        cosine = normalize(out.features, dim=-1) @ readout["keys"].mT
+        near = torch.where(readout["valid"] > 0, cosine, FAR).topk(min(self.k, cosine.shape[1]))
         label = readout["label"][near.indices]
         weight = torch.softmax(near.values / self.temperature, -1)
         return votes(weight, label, out.raw.shape[-1])

@@ -19,8 +19,8 @@ from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 class KroneckerLaplace(Strategy):
     r"""Kronecker-factored Laplace (Ritter et al. 2018, "Online Structured Laplace Approximations").
 
-    As EWC, but a layer's weights W (its bias as one more column) are held together, by the Kronecker-factored Fisher
-    information at the parameters reached, :math:`W^*`:
+    As EWC, but the penalty couples all weights W of a layer (with its bias as an additional column), by the
+    Kronecker-factored Fisher information at the parameters :math:`W^*` after each experience:
 
     .. math::
         \frac{\lambda}{2} \sum_{layers} \mathrm{tr}\big( G\, \Delta W\, A\, \Delta W^\top \big), \qquad
@@ -32,7 +32,7 @@ class KroneckerLaplace(Strategy):
         λ, 0 or more; 0 is fine-tuning. May differ by replica. Plain gradient descent needs ``lr * lam`` times the
         largest eigenvalue of G times that of A below 2, or the penalty makes it diverge.
     samples : int, default 1000
-        Training samples of the experience that the factors are computed on, at most.
+        Maximum number of training samples of the experience that the factors are computed on.
 
     Raises
     ------
@@ -41,13 +41,13 @@ class KroneckerLaplace(Strategy):
 
     Notes
     -----
-    Cost: two matrix products a layer more than fine-tuning a step; after an experience ``samples`` forward passes and
-    as many backward passes as there are classes. State: for a layer with n inputs and m outputs (n + 1)² + m² numbers
-    and a copy of the network, whatever the length of the stream: 3 MB in float32 for 784 inputs.
+    Cost: fine-tuning and two matrix products per layer and step; after an experience ``samples`` forward passes and as
+    many backward passes as there are classes. State: for a layer with n inputs and m outputs (n + 1)² + m² numbers and
+    a copy of the network, independent of the length of the stream: 3 MB in float32 for 784 inputs.
 
-    Differences from the paper: the sum of the experiences' Kronecker products is taken to be the product of the mean A
-    and the sum of the G, which is exact where the layer's inputs do not change; no Hessian of the prior; only linear
-    and ordinary convolutional layers are held.
+    Differences from the paper: the sum of the experiences' Kronecker products is approximated by the product of the
+    mean of A and the sum of G, which is exact if the layer's inputs do not change; no Hessian of the prior; only linear
+    and ordinary convolutional layers are penalised.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class KroneckerLaplace(Strategy):
         terms = []
         for name, a in extra["A"].items():
             moved = _joined(state.params, name) - _joined(extra["anchor"], name)
-            # A and G are symmetric, so G M A is the gradient of half the form: differentiated, it is made twice
+            # A and G are symmetric, so G M A is the gradient of half the quadratic form; detached, it is computed once
             force = (extra["G"][name] @ moved @ a).detach()
             terms.append((force * (moved - 0.5 * moved.detach())).sum())
         return self.lam * torch.stack(terms).sum()

@@ -19,8 +19,8 @@ class L2Init(Strategy):
 
     .. math:: L = \frac{1}{|B|} \sum_B -\log p(y \mid x) + \lambda \lVert \theta - \theta_0 \rVert_2^2
 
-    with :math:`\theta_0` the parameters that training began with: units that are not used drift back to where they
-    could learn again.
+    with :math:`\theta_0` the initial parameters: units that are not used return to their initialisation, where they can
+    learn again.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class L2Init(Strategy):
 
     Notes
     -----
-    Cost: one pass more than fine-tuning over the parameters a step. State: one copy of the network.
+    Cost: fine-tuning and one more pass over the parameters per step. State: one copy of the network.
 
     Differences from the paper: none known.
 

@@ -1,4 +1,4 @@
-"""Replay of what enters a layer, behind a frozen prefix."""
+"""Replay of the inputs of a layer, computed by a frozen prefix of the network."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from cl_lib.types import (
 class LatentReplay(Strategy):
     r"""Latent replay (Pellegrini et al. 2020, "Latent Replay for Real-Time Continual Learning").
 
-    After the first experience the layers before one are frozen: they are a function h. The memory keeps h(x) in place
-    of x, and the rest g of the network is trained on new and recalled latents together,
+    After the first experience the layers before a given layer, a function h, are frozen. The memory stores h(x) instead
+    of x, and the remaining part g of the network is trained on new and recalled latents together,
 
     .. math::
         L = \frac{1}{|B \cup M|} \Big( \sum_{x \in B} -\log p_g(y \mid h(x)) + \sum_{z \in M} -\log p_g(y \mid z)
@@ -46,28 +46,28 @@ class LatentReplay(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     layer : str, default "head"
-        Name of the layer that latents enter, as in ``model.named_modules()``; ``"head"`` is the last linear one where
-        none has that name. What comes before is frozen after experience 1.
+        Name of the layer whose inputs are the latents, as in ``model.named_modules()``; ``"head"`` stands for the last
+        linear layer if no layer has that name. The layers before it are frozen after experience 1.
     width : int, optional
-        Numbers in a latent. Default: what enters the head.
+        Dimension of a latent. Default: number of input features of the head.
 
     Raises
     ------
     InputError
-        By ``check``: a memory that cannot work, width below 1. When the network is known: no layer of that name, one
-        that is used more than once, is given no vectors of that width, or that the network goes around; nothing to
-        train behind it; BatchNorm, whose statistics would go on moving in what is frozen.
+        By ``check``: an invalid memory, width below 1. By ``init``: no layer of that name; a layer that is called more
+        than once, whose inputs are not vectors of that width, or that the network bypasses; no trained parameter after
+        it; BatchNorm, whose statistics would continue to change in the frozen layers.
 
     Notes
     -----
-    Cost: a step of fine-tuning, without the gradients before the layer, and one over ``memory.batch`` latents behind it
-    (a traced step leaves out what is not used). Memory: ``capacity`` latents, no inputs.
+    Cost: a step of fine-tuning without the gradients before the layer, and a pass of ``memory.batch`` latents through
+    the layers after it (a traced step omits unused computations). Memory: ``capacity`` latents, no inputs.
 
-    Differences from the paper: the prefix is trained in experience 1 and does not move at all afterwards (the paper
-    slows it down), so latents never grow old; nothing is replayed in experience 1, and its latents are computed when it
-    ends; latents are vectors.
+    Differences from the paper: the prefix is trained in experience 1 and does not change afterwards (the paper reduces
+    its learning rate), so stored latents remain exact; nothing is replayed in experience 1, whose latents are computed
+    at its end; latents are vectors.
 
     Examples
     --------
@@ -99,17 +99,17 @@ class LatentReplay(Strategy):
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
         if has_batch_statistics(net.module):
-            raise InputError("strategy: LatentReplay freezes layers, but BatchNorm's statistics go on moving")
+            raise InputError("strategy: LatentReplay freezes layers, but BatchNorm's statistics continue to change")
         name, layer = self._layer(net.module)
         width, names = entry(net.module, name, layer, spec.shape)
         if width != self._width(spec):
             takes = f"takes {width} numbers, not {self._width(spec)}; set strategy.width={width}"
             raise InputError(f"strategy.layer={self.layer!r}: {takes}")
         nothing = next(iter(params.values())).new_zeros(0)
-        return {"behind": {k: nothing for k in names if k in params}}  # the names are what matters
+        return {"behind": {k: nothing for k in names if k in params}}  # only the names are used
 
     def _layer(self, module: nn.Module) -> tuple[str, nn.Module]:
-        """Name and layer that latents enter."""
+        """Name and module of the layer whose inputs are the latents."""
         named = {name: layer for name, layer in module.named_modules() if name}
         name = next((k for k, v in named.items() if v is head_of(module)), "") if self.layer == "head" else self.layer
         if name not in named:
@@ -118,7 +118,7 @@ class LatentReplay(Strategy):
         return name, named[name]
 
     def latents(self, net: Net, params: Tensors, batch: Batch) -> Tensor:
-        """h(x), ``(B, width)``."""
+        """Latents h(x), ``(B, width)``."""
         name, layer = self._layer(net.module)
         entered: dict[str, list[Tensor]] = {}
         listen([(name, layer)], net, params, batch, {}, entered, lambda out: out.raw)

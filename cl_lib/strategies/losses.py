@@ -1,4 +1,4 @@
-"""Losses that strategies share: means over samples that may be padding."""
+"""Losses shared by strategies: weighted means, in which padding has weight 0."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ def negative_log_likelihood(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log σ(x) and log σ(-x), by a softmax over two: an elementwise sigmoid rounds the last few elements of a tensor
-    in another way than the rest, so that a replica's last bits would depend on how many run beside it."""
+    """Compute log σ(x) and log σ(-x) by a softmax over two classes.
+
+    An elementwise sigmoid rounds the last few elements of a tensor differently from the others, so that the last bits
+    of a replica would depend on the number of replicas that run with it.
+    """
     yes, no = torch.log_softmax(torch.stack([x, torch.zeros_like(x)], -1), -1).unbind(-1)
     return yes, no
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """``sum(w * v) / sum(w)``, and 0 where every weight is 0 (an empty memory)."""
+    """Weighted mean ``sum(w * v) / sum(w)``; 0 if all weights are 0 (an empty memory)."""
     return (values * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
 def replayed(net: Any, params: Tensors, batch: Batch, recalled: Recalled) -> Tensor:
-    """Experience replay: one cross-entropy over new and recalled samples together."""
+    """Loss of experience replay: one cross-entropy over new and recalled samples together."""
     both = join(batch, recalled)
     return cross_entropy(net(params, both.x, both.task).logits, both.y, both.weight)

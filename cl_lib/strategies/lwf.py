@@ -18,8 +18,8 @@ from cl_lib.types import Batch, ExperienceData, Net, Recalled, Spec, State, Tens
 class LwF(Strategy):
     r"""LwF (Li & Hoiem 2016, "Learning without Forgetting").
 
-    The network as it was when the last experience ended teaches its answers for old classes on the new data, by a
-    softmax over each group O of them:
+    The predictions for old classes are distilled on the new data from the network of the end of the last experience,
+    with a softmax over each group O of old classes:
 
     .. math::
         L = \text{CE}
@@ -32,10 +32,10 @@ class LwF(Strategy):
         Weight of distillation, 0 or more; 0 is fine-tuning. May differ by replica.
     temperature : float, default 2
         T above 0. May differ by replica.
-
     heads : {"single", "multi"}, default "single"
-        One group of all old classes, or one for the classes of each experience before, as where each has a head of its
-        own. In domain-incremental streams the groups of ``"multi"`` are all alike, so that ``alpha`` counts as often.
+        One group of all old classes, or one group for the classes of each earlier experience, as with a separate head
+        for each. In domain-incremental streams all groups of ``"multi"`` are the same, so that ``alpha`` is multiplied
+        by their number.
 
     Raises
     ------
@@ -44,10 +44,10 @@ class LwF(Strategy):
 
     Notes
     -----
-    Cost: one more forward pass a step; state: one copy of the network.
+    Cost: one more forward pass per step; state: one copy of the network.
 
     Differences from the paper: by default one softmax over all old classes, where the paper has one for each old task's
-    head (``heads="multi"``); the KL divergence in place of the cross-entropy (the same gradient); no warm-up of the new
+    head (``heads="multi"``); the KL divergence instead of the cross-entropy (the same gradient); no warm-up of the new
     head.
 
     Examples
@@ -78,12 +78,12 @@ class LwF(Strategy):
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         out = net(state.params, batch.x, batch.task)
         extra = state.extra
-        taught = net(extra["teacher"], batch.x, batch.task, train=False, buffers=extra["buffers"]).raw
+        teacher = net(extra["teacher"], batch.x, batch.task, train=False, buffers=extra["buffers"]).raw
         log_q, log_p = (
             torch.log_softmax(torch.where(extra["old"], logits[:, None] / self.temperature, -1e9), -1)
-            for logits in (taught, out.raw)
+            for logits in (teacher, out.raw)
         )
-        # a group without classes, as before the first experience has ended: both are uniform and the divergence is 0
+        # for a group without classes (before the end of its experience) both are uniform and the divergence is 0
         divergence = (torch.softmax(log_q, -1) * (log_q - log_p)).sum((-2, -1))
         loss = cross_entropy(out.logits, batch.y, batch.weight)
         return loss + self.alpha * self.temperature**2 * weighted_mean(divergence, batch.weight), {}

@@ -18,14 +18,14 @@ from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 class MAS(Strategy):
     r"""MAS (Aljundi et al. 2018, "Memory Aware Synapses: Learning What (not) to Forget").
 
-    When an experience ends, what the output is sensitive to becomes important:
+    At the end of an experience the sensitivity of the output to each parameter is added to its importance Ω:
 
     .. math::
         \Omega_k \leftarrow \Omega_k + \frac1N \sum_i
         \left| \frac{\partial \lVert f_\theta(x_i) \rVert_2^2}{\partial \theta_k} \right|, \qquad
         L = \text{CE} + \lambda \sum_k \Omega_k (\theta_k - \theta^*_k)^2
 
-    with θ* the parameters reached.
+    with θ* the parameters at the end of the last experience.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class MAS(Strategy):
         λ, 0 or more; 0 is fine-tuning. May differ by replica. Plain gradient descent needs ``2 * lr * lam * Ω_k < 2``
         for every parameter, or the penalty makes it diverge.
     samples : int, default 1000
-        Training samples of the experience that Ω is computed on, at most.
+        Maximum number of training samples of the experience that Ω is computed on.
 
     Raises
     ------
@@ -42,11 +42,11 @@ class MAS(Strategy):
 
     Notes
     -----
-    Cost: one pass more than fine-tuning over the parameters a step; after an experience ``samples`` forward and
+    Cost: fine-tuning and one more pass over the parameters per step; after an experience ``samples`` forward and
     backward passes. State: two copies of the network.
 
-    Differences from the paper: Ω adds up over experiences, as in the authors' code; labels are not needed, but the
-    experience's own samples are used, not those met at test time.
+    Differences from the paper: Ω is summed over experiences, as in the authors' code; labels are not needed, but Ω is
+    computed on the experience's training samples, not on samples at test time.
 
     Examples
     --------

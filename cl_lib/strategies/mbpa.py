@@ -18,7 +18,8 @@ class MbPA(AnswersFromMemory):
     r"""MbPA (Sprechmann et al. 2018, "Memory-based Parameter Adaptation").
 
     Trained as experience replay. For each test sample the head's weights W are adapted to its k nearest neighbours in
-    memory, by some steps of gradient descent from the trained weights :math:`W_0`, and forgotten again:
+    memory by a few steps of gradient descent from the trained weights :math:`W_0`; the adapted weights are used for
+    this sample only:
 
     .. math::
         W \leftarrow W - \eta\, \nabla_W \Big( \sum_{j \in N_k(x)} w_j\,\big(-\log p_W(y_j \mid z_j)\big)
@@ -27,11 +28,11 @@ class MbPA(AnswersFromMemory):
     Parameters
     ----------
     memory : Memory
-        Default: class-balanced, 500, 10 recalled a step.
+        Default: class-balanced, 500, 10 recalled per step.
     k : int, default 20
-        Neighbours, 1 or more; all of the memory where it holds fewer.
+        Number of neighbours, 1 or more; the whole memory if it holds fewer samples.
     steps : int, default 5
-        Of adaptation, 0 or more; with 0 the network answers as it is.
+        Steps of adaptation, 0 or more; with 0 predictions are the network's logits.
     eta : float, default 0.02
         η, 0 or more. May differ by replica.
     lam : float, default 0.01
@@ -47,12 +48,12 @@ class MbPA(AnswersFromMemory):
     Notes
     -----
     Cost: the step of `ER`; for a test sample one product with all features in memory, and ``steps`` products of k x k
-    with k x C numbers: an adapted head is its start plus a sum over neighbours, so it is never written out. Memory:
-    ``capacity`` samples.
+    with k x C numbers: an adapted head is the trained head plus a sum over neighbours, so it is never materialised.
+    Memory: ``capacity`` samples.
 
-    Differences from the paper: only a linear head adapts (any other head: a linear term beside it), the features being
-    those of the network; keys are the current features of the stored samples, not those of the time when they were
-    stored; cosine similarity.
+    Differences from the paper: only a linear head is adapted (with any other head: an additional linear term), on the
+    network's features; keys are the current features of the stored samples, not those at the time of storage; cosine
+    similarity.
 
     Examples
     --------
@@ -77,17 +78,17 @@ class MbPA(AnswersFromMemory):
 
     def answer(self, out: NetOutput, readout: Tensors) -> Tensor:
         z = out.features
-        alike = torch.where(readout["valid"] > 0, normalize(z, dim=-1) @ readout["keys"].mT, FAR)
-        near = alike.topk(min(self.k, alike.shape[1]))
+        cosine = torch.where(readout["valid"] > 0, normalize(z, dim=-1) @ readout["keys"].mT, FAR)
+        near = cosine.topk(min(self.k, cosine.shape[1]))
         weight = torch.softmax(near.values / self.temperature, -1)[..., None]
         around, start = readout["features"][near.indices], readout["logits"][near.indices]  # (N, k, F), (N, k, C)
-        wanted = (readout["label"][near.indices][..., None] == torch.arange(start.shape[-1], device=z.device)).to(
+        target = (readout["label"][near.indices][..., None] == torch.arange(start.shape[-1], device=z.device)).to(
             z.dtype
         )
         # W - W0 is a sum over neighbours of (coefficients C) x (features F, and a 1 for the bias)
         gram, query = around @ around.mT + 1, around @ z[..., None] + 1
         coefficients = torch.zeros_like(start)
         for _ in range(self.steps):
-            error = torch.softmax(start + gram @ coefficients, -1) - wanted
+            error = torch.softmax(start + gram @ coefficients, -1) - target
             coefficients = (1 - 2 * self.eta * self.lam) * coefficients - self.eta * weight * error
         return out.raw + (query * coefficients).sum(-2)

@@ -20,8 +20,8 @@ from cl_lib.types import Batch, Gradient, Net, Recalled, Spec, State, Tensors
 class MIR(Strategy):
     r"""ER-MIR (Aljundi et al. 2019, "Online Continual Learning with Maximal Interfered Retrieval").
 
-    Of ``candidates`` samples drawn from memory, those are replayed whose loss a step on the new batch alone would raise
-    most:
+    Of ``candidates`` samples drawn from memory, those are replayed whose loss would increase most by a virtual step on
+    the new batch alone:
 
     .. math::
         \theta^v = \theta - \eta\,\nabla L(B; \theta), \qquad
@@ -33,21 +33,22 @@ class MIR(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 replayed a step.
+        Default: reservoir of 500, 10 replayed per step.
     candidates : int, default 50
-        Drawn a step; ``memory.batch`` or more. As many as are replayed: `ER`.
+        Samples drawn per step, ``memory.batch`` or more; with ``memory.batch`` this is `ER`.
     eta : float, default 0.1
-        η of the step that is only looked at, 0 or more; the paper takes the optimiser's rate. May differ by replica.
+        η, step size of the virtual step, 0 or more; the paper uses the optimiser's learning rate. May differ by
+        replica.
 
     Raises
     ------
     InputError
-        By ``check``: fewer candidates than are replayed, η below 0, a memory that cannot work.
+        By ``check``: fewer candidates than are replayed, η below 0, an invalid memory.
 
     Notes
     -----
-    Cost: a step on the batch that is only looked at, two forward passes over the candidates, then the step of `ER`;
-    memory: ``capacity`` samples.
+    Cost: the virtual step on the batch, two forward passes over the candidates, then the step of `ER`; memory:
+    ``capacity`` samples.
 
     Differences from the paper: η is an option; candidates are scored with the network in evaluation mode.
 
@@ -69,7 +70,7 @@ class MIR(Strategy):
         if self.candidates < self.memory.batch:
             raise InputError(
                 f"strategy.candidates={self.candidates}: must be at least strategy.memory.batch={self.memory.batch}, "
-                "the number that is replayed"
+                "the number of replayed samples"
             )
         at_least(self, 0, "eta")
 
@@ -84,7 +85,7 @@ class MIR(Strategy):
         return super().gradient(net, state, batch, (Recalled(x, y, weight, task, slot),))
 
     def interference(self, net: Net, state: State, batch: Batch, pool: Recalled) -> Tensor:
-        """By how much a step on the batch would raise the loss of each candidate, ``(candidates,)``."""
+        """Increase of each candidate's loss by a virtual step on the batch, ``(candidates,)``."""
 
         def new(params: Tensors) -> tuple[Tensor, Tensors]:
             return cross_entropy(net(params, batch.x, batch.task).logits, batch.y, batch.weight), {}
@@ -94,7 +95,7 @@ class MIR(Strategy):
 
         buffers = net.buffers
         grads = gradient_of(net, state.params, new).grads
-        net.buffers = buffers  # the step was only looked at
+        net.buffers = buffers  # the step is virtual
         return losses({k: p - self.eta * grads[k] for k, p in state.params.items()}) - losses(state.params)
 
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:

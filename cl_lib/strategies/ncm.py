@@ -26,12 +26,12 @@ class NCM(OnFrozenFeatures):
     Parameters
     ----------
     features : {"first", "identity", "random"}, default "first"
-        What is frozen: the network after experience 1 (trained there as in fine-tuning), the flattened input itself, or
-        ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
+        The frozen features: those of the network after experience 1 (trained there as in fine-tuning), the flattened
+        input, or ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
     width : int, default 512
-        Features of the random projection.
+        Number of features of the random projection.
     temperature : float, default 1
-        T above 0, in squared units of the features. May differ by replica; the answer does not depend on it.
+        T above 0, in squared units of the features. May differ by replica; the predicted class does not depend on it.
 
     Raises
     ------
@@ -40,8 +40,8 @@ class NCM(OnFrozenFeatures):
 
     Notes
     -----
-    Cost: a forward pass a step, no gradients (but in experience 1 with ``first``); one pass over the data. State: C F
-    numbers; no samples kept.
+    Cost: a forward pass per step, no gradients (except in experience 1 with ``first``); one pass over the data. State:
+    C F numbers; no samples.
 
     Differences from the paper: plain Euclidean distance, no learnt metric; a softmax over distances for probabilities.
 

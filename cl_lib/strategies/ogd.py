@@ -14,24 +14,24 @@ from cl_lib.strategies.strategy import Strategy
 from cl_lib.types import Batch, ExperienceData, Gradient, Net, Recalled, Spec, State, Tensors
 
 LEAST = 1e-4
-"""Length, over the longest, below which a direction counts as one that is held already."""
+"""Length relative to the longest, below which a direction is considered to be in the span of the stored ones."""
 
 
 @dataclass(frozen=True)
 class OGD(Strategy):
     r"""OGD (Farajtabar et al. 2020, "Orthogonal Gradient Descent for Continual Learning").
 
-    A step moves orthogonally to the directions :math:`v_j` in which the answers to samples of past experiences change,
-    the gradients of the logit of each one's label made orthonormal:
+    The gradient is projected orthogonally to directions :math:`v_j` that change the predictions for samples of past
+    experiences; these are the orthonormalised gradients of the logit of each sample's label:
 
     .. math:: \tilde g = g - \sum_j (g^\top v_j)\, v_j
 
-    so that to first order those logits stay as they are.
+    so that to first order those logits do not change.
 
     Parameters
     ----------
     directions : int, default 100
-        Held at most, an equal share for each experience of the stream, so at least one for each.
+        Maximum number of stored directions, an equal share for each experience of the stream, at least one for each.
 
     Raises
     ------
@@ -40,13 +40,13 @@ class OGD(Strategy):
 
     Notes
     -----
-    Cost: two products with the stored directions a step; after an experience one gradient for each new direction and a
-    QR decomposition. State: ``directions`` copies of the network's parameters, 40 MB in float32 for the defaults and
-    100,000 parameters, whatever the length of the stream.
+    Cost: two products with the stored directions per step; after an experience one gradient for each new direction and
+    a QR decomposition. State: ``directions`` copies of the network's parameters, 40 MB in float32 for the defaults and
+    100,000 parameters, independent of the length of the stream.
 
-    Differences from the paper: the gradients are those of the label's logit (its OGD-GTL); an equal share of a fixed
-    number for each experience instead of as many for each without a bound. Only the gradient is bent: with momentum or
-    weight decay the step is no longer orthogonal.
+    Differences from the paper: the gradients are those of the label's logit (the paper's OGD-GTL); each experience has
+    an equal share of a fixed total number of directions, instead of a fixed number each. Only the gradient is
+    projected: with momentum or weight decay the step is no longer orthogonal.
 
     Examples
     --------
@@ -72,8 +72,8 @@ class OGD(Strategy):
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
         new, basis = super().gradient(net, state, batch, recalled), state.extra["basis"].flatten(0, 1)
-        flat = torch.cat([g.flatten() for g in new.grads.values()])[None]  # a row: of many replicas' columns the
-        flat = (flat - flat @ basis.mT @ basis)[0]  # products take ten times as long
+        flat = torch.cat([g.flatten() for g in new.grads.values()])[None]  # a row: with many
+        flat = (flat - flat @ basis.mT @ basis)[0]  # replicas, products with columns are ten times slower
         parts = flat.split([g.numel() for g in new.grads.values()])
         return new._replace(grads={k: p.view_as(g) for (k, g), p in zip(new.grads.items(), parts, strict=True)})
 
@@ -82,12 +82,12 @@ class OGD(Strategy):
         batch = data.read(slice(0, basis.shape[1]))
         labels = one_hot(batch.y, net(state.params, batch.x, batch.task, train=False).logits)
         rows = as_rows(per_sample_gradients(net, state.params, batch, lambda out: out.logits, labels))
-        held = basis.flatten(0, 1)
-        for _ in range(2):  # the second time takes away what rounding left
-            rows = rows - (rows @ held.mT) @ held
+        stored = basis.flatten(0, 1)
+        for _ in range(2):  # the second pass removes rounding errors
+            rows = rows - (rows @ stored.mT) @ stored
         q, r = torch.linalg.qr(rows.mT)
         length = r.diagonal(dim1=-2, dim2=-1).abs()
-        rows = torch.where(length > LEAST * length.max(), q, 0.0).mT  # a direction that was there already: none
+        rows = torch.where(length > LEAST * length.max(), q, 0.0).mT  # 0 for directions in the span of the others
         missing = basis.shape[1] - rows.shape[0]
         rows = torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
         return state._replace(extra={"basis": torch.cat([basis[:number], rows[None], basis[number + 1 :]])})

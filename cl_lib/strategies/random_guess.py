@@ -1,4 +1,4 @@
-"""Random guessing: the floor."""
+"""Random guessing: chance level."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ TINY = 1e-4
 
 @dataclass(frozen=True)
 class RandomGuess(Strategy):
-    r"""Learn nothing; every class is as likely, and which one is answered is arbitrary.
+    r"""Learn nothing and predict all classes with equal probability; the predicted class is arbitrary.
 
     .. math:: p(c \mid x) \propto e^{\epsilon\, (x^\top A)_c}, \qquad \epsilon = 10^{-4}
 
-    with a fixed random matrix A: its small terms only break the tie. Accuracy is chance, the confidence 1 / C, the NLL
-    log C.
+    with a fixed random matrix A, whose small terms only break ties. Accuracy is at chance level, the confidence 1 / C
+    and the NLL log C.
 
     Cost: none; no memory.
 
@@ -29,7 +29,7 @@ class RandomGuess(Strategy):
     Raises
     ------
     InputError
-        Never for its own parameters: it has none.
+        Never; the strategy has no parameters.
 
     Examples
     --------

@@ -17,8 +17,8 @@ from cl_lib.types import Batch, Contents, Net, Spec, State, Tensors
 class RanPAC(OnFrozenFeatures):
     r"""RanPAC (McDonnell et al. 2023, "Random Projections and Pre-trained Models for Continual Learning").
 
-    Frozen features z are expanded, :math:`h = \mathrm{relu}(z P)` with a fixed random P, and a ridge regression onto
-    the one-hot labels is kept up to date by its sums:
+    Frozen features z are expanded, :math:`h = \mathrm{relu}(z P)` with a fixed random P, and a ridge regression on the
+    one-hot labels is updated by its sufficient statistics:
 
     .. math::
         G = \sum_i h_i h_i^\top, \qquad Q = \sum_i h_i\, e_{y_i}^\top, \qquad
@@ -27,12 +27,12 @@ class RanPAC(OnFrozenFeatures):
     Parameters
     ----------
     features : {"first", "identity", "random"}, default "first"
-        What is frozen: the network after experience 1 (trained there as in fine-tuning), the flattened input itself, or
-        ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
+        The frozen features: those of the network after experience 1 (trained there as in fine-tuning), the flattened
+        input, or ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
     width : int, default 512
-        Features of the random projection of the input.
+        Number of features of the random projection of the input.
     expansion : int, default 1000
-        Columns of P.
+        Number of columns of the matrix P that expands the features.
     ridge : float, default 1
         λ above 0. May differ by replica.
 
@@ -43,13 +43,14 @@ class RanPAC(OnFrozenFeatures):
 
     Notes
     -----
-    Cost: a forward pass and the outer products of a batch a step; before an evaluation one solve of an ``expansion`` ×
-    ``expansion`` system. State: ``expansion`` (``expansion`` + C + F) numbers, 8 MB in float32 with the defaults and
-    F = 1,000; it never grows. No gradients (but in experience 1 with ``first``), no samples kept; one pass.
+    Cost: a forward pass and the outer products of a batch per step; before an evaluation the solution of an
+    ``expansion`` × ``expansion`` system. State: ``expansion`` (``expansion`` + C + F) numbers, 8 MB in float32 with the
+    defaults and F = 1,000; it does not grow. No gradients (except in experience 1 with ``first``), no samples; one
+    pass.
 
-    Differences from the paper: no pre-trained network and no first-session adaptation of one; λ is an option, the
-    paper chooses it on a part of each experience's data. Its answers are least-squares scores taken as logits, so its
-    probabilities are far from confident.
+    Differences from the paper: no pre-trained network and no first-session adaptation; λ is an option, the paper
+    selects it on a part of each experience's data. The least-squares scores are used as logits, so the probabilities
+    are underconfident.
 
     Examples
     --------

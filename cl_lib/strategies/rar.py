@@ -20,8 +20,8 @@ FAR = 1e9
 class RAR(Strategy):
     r"""RAR (Kumari et al. 2022, "Retrospective Adversarial Replay for Continual Learning").
 
-    Beside each recalled sample x a second one is replayed with the same label: x moved, within a box, towards the new
-    sample of another class that is nearest in feature space, where it is about to be forgotten:
+    In addition to each recalled sample x an adversarial sample x' with the same label is replayed: x moved, within a
+    box, towards the new sample of another class that is nearest in feature space, where forgetting is likely:
 
     .. math::
         x' \leftarrow \Pi_{\lVert x' - x \rVert_\infty \le \epsilon}\Big( x' - \frac{2 \epsilon}{K}\,
@@ -31,26 +31,26 @@ class RAR(Strategy):
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 10 recalled a step.
+        Default: reservoir of 500, 10 recalled per step.
     gamma : float, default 1
         γ, 0 or more; 0 is `ER`. May differ by replica.
     epsilon : float, default 0.1
         ε in units of the normalised input, 0 or more. May differ by replica.
     steps : int, default 5
-        K, steps of the search, 1 or more.
+        K, number of steps of the search, 1 or more.
 
     Raises
     ------
     InputError
-        By ``check``: γ or ε below 0, steps below 1, a memory that cannot work.
+        By ``check``: γ or ε below 0, steps below 1, an invalid memory.
 
     Notes
     -----
     Cost: the step of `ER`, ``steps`` forward and backward passes over ``memory.batch`` samples and one more over them
     in the loss. Memory: ``capacity`` samples.
 
-    Differences from the paper: no MixUp between the moved and the stored samples; the search starts at the sample
-    itself. A recalled sample without a new one of another class stays where it is.
+    Differences from the paper: no MixUp between adversarial and stored samples; the search starts at the sample itself.
+    A recalled sample is not moved if the batch has no sample of another class.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class RAR(Strategy):
         return super().gradient(net, state, batch, (old, replace(old, x=self.moved(net, state, batch, old))))
 
     def moved(self, net: Net, state: State, batch: Batch, old: Recalled) -> Tensor:
-        """The recalled samples' inputs moved towards the nearest new sample of another class."""
+        """Inputs of the recalled samples, moved towards the nearest new sample of another class."""
 
         def features(x: Tensor) -> Tensor:
             return net(state.params, x, old.task, train=False).features
@@ -99,5 +99,5 @@ class RAR(Strategy):
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
         old, moved = recalled
         loss = replayed(net, state.params, batch, old)
-        again = cross_entropy(net(state.params, moved.x, moved.task).logits, moved.y, moved.weight)
-        return loss + self.gamma * again, {}
+        adversarial = cross_entropy(net(state.params, moved.x, moved.task).logits, moved.y, moved.weight)
+        return loss + self.gamma * adversarial, {}

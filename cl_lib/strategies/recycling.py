@@ -1,4 +1,4 @@
-"""What strategies share that give unused hidden units a new start."""
+"""Helpers of strategies that re-initialise unused hidden units."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cl_lib.types import Batch, Net, Tensors
 
 
 def hidden(module: nn.Module, params: Tensors) -> list[tuple[str, str]]:
-    """Pairs of linear layers of which the second takes what the first gives: names of the one before and after."""
+    """Names of pairs of consecutive linear layers, where the first layer's outputs are the second layer's inputs."""
     linear = [(name, layer) for name, layer in layers_of(module) if isinstance(layer, nn.Linear)]
     pairs = [(a, b) for (a, before), (b, after) in pairwise(linear) if before.out_features == after.in_features]
     return [(a, b) for a, b in pairs if {f"{a}.weight", f"{b}.weight"} <= set(params)]
 
 
 def activity(net: Net, params: Tensors, batch: Batch, pairs: list[tuple[str, str]]) -> Tensors:
-    """Mean absolute activation ``(units,)`` of each hidden layer over the batch, by the name of the layer before it."""
+    """Mean absolute activation ``(units,)`` of each hidden layer over the batch, by name of the preceding layer."""
     entered: dict[str, list[Tensor]] = {}
     listen(layers_of(net.module), net, params, batch, {}, entered, lambda out: out.raw)
     share = batch.weight / batch.weight.sum().clamp_min(1e-12)
@@ -28,16 +28,17 @@ def activity(net: Net, params: Tensors, batch: Batch, pairs: list[tuple[str, str
 
 
 def recycled(params: Tensors, initial: Tensors, pair: tuple[str, str], chosen: Tensor, key: Tensor) -> Tensors:
-    """The chosen units ``(units,)`` bool with new weights in, drawn from the layer's initial ones, and none out.
+    """Re-initialise the units ``chosen`` ``(units,)``, bool.
 
-    Nothing flows out of a new unit, so what the network answers is what it would without the unit.
+    Incoming weights are drawn from the layer's initial weights, outgoing weights are 0. The network's output is
+    therefore that of the network without these units.
     """
     before, after = pair
     out = dict(params)
     for number, name in enumerate((f"{before}.weight", f"{before}.bias")):
         if name in params:
             old, start = params[name], initial[name].flatten()
-            # one draw a unit and one an input: a number for each weight would cost more than the rest of the step
+            # one random number per unit and one per input: one per weight would cost more than the whole step
             place = _places(key + number, old.shape[:1], start.shape[0]).view(-1, *[1] * (old.ndim - 1))
             place = place + _places(key + 500 + number, old.shape[1:], start.shape[0])
             mask = chosen.view(-1, *[1] * (old.ndim - 1))
@@ -47,5 +48,5 @@ def recycled(params: Tensors, initial: Tensors, pair: tuple[str, str], chosen: T
 
 
 def _places(key: Tensor, shape: tuple[int, ...], count: int) -> Tensor:
-    """Integers below ``count``."""
+    """Random integers below ``count``."""
     return (noise.uniform(key, shape) * count).long()

@@ -17,19 +17,20 @@ from cl_lib.types import Batch, Gradient, Net, Shape, Spec, State, Tensors
 class ReDo(Strategy):
     r"""ReDo (Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning").
 
-    Every so many steps the units of a hidden layer that hardly answer start anew, with initial weights in and none out:
+    Every ``every`` steps the dormant units of each hidden layer, which have a low activation score s, are
+    re-initialised, with incoming weights drawn from the initial ones and outgoing weights 0:
 
     .. math::
         s_i = \frac{\overline{|h_i|}}{\frac1n \sum_k \overline{|h_k|}} \le \tau
 
-    with h a unit's activations, averaged over the batches since the last time.
+    with h a unit's activations, averaged over the batches since the last re-initialisation.
 
     Parameters
     ----------
     tau : float, default 0.025
-        τ, 0 or more; 0: only units that never answer. May differ by replica.
+        τ, 0 or more; 0: only units that are never active. May differ by replica.
     every : int, default 100
-        Steps between two looks, 1 or more.
+        Steps between two re-initialisations, 1 or more.
 
     Raises
     ------
@@ -38,11 +39,12 @@ class ReDo(Strategy):
 
     Notes
     -----
-    Cost: one forward pass more a step and a pass over the parameters. State: a copy of the network and a number a unit.
+    Cost: one more forward pass and a pass over the parameters per step. State: a copy of the network and a number per
+    unit.
 
-    Differences from the paper: scores are averaged over all batches since the last look, not over one; the optimiser's
-    state of a new unit is kept; only units between two linear layers. New weights are drawn, with replacement, from the
-    layer's initial ones.
+    Differences from the paper: scores are averaged over all batches since the last re-initialisation, not over one
+    batch; the optimiser state of a re-initialised unit is kept; only units between two linear layers are
+    re-initialised. New weights are drawn, with replacement, from the layer's initial weights.
 
     Examples
     --------
@@ -73,12 +75,12 @@ class ReDo(Strategy):
         active = activity(net, params, batch, pairs)
         key = (batch.noise["key"][0] * 2**24).long()
         steps = extra["steps"] + 1
-        now = steps >= self.every
-        answered = {}
+        due = steps >= self.every
+        scores = {}
         for number, (a, b) in enumerate(pairs):
             score = extra["answered"][a] + active[a]
-            dormant = (score <= self.tau * score.mean()) & now
+            dormant = (score <= self.tau * score.mean()) & due
             params = recycled(params, extra["initial"], (a, b), dormant, key + 1000 * number)
-            answered[a] = torch.where(now, 0.0, score)
-        steps = torch.where(now, 0.0, steps)
-        return new._replace(params=params, extra=extra | {"answered": answered, "steps": steps})
+            scores[a] = torch.where(due, 0.0, score)
+        steps = torch.where(due, 0.0, steps)
+        return new._replace(params=params, extra=extra | {"answered": scores, "steps": steps})

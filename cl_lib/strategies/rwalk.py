@@ -20,15 +20,16 @@ EPSILON = 1e-3
 class RWalk(Strategy):
     r"""RWalk (Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning").
 
-    A moving average of the empirical Fisher information F and a score s, the fall of the loss along the path over the
-    distance it took in the metric of F:
+    The importance of a parameter combines a moving average of the empirical Fisher information F and a score s, the
+    decrease of the loss along the path divided by the distance in the metric of F:
 
     .. math::
         F \leftarrow \alpha\, g^2 + (1 - \alpha) F, \qquad
         s_k \leftarrow s_k + \max\!\Big(0,\ \frac{-g_k \Delta\theta_k}{\tfrac12 F_k \Delta\theta_k^2 + \epsilon}\Big)
 
-    with g the gradient of a step's loss. When an experience ends the score is halved into the one so far, both are
-    scaled to at most 1, and the penalty :math:`\lambda \sum_k (F_k + s_k)(\theta_k - \theta^*_k)^2` is renewed.
+    with g the gradient of a step's loss. At the end of an experience the new score and the previous one are averaged, F
+    and the average are scaled to at most 1, and the penalty
+    :math:`\lambda \sum_k (F_k + s_k)(\theta_k - \theta^*_k)^2` is updated.
 
     Parameters
     ----------
@@ -44,10 +45,10 @@ class RWalk(Strategy):
 
     Notes
     -----
-    Cost: some passes over the parameters a step, none over samples. State: five copies of the network.
+    Cost: several passes over the parameters per step, none over samples. State: five copies of the network.
 
-    Differences from the paper: the score is taken at every step (Δt = 1), F from a mini-batch's mean gradient, as in
-    the authors' code; no samples are stored beside.
+    Differences from the paper: the score is updated at every step (Δt = 1), F is computed from a mini-batch's mean
+    gradient, as in the authors' code; no samples are stored.
 
     Examples
     --------
@@ -78,7 +79,7 @@ class RWalk(Strategy):
         fisher, path = dict(new.extra["fisher"]), dict(new.extra["path"])
         for k, total in gradient.grads.items():
             moved = new.params[k] - old.params[k]
-            g = total - 2 * self.lam * importance[k] * (old.params[k] - anchor[k])  # of the loss alone
+            g = total - 2 * self.lam * importance[k] * (old.params[k] - anchor[k])  # without the penalty
             fisher[k] = self.alpha * g.square() + (1 - self.alpha) * fisher[k]
             path[k] = path[k] + (-g * moved / (0.5 * fisher[k] * moved.square() + EPSILON)).clamp_min(0)
         return new.extra | {"fisher": fisher, "path": path}
@@ -86,14 +87,14 @@ class RWalk(Strategy):
     def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
         extra = state.extra
         score = {k: 0.5 * (s + extra["path"][k]) for k, s in extra["score"].items()}
-        fisher, walked = scaled(extra["fisher"]), scaled(score)
+        fisher, scaled_score = scaled(extra["fisher"]), scaled(score)
         zeros = {k: torch.zeros_like(s) for k, s in score.items()}
-        importance = {k: f + walked[k] for k, f in fisher.items()}
+        importance = {k: f + scaled_score[k] for k, f in fisher.items()}
         new = {"score": score, "path": zeros, "importance": importance, "anchor": state.params}
         return state._replace(extra=extra | new)
 
 
 def scaled(values: Tensors) -> Tensors:
-    """Divided by the largest of all, so that they lie in [0, 1]."""
+    """Divide non-negative values by their maximum over all tensors, so that they are in [0, 1]."""
     most = torch.stack([v.max() for v in values.values()]).max().clamp_min(1e-30)
     return {k: v / most for k, v in values.items()}

@@ -20,25 +20,26 @@ from cl_lib.types import Batch, Contents, Net, Recalled, Spec, State, Tensors, j
 class SCR(Strategy):
     r"""SCR (Mai et al. 2021, "Supervised Contrastive Replay").
 
-    New and recalled samples are drawn together by class in the space of a projection head,
-    :math:`v = \mathrm{normalize}(W_2\,\mathrm{relu}(W_1 z))`, and the nearest class mean of the memory's features z
-    answers:
+    New and recalled samples are trained with a supervised contrastive loss on the outputs of a projection head,
+    :math:`v = \mathrm{normalize}(W_2\,\mathrm{relu}(W_1 z))`. Predictions are by the nearest class mean of the memory's
+    features z:
 
     .. math::
         L = -\frac{1}{|A|} \sum_{i \in A} \frac{1}{|P(i)|} \sum_{p \in P(i)}
         \log \frac{e^{v_i^\top v_p / T}}{\sum_{a \ne i} e^{v_i^\top v_a / T}}, \qquad
         p(c \mid x) \propto e^{-\lVert \hat z(x) - \hat\mu_c \rVert_2^2 / T}
 
-    with P(i) the other samples of the same class, A those that have one, and hats for normalised vectors.
+    with P(i) the other samples of the class of sample i, A the samples with at least one such sample, and hats for
+    normalised vectors.
 
     Parameters
     ----------
     memory : Memory
-        Default: reservoir of 500, 50 recalled a step.
+        Default: reservoir of 500, 50 recalled per step.
     temperature : float, default 0.1
         T above 0. May differ by replica.
     width : int, default 64
-        Outputs of the projection head, 1 or more.
+        Number of outputs of the projection head, 1 or more.
 
     Raises
     ------
@@ -47,11 +48,12 @@ class SCR(Strategy):
 
     Notes
     -----
-    Cost: a pass over ``batch_size + memory.batch`` samples and a matrix of their similarities a step; before an
-    evaluation the features of the memory. Memory: ``capacity`` samples; the projection head is trained along.
+    Cost: a pass over ``batch_size + memory.batch`` samples and a matrix of their similarities per step; before an
+    evaluation the features of the memory. Memory: ``capacity`` samples. State: the projection head, which is trained
+    too.
 
-    Differences from the paper: no augmented view of each sample (vectors have none), so a sample alone in its class
-    does not count; means of normalised features. With an empty memory the network answers itself.
+    Differences from the paper: no augmented view of each sample, so a sample that is alone in its class has no loss;
+    class means of normalised features. With an empty memory predictions are the network's logits.
 
     Examples
     --------
@@ -88,8 +90,8 @@ class SCR(Strategy):
         """The loss for projected, normalised features ``v`` (B, width)."""
         itself = torch.eye(v.shape[0], dtype=torch.bool, device=v.device)
         others = (batch.weight > 0) & ~itself  # [i, a]
-        alike = torch.where(others, v @ v.mT / self.temperature, FAR)
-        log_p = alike - alike.logsumexp(-1, keepdim=True)
+        similarity = torch.where(others, v @ v.mT / self.temperature, FAR)
+        log_p = similarity - similarity.logsumexp(-1, keepdim=True)
         partners = (others & (batch.y == batch.y[:, None])).to(v.dtype)
         count = partners.sum(-1)
         losses = -(partners * log_p).sum(-1) / count.clamp_min(1)
@@ -97,10 +99,10 @@ class SCR(Strategy):
         return (counted * losses).sum() / counted.sum().clamp_min(1)
 
     def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        found = remembered(net, state, memory)
-        classes = torch.arange(found["logits"].shape[-1], device=found["label"].device)
-        member = (found["label"] == classes[:, None]) * found["valid"]
-        mean = member @ normalize(found["features"], dim=-1)
+        stored = remembered(net, state, memory)
+        classes = torch.arange(stored["logits"].shape[-1], device=stored["label"].device)
+        member = (stored["label"] == classes[:, None]) * stored["valid"]
+        mean = member @ normalize(stored["features"], dim=-1)
         return {"mean": normalize(mean, dim=-1), "known": member.sum(-1) > 0}
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:

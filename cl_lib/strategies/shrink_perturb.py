@@ -17,11 +17,11 @@ from cl_lib.types import ExperienceData, Net, Spec, State, Tensors
 class ShrinkPerturb(Strategy):
     r"""Shrink and perturb (Ash & Adams 2020, "On Warm-Starting Neural Network Training").
 
-    When an experience ends the parameters are shrunk and mixed with those of a new, untrained network:
+    At the end of an experience the parameters are scaled down, and those of a new, untrained network are added:
 
     .. math:: \theta \leftarrow \lambda\,\theta + \sigma\,\theta_{\text{new}}
 
-    which keeps what was learnt in direction and gives the network back its ability to learn.
+    which preserves the direction of the learnt parameters and restores the network's ability to learn.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class ShrinkPerturb(Strategy):
     -----
     Cost: one pass over the parameters after an experience. State: one copy of the network.
 
-    Differences from the paper: an entry of the new network is one of the same tensor of the replica's initial network,
-    drawn with replacement, so that it has the initial distribution whatever that was. Accuracy is measured after the
-    mix.
+    Differences from the paper: the entries of each tensor of the new network are drawn, with replacement, from the
+    entries of this tensor in the replica's initial network, so that any initialisation is reproduced. Accuracy is
+    measured after the perturbation.
 
     Examples
     --------

@@ -18,14 +18,14 @@ from cl_lib.types import Batch, ExperienceData, Gradient, Net, Spec, State, Tens
 class SI(Strategy):
     r"""SI (Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence").
 
-    While an experience is learnt each parameter collects its share of the fall of the loss, the path integral
+    During an experience each parameter accumulates its contribution to the decrease of the loss, the path integral
 
     .. math::
         \omega_k = -\sum_t \frac{\partial L}{\partial \theta_k} \Delta\theta_k, \qquad
         \Omega_k \leftarrow \Omega_k + \frac{\max(\omega_k, 0)}{(\theta_k - \theta^*_k)^2 + \xi}
 
-    and when it ends this becomes the importance Ω of a penalty :math:`c \sum_k \Omega_k (\theta_k - \theta^*_k)^2`
-    around the parameters θ* reached.
+    At the end of the experience it is added to the importance Ω of a penalty
+    :math:`c \sum_k \Omega_k (\theta_k - \theta^*_k)^2` around the current parameters θ*.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class SI(Strategy):
         Strength, 0 or more; 0 is fine-tuning. May differ by replica. Plain gradient descent needs
         ``2 * lr * c * Ω_k < 2`` for every parameter, or the penalty makes it diverge.
     xi : float, default 0.1
-        ξ above 0, which keeps parameters that hardly moved from an unbounded importance. May differ by replica.
+        ξ above 0, which bounds the importance of parameters that have hardly changed. May differ by replica.
 
     Raises
     ------
@@ -42,10 +42,10 @@ class SI(Strategy):
 
     Notes
     -----
-    Cost: some passes over the parameters a step, none over samples. State: three copies of the network.
+    Cost: several passes over the parameters per step, none over samples. State: three copies of the network.
 
-    Differences from the paper: the path integral is over the gradient of the loss without the penalty, that of the
-    mini-batch, as in the authors' code; ω below 0, which would reward moving away, counts as 0.
+    Differences from the paper: the path integral uses the gradient of the mini-batch loss without the penalty, as in
+    the authors' code; negative ω, which would reward changes of a parameter, are set to 0.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class SI(Strategy):
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any]:
         importance, anchor, path = (new.extra[k] for k in ("importance", "anchor", "path"))
-        # the penalty's own gradient is known, what is left is the loss's
+        # the gradient of the loss is the total gradient minus that of the penalty
         moved = {k: new.params[k] - p for k, p in old.params.items() if k in gradient.grads}
         loss = {k: gradient.grads[k] - 2 * self.c * importance[k] * (old.params[k] - anchor[k]) for k in moved}
         return new.extra | {"path": path | {k: path[k] - loss[k] * moved[k] for k in moved}}

@@ -26,10 +26,10 @@ class SLDA(OnFrozenFeatures):
     Parameters
     ----------
     features : {"first", "identity", "random"}, default "first"
-        What is frozen: the network after experience 1 (trained there as in fine-tuning), the flattened input itself, or
-        ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
+        The frozen features: those of the network after experience 1 (trained there as in fine-tuning), the flattened
+        input, or ``relu(x P)`` with a fixed random matrix P of ``width`` columns.
     width : int, default 512
-        Features of the random projection.
+        Number of features of the random projection.
     shrinkage : float, default 1e-4
         ε in (0, 1). May differ by replica.
 
@@ -40,11 +40,12 @@ class SLDA(OnFrozenFeatures):
 
     Notes
     -----
-    Cost: a forward pass and the outer products of a batch's features a step; before an evaluation one F x F inverse.
-    State: (C + F) F numbers. No gradients (but in experience 1 with ``first``), no samples kept; one pass.
+    Cost: a forward pass and the outer products of a batch's features per step; before an evaluation one F x F inverse.
+    State: (C + F) F numbers. No gradients (except in experience 1 with ``first``), no samples; one pass.
 
-    Differences from the paper: the covariance is the exact within-class one, updated by Welford's rule, so that it
-    equals the batch estimate in any order; the paper's recursion approximates it. No base initialisation on ImageNet.
+    Differences from the paper: the covariance is the exact within-class covariance, updated by Welford's algorithm, so
+    that it equals the batch estimate in any order; the paper's recursion approximates it. No base initialisation on
+    ImageNet.
 
     Examples
     --------

@@ -1,15 +1,15 @@
-"""What a strategy is: the maths of one replica, in four groups of methods, all with defaults.
+"""Base class of strategies: the computation of one replica, in four groups of methods, all with defaults.
 
-=====================  =====================================================================================
-what memory provides   fields ``memory``; methods `draws`, `keeps`, `noise`, `admit`
-what is minimised      `loss`, `penalty`, or `gradient` for those that bend the gradient itself
-what changes           `phases`, `parameters`, `init`, `after_step`, `consolidate`
-what answers           `readout`, `logits`
-=====================  =====================================================================================
+============  =====================================================================================
+memory        field ``memory``; methods `draws`, `keeps`, `noise`, `admit`
+objective     `loss`, `penalty`, or `gradient` for strategies that modify the gradient itself
+state         `phases`, `parameters`, `init`, `after_step`, `consolidate`
+prediction    `readout`, `logits`
+============  =====================================================================================
 
-A concrete strategy is a final frozen dataclass in a file of its own; its fields are the hyper-parameters. A field
-annotated ``float`` may differ between replicas: inside the step it is a 0-d tensor, so Python may not branch on it.
-One annotated ``float | None`` is that where it is set, and None for all replicas where it is not.
+A concrete strategy is a final frozen dataclass in a separate file; its fields are the hyper-parameters. A field
+annotated ``float`` may differ between replicas: inside the step it is a 0-d tensor, so Python code may not branch on
+it. A field annotated ``float | None`` either may differ in the same way or is None for all replicas.
 """
 
 from __future__ import annotations
@@ -44,58 +44,59 @@ from cl_lib.validation import typed
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies; every method has a default, a typical strategy writes one or two."""
+    """Base of all strategies. Every method has a default; a typical strategy overrides one or two."""
 
     memory: Memory | None = field(default=None, init=False, repr=False)
-    """Strategies that replay declare it anew, as a parameter."""
+    """The replay memory; strategies that replay redeclare this field as a parameter."""
     liftable: ClassVar[bool] = True
-    """False: the engine loops over the replicas instead of running them as one."""
+    """False: the engine loops over the replicas instead of running them in one vectorised step."""
     traceable: ClassVar[bool] = True
     """False: the engine runs the step eagerly."""
     fills_memory: ClassVar[bool] = False
     """True: `admit` or `consolidate` fills the memory, whose ``admission`` is then ``"strategy"``."""
     keeps_inputs: ClassVar[bool] = True
-    """False: it replays only what it `keeps`: the samples themselves are not in memory, and cannot be read from it once
-    another experience has begun."""
+    """False: only the tensors named by `keeps` are replayed; the inputs are not in memory, and cannot be read from it
+    once another experience has begun."""
     skips: ClassVar[dict[str, str]] = {}
-    """Generic checks that cannot apply, with the reason (see `cl_lib.checks`)."""
+    """Generic checks that do not apply, with the reason (see `cl_lib.checks`)."""
 
-    # ------------------------------------------------------------------ what memory must provide
+    # ------------------------------------------------------------------ memory
     def draws(self) -> tuple[int, ...]:
-        """Samples recalled in a step, one entry for each independent draw. Default: one of ``memory.batch``."""
+        """Samples recalled per step, one entry for each independent draw. Default: one draw of ``memory.batch``."""
         return (self.memory.batch,) if self.memory is not None else ()
 
     def keeps(self, spec: Spec) -> dict[str, Shape | KeptSpec]:
-        """Shapes of what is kept beside each sample in memory (``loss`` returns it under the same names)."""
+        """Shapes of the tensors kept with each sample in memory (``loss`` returns them under the same names)."""
         return {}
 
     def noise(self, spec: Spec) -> dict[str, Shape]:
-        """Shapes, for each sample, of planned noise uniform in [0, 1): the only randomness a step may use."""
+        """Shapes per sample of the planned noise, uniform in [0, 1): the only randomness that a step may use."""
         return {}
 
     def admit(
         self, net: Net, state: State, batch: Batch, gradient: Gradient, offered: Tensor
     ) -> tuple[Tensor, Tensors, dict[str, Any]]:
-        """Where the samples of a batch go after its update, for strategies that look at the model to choose.
+        """Choose memory slots for the samples of a batch after the update; for admission that depends on the model.
 
-        Returns the slot of each ``(B,)``, whole tensors of what is kept, by name, and ``extra``. The capacity stands
-        for no slot, as where ``offered`` (B,) is 0; slots are taken from 0 upwards, and of several samples for one the
-        last stays. What ``gradient.kept`` holds is written into the slots. Default: none enters.
+        Returns the slot of each sample ``(B,)``, replacements for whole tensors of `keeps` by name, and ``extra``. The
+        slot ``capacity`` rejects a sample; samples whose ``offered`` ``(B,)`` is 0 must be rejected. Slots must be
+        filled from 0 upwards; if several samples have the same slot, the last one is stored. ``gradient.kept`` is
+        written to the slots. Default: all samples are rejected.
         """
         return torch.full_like(batch.y, state.memory["index"].shape[0] - 1), {}, state.extra
 
-    # ------------------------------------------------------------------ what is minimised
+    # ------------------------------------------------------------------ objective
     def loss(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> tuple[Tensor, Tensors]:
-        """Loss (0-d) of one step, and what to keep beside the batch's samples in memory."""
+        """Loss (0-d) of one step, and the tensors to keep with the batch's samples in memory."""
         out = net(state.params, batch.x, batch.task)
         return cross_entropy(out.logits, batch.y, batch.weight), {}
 
     def penalty(self, net: Net, state: State) -> Tensor | None:
-        """A term (0-d) that needs no samples; default none."""
+        """Penalty (0-d) that does not depend on samples; default: None."""
         return None
 
     def gradient(self, net: Net, state: State, batch: Batch, recalled: tuple[Recalled, ...]) -> Gradient:
-        """What the optimiser descends along: by default the gradient of ``loss + penalty``."""
+        """Gradient that the optimiser applies; default: the gradient of ``loss + penalty``."""
 
         def objective(params: Tensors) -> tuple[Tensor, Tensors]:
             inner = state._replace(params=params)
@@ -105,39 +106,39 @@ class Strategy:
 
         return gradient_of(net, state.params, objective)
 
-    # ------------------------------------------------------------------ what changes over time
+    # ------------------------------------------------------------------ state
     def phases(self, experience: int, spec: Spec) -> tuple[Phase, ...]:
-        """What is trained on in an experience; default: one phase over its data."""
+        """Training phases of an experience; default: one phase over its data."""
         return (Phase(),)
 
     def parameters(self, net: Net, params: Tensors, spec: Spec, key: Tensor) -> Tensors:
-        """Further tensors to train, by names that begin with ``~``; ``key`` is for `cl_lib.noise`."""
+        """Additional trainable tensors, with names that begin with ``~``; ``key`` is for `cl_lib.noise`."""
         return {}
 
     def init(self, net: Net, params: Tensors, spec: Spec) -> dict[str, Any]:
-        """The strategy's own state (``state.extra``): a tree of tensors, on the device of ``params``."""
+        """Initial state of the strategy (``state.extra``): a tree of tensors on the device of ``params``."""
         return {}
 
     def after_step(self, net: Net, old: State, new: State, batch: Batch, gradient: Gradient) -> dict[str, Any] | State:
-        """``extra`` after an update, or the state where parameters change too; ``old`` is that before the update."""
+        """New ``extra`` after an update, or the new state if parameters change too; ``old`` precedes the update."""
         return new.extra
 
     def consolidate(self, net: Net, state: State, data: ExperienceData) -> State:
-        """The state after the last step of an experience; not traced, so it may loop."""
+        """New state after the last step of an experience; not traced, so it may contain Python loops."""
         return state
 
-    # ------------------------------------------------------------------ what answers
+    # ------------------------------------------------------------------ prediction
     def readout(self, net: Net, state: State, memory: Contents | None) -> Tensors:
-        """Computed once before an evaluation: class means, caches; ``memory`` is what the replica's memory holds."""
+        """Tensors computed once before an evaluation, such as class means, from the contents of the ``memory``."""
         return {}
 
     def logits(self, net: Net, state: State, readout: Tensors, x: Tensor, task: Tensor) -> Tensor:
         """Unnormalised log-probabilities ``(N, C)`` at test time."""
         return net(state.params, x, task, train=False).raw
 
-    # ------------------------------------------------------------------ before work starts
+    # ------------------------------------------------------------------ validation
     def check(self, spec: Spec) -> None:
-        """Raise `InputError` for hyper-parameters that cannot work; extended with ``super().check(spec)``."""
+        """Raise `InputError` for invalid hyper-parameters; overrides call ``super().check(spec)``."""
         for name, hint in get_type_hints(type(self)).items():
             if name in {f.name for f in dataclasses.fields(self) if f.init}:
                 value = typed(getattr(self, name), hint, f"strategy.{name}")
@@ -146,6 +147,6 @@ class Strategy:
 
 
 def hyper_parameters(part: Any) -> tuple[str, ...]:
-    """Names of a dataclass's ``float`` and ``float | None`` fields: those that may differ between replicas."""
+    """Names of a dataclass's ``float`` and ``float | None`` fields, which may differ between replicas."""
     hints = get_type_hints(type(part))
     return tuple(f.name for f in dataclasses.fields(part) if hints[f.name] in (float, float | None))

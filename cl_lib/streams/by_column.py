@@ -1,4 +1,4 @@
-"""Streams of one's own data: an experience for each value of a metadata column."""
+"""Streams with an experience for each value of a metadata column, for user data."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def by_column(
     eval_classes: Classes | None = None,
     name: str | None = None,
 ) -> Stream:
-    """Domain-incremental: the data of each site, month, instrument … in turn, all with the same labels.
+    """Domain-incremental stream of the data of each site, month, instrument …, all with the same labels.
 
     Parameters
     ----------
     data : Dataset
-        With a metadata column in train and test part, as `from_frame` and `from_arrays` make them.
+        Data set with a metadata column in train and test part, made by `from_frame` or `from_arrays`.
     column : str
         Name of the column.
     order : sequence of str, optional
-        Its values in the order of training; default: the order of its labels. Those left out are not trained on.
-        A column of whole numbers has an experience for each of them, also where results are sliced by ranges.
+        Values of the column in the order of training; default: the order of its labels. Values that are left out are
+        not trained on. A column of integers has an experience for each integer, even if results are sliced by ranges.
     valid : float, default 0
-        Share of each class of each experience held out of training, see `hold_out`.
+        Share of each class of each experience that is held out for validation, see `hold_out`.
 
     Raises
     ------
     InputError
-        For a column or value that is not there, or a value without training or test samples.
+        For a column or value that does not exist, or a value without training or test samples.
 
     Examples
     --------
@@ -87,13 +87,13 @@ def _column(samples: Samples, name: str) -> Column:
 def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, seed: int) -> SeededStream:
     parts, tests, valids = [], [], []
     for e, value in enumerate(values):
-        samples, asked = (
+        samples, test = (
             torch.nonzero(_column(part, column).codes == _column(part, column).labels.index(value))[:, 0]
             for part in (data.train, data.test)
         )
         train, held = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
-        tests.append(asked)
+        tests.append(test)
         valids.append(held)
     every = torch.ones(len(values), len(data.classes), dtype=torch.bool)
     return SeededStream(tuple(parts), tuple(tests), tuple(valids), every)

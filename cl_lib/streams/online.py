@@ -13,16 +13,16 @@ from cl_lib.validation import check_whole
 
 
 def online(parent: Stream, chunk: int = 100, *, name: str | None = None) -> Stream:
-    """Each experience of ``parent`` in shuffled chunks, every chunk an experience of its own.
+    """Split each experience of ``parent`` into shuffled chunks, each of which is an experience.
 
-    Evaluated on the parent's test sets; thin the evaluations with ``eval_every``. A chunk never crosses a boundary
-    of the parent, so the last one of each may be smaller.
+    The stream is evaluated on the parent's test sets; reduce the number of evaluations with ``eval_every``. A chunk
+    contains samples of one experience of the parent, so the last chunk of each may be smaller.
 
     Parameters
     ----------
     parent : Stream
     chunk : int, default 100
-        Samples in a chunk.
+        Number of samples in a chunk.
 
     Examples
     --------

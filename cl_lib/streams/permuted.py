@@ -1,4 +1,4 @@
-"""Permuted streams: all the data in each experience, with the pixels in an order of its own."""
+"""Permuted streams: all the data in each experience, with a different permutation of the pixels."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def permuted(
     eval_classes: Classes | None = None,
     name: str | None = None,
 ) -> Stream:
-    """One random permutation of the pixels for each experience (Goodfellow et al. 2013), the first one included.
+    """One random permutation of the pixels for each experience, including the first (Goodfellow et al. 2013).
 
     Parameters
     ----------
     data : Dataset
     experiences : int, default 10
     scenario : {"domain", "class", "task"}
-        ``domain``: the same labels in each experience; ``class``, ``task``: each experience's labels are its own.
+        ``domain``: the same labels in each experience; ``class``, ``task``: different labels in each experience.
     by_seed : bool, default True
-        Permutations drawn from each run's seed; False: the same for all runs.
+        Whether permutations are drawn from each run's seed; False: the same for all runs.
 
     Examples
     --------

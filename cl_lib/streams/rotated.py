@@ -1,4 +1,4 @@
-"""Rotated streams: all the data in each experience, turned by an angle of its own."""
+"""Rotated streams: all the data in each experience, rotated by a different angle."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def rotated(
     Parameters
     ----------
     data : Dataset
-        Of square or oblong images, shape (C, H, W).
+        Data set of images of shape (C, H, W).
     experiences : int, default 10
     angles : sequence of float, optional
         Degrees counter-clockwise, one for each experience; default: uniform in [0, 180).
     by_seed : bool, default True
-        Angles drawn from each run's seed; False: the same for all runs.
+        Whether angles are drawn from each run's seed; False: the same for all runs.
 
     Raises
     ------
     InputError
-        For data that are no images, or a wrong number of angles.
+        For data that are not images, or a wrong number of angles.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def _bilinear(angle: float, height: int, width: int) -> tuple[torch.Tensor, torc
     )
     y = math.cos(turn) * row + math.sin(turn) * column + (height - 1) / 2
     x = -math.sin(turn) * row + math.cos(turn) * column + (width - 1) / 2
-    # a right angle must hit pixels exactly, not by 1e-16 beside the border
+    # rotations by right angles must map to pixels exactly, not to positions 1e-16 outside the image
     y, x = (torch.where((v - v.round()).abs() < 1e-9, v.round(), v) for v in (y, x))
     indices, weights = [], []
     for dy in (0, 1):

@@ -1,4 +1,4 @@
-"""Split streams: the classes of one data set, some at a time."""
+"""Split streams: the classes of one data set, divided among the experiences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def split(
     eval_classes: Classes | None = None,
     name: str | None = None,
 ) -> Stream:
-    """Equal numbers of classes in each experience.
+    """Stream with an equal number of classes in each experience.
 
     Parameters
     ----------
@@ -33,19 +33,20 @@ def split(
     experiences : int, default 5
         Must divide the number of classes.
     scenario : {"class", "task", "domain"}
-        ``class``: which of all classes? ``task``: which of the experience's classes (multi-head)? ``domain``: the
-        position within the experience, a label that means something else in each (van de Ven et al. 2022).
+        Prediction target (van de Ven et al. 2022). ``class``: one of all classes; ``task``: one of the experience's
+        classes (multi-head); ``domain``: the position of the class within the experience, a label whose meaning differs
+        between experiences.
     class_order : {"natural", "seed"} or sequence of int
-        Order in which the classes come; ``"seed"`` shuffles them by each run's seed.
+        Order of the classes in the stream; ``"seed"`` shuffles them by each run's seed.
     valid : float, default 0
-        Share of each class held out of training, see `hold_out`.
+        Share of each class that is held out for validation, see `hold_out`.
     train_classes, eval_classes : {"all", "seen", "experience"}, optional
         Default: ``all`` / ``seen`` (class), ``experience`` (task), ``all`` (domain).
 
     Raises
     ------
     InputError
-        For experiences that do not divide the classes, or a class order that is no permutation of them.
+        If the number of experiences does not divide that of the classes, or the class order is not a permutation.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a stream is: experiences as indices into one data set, and what may be asked of a model at test time."""
+"""Streams: experiences as indices into one data set, and the classes that may be predicted at test time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Classes = Literal["all", "seen", "experience"]
 
 
 class Transform(NamedTuple):
-    """For each task a linear map of pixels: ``y[d] = sum_k weight[t, d, k] * x[pixel[t, d, k]]``, applied in the step.
+    """Linear map of pixels for each task, ``y[d] = sum_k weight[t, d, k] * x[pixel[t, d, k]]``, applied in each step.
 
-    ``pixel`` is ``(T, D, K)`` int64 over the D positions of a channel; ``weight`` the same shape, or None for ones.
+    ``pixel`` is ``(T, D, K)`` int64 over the D positions of a channel; ``weight`` has the same shape or is None, for
+    weights of 1.
     """
 
     pixel: Tensor
@@ -34,10 +35,11 @@ class Transform(NamedTuple):
 class SeededStream(NamedTuple):
     """A stream for one seed.
 
-    ``experiences``: what is trained on, in order. ``tests``: for each column of the accuracy matrix, indices into the
-    data set's test part; ``valids``: likewise what was held out of its train part. ``classes``: ``(T, C)`` bool, the
-    classes of each column. ``targets``: ``(T, C0)`` label in the stream of the data set's label, by column, -1 where it
-    has none; None when they are the same.
+    ``experiences``: the experiences in the order of training. ``tests``: for each column of the accuracy matrix,
+    indices into the data set's test part. ``valids``: for each column, indices into its train part, held out for
+    validation. ``classes``: ``(T, C)`` bool, the classes of each column. ``targets``: ``(T, C0)``, for each column the
+    stream's label of each label of the data set, -1 where there is none; None if the labels are the same.
+    ``transform``: the linear map of pixels, if any.
     """
 
     experiences: tuple[Experience, ...]
@@ -53,13 +55,13 @@ class SeededStream(NamedTuple):
         return f"SeededStream({len(self.experiences)} experiences of {sizes}{more} samples)"
 
     def labels(self, y: Tensor, task: Tensor) -> Tensor:
-        """Labels in the stream, of samples with data-set labels ``y``."""
+        """The stream's labels of samples with data-set labels ``y``."""
         return y if self.targets is None else self.targets[task, y]
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A stream of experiences. Made by `split`, `permuted`, `rotated`, `online`, `blurry`.
+    """A stream of experiences, made by `split`, `permuted`, `rotated`, `by_column`, `online` or `blurry`.
 
     Attributes
     ----------
@@ -67,19 +69,19 @@ class Stream:
     data : Dataset
     scenario : {"class", "task", "domain"}
     classes : tuple of str
-        Names of the labels a model answers with; their number is the width of its head.
+        Names of the labels that a model predicts; their number is the width of its head.
     columns : tuple of str
         Names of the test sets, the columns of the accuracy matrix.
     length : int
-        Number of experiences trained on (equals the number of columns but for online streams).
+        Number of experiences trained on (equal to the number of columns except for online streams).
     make : callable
         ``make(seed) -> SeededStream``.
     train_classes, eval_classes : {"all", "seen", "experience"}
-        Which classes compete in the training loss and at test time.
+        Classes in the softmax of the training loss and of predictions at test time.
     options : dict
-        What it was made with, for the record.
+        Options that the stream was made with, for the record.
     repeated : bool
-        Whether each sample belongs to every column that has its class (permuted, rotated), or to one of them.
+        Whether each sample belongs to every column that has its class (permuted, rotated) or to one of them.
     """
 
     name: str
@@ -103,7 +105,7 @@ class Stream:
             check_choice(f"stream.{name}", getattr(self, name), ("all", "seen", "experience"))
 
     def realise(self, seed: int = 0) -> SeededStream:
-        """The stream for one seed, checked for empty experiences."""
+        """Make the stream for one seed, and check that no experience and no test set is empty."""
         real = self.make(seed)
         for number, experience in enumerate(real.experiences):
             if not len(experience.train):
@@ -114,7 +116,7 @@ class Stream:
         return real
 
     def describe(self) -> dict[str, Any]:
-        """What the record says of a stream."""
+        """Description of the stream for the record."""
         return {
             "name": self.name,
             "scenario": self.scenario,
@@ -160,7 +162,7 @@ class Stream:
 
 
 def restricted(stream: Stream, train_classes: Classes | None, eval_classes: Classes | None) -> Stream:
-    """The stream with other answerable classes, where given."""
+    """Copy of the stream with other train and eval classes, where given."""
     return replace(
         stream,
         train_classes=stream.train_classes if train_classes is None else train_classes,
@@ -169,10 +171,10 @@ def restricted(stream: Stream, train_classes: Classes | None, eval_classes: Clas
 
 
 def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tensor]:
-    """Split an experience's samples into train and validation part.
+    """Split an experience's samples into a train and a validation part.
 
-    The rule: of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same
-    for all runs) are held out; both parts keep the data set's order.
+    Of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same for all runs)
+    are held out; both parts keep the data set's order.
     """
     held = torch.zeros(len(index), dtype=torch.bool)
     if valid:
@@ -184,7 +186,7 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
 
 
 def check_split(experiences: int, valid: float) -> None:
-    """Raise `InputError` for what no stream can have."""
+    """Raise `InputError` for an invalid number of experiences or validation share."""
     check_whole("stream.experiences", experiences, 1)
     if not is_number(valid) or not 0 <= valid < 1:
         raise InputError(
@@ -193,7 +195,7 @@ def check_split(experiences: int, valid: float) -> None:
 
 
 def every_experience(data: Dataset, experiences: int, valid: float) -> dict[str, Any]:
-    """All the data in each experience, test and validation set (permuted, rotated)."""
+    """Fields of a `SeededStream` with all the data in each experience, test and validation set (permuted, rotated)."""
     train, held = hold_out(torch.arange(len(data.train)), data.train.y, valid)
     return {
         "experiences": tuple(Experience(train, torch.full_like(train, e), e) for e in range(experiences)),
@@ -205,9 +207,10 @@ def every_experience(data: Dataset, experiences: int, valid: float) -> dict[str,
 def spread_classes(
     data: Dataset, experiences: int, scenario: Scenario
 ) -> tuple[tuple[str, ...], Tensor | None, Tensor]:
-    """Class names, targets and class table where each experience holds all of a data set's classes.
+    """Class names, targets and class table of a stream whose experiences contain all classes of a data set.
 
-    ``domain``: they mean the same everywhere; ``class`` and ``task``: each experience's are classes of their own.
+    ``domain``: the classes are the same in each experience; ``class`` and ``task``: the classes of each experience are
+    different classes of the stream.
     """
     width = len(data.classes)
     if scenario == "domain":
@@ -229,7 +232,7 @@ def answerable(scenario: Scenario) -> tuple[Classes, Classes]:
 
 
 class StreamReport(NamedTuple):
-    """What `check_stream` found."""
+    """Result of `check_stream`: problems, numbers of samples and numbers of exact duplicates across parts."""
 
     problems: tuple[str, ...]
     train: int
@@ -248,12 +251,12 @@ class StreamReport(NamedTuple):
 
 
 def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
-    """Verify that a stream loses, doubles and leaks nothing.
+    """Verify that a stream loses, doubles and leaks no samples.
 
-    A sample may lie in the test columns whose classes include its label: in each (permuted, rotated), or in one.
-    It must be trained on, or held out, exactly once there; test samples must be asked exactly once; nothing else may
-    be there. Exact duplicates
-    across parts are a property of the data: counted, reported, no error.
+    A sample belongs to the columns whose classes include its label: to each of them (permuted, rotated) or to one of
+    them. For each column that it belongs to, a train sample must be trained on or held out exactly once, and a test
+    sample must be evaluated exactly once; no other samples may occur. Exact duplicates across parts are a property of
+    the data: they are counted and reported, and are not an error.
 
     Returns
     -------
@@ -262,7 +265,7 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     Raises
     ------
     InputError
-        When something is lost, doubled or leaked; the message lists all of it.
+        If samples are lost, doubled or leaked; the message lists all problems.
 
     Examples
     --------
@@ -276,15 +279,15 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     index = torch.cat([e.train for e in real.experiences])
     valid = torch.cat(real.valids).unique()
     trained = torch.stack([index, torch.cat([e.task for e in real.experiences])])
-    held, asked = (
+    held_out, tested = (
         torch.stack([torch.cat(sets), torch.cat([torch.full_like(v, j) for j, v in enumerate(sets)])])
         for sets in (real.valids, real.tests)
     )
     problems = [
         problem
         for part, pairs, samples in (
-            ("training", torch.cat([trained, held], 1), data.train),
-            ("test", asked, data.test),
+            ("training", torch.cat([trained, held_out], 1), data.train),
+            ("test", tested, data.test),
         )
         for problem in _differences(part, _table(pairs, len(samples), columns), real, samples.y, stream.repeated)
     ]
@@ -293,36 +296,36 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
         problems.append(f"{leaked} samples leaked between train and validation")
     if problems:
         raise InputError(f"stream {stream.name} (seed {seed}): {'; '.join(problems)}")
-    known = set(_hashes(data.train.x, index.unique()))
+    train_hashes = set(_hashes(data.train.x, index.unique()))
     return StreamReport(
         tuple(problems),
         len(index.unique()),
         len(valid),
-        len(asked[0].unique()),
-        sum(h in known for h in _hashes(data.test.x, torch.arange(len(data.test)))),
-        sum(h in known for h in _hashes(data.train.x, valid)),
+        len(tested[0].unique()),
+        sum(h in train_hashes for h in _hashes(data.test.x, torch.arange(len(data.test)))),
+        sum(h in train_hashes for h in _hashes(data.train.x, valid)),
     )
 
 
 def _table(pairs: Tensor, samples: int, columns: int) -> Tensor:
-    """How often each sample ``(N,)`` is there for each column ``(T,)``."""
+    """Count ``(N, T)`` of each sample in each column."""
     return torch.bincount(pairs[0] * columns + pairs[1], minlength=samples * columns).reshape(samples, columns)
 
 
-def _differences(part: str, found: Tensor, real: SeededStream, y: Tensor, repeated: bool) -> list[str]:
-    """Where what a stream holds differs from what belongs to each of its columns."""
-    columns = torch.arange(found.shape[1])
-    labels = real.labels(y[:, None].expand_as(found), columns.expand_as(found))
+def _differences(part: str, count: Tensor, real: SeededStream, y: Tensor, repeated: bool) -> list[str]:
+    """Problems of the ``count`` ``(N, T)`` of each sample in each column, given the columns that it belongs to."""
+    columns = torch.arange(count.shape[1])
+    labels = real.labels(y[:, None].expand_as(count), columns.expand_as(count))
     belongs = (labels >= 0) & real.classes[columns, labels.clamp_min(0)]
-    there, problems = found * belongs, []
+    present, problems = count * belongs, []
     if not repeated:
-        there, wanted = there.sum(1, keepdim=True), belongs.any(1, keepdim=True)
+        present, expected = present.sum(1, keepdim=True), belongs.any(1, keepdim=True)
     else:
-        wanted = belongs
+        expected = belongs
     for verdict, wrong in (
-        ("lost", wanted & (there == 0)),
-        ("doubled", there > 1),
-        ("where they do not belong", ~belongs & (found > 0)),
+        ("lost", expected & (present == 0)),
+        ("doubled", present > 1),
+        ("where they do not belong", ~belongs & (count > 0)),
     ):
         if wrong.any():
             problems.append(f"{int(wrong.any(1).sum())} {part} samples {verdict}")
@@ -330,13 +333,13 @@ def _differences(part: str, found: Tensor, real: SeededStream, y: Tensor, repeat
 
 
 def _hashes(x: Tensor, index: Tensor) -> Iterator[bytes]:
-    """Of the samples at ``index``; a few of them in memory at once."""
+    """Hashes of the samples at ``index``, read in pieces of bounded size."""
     for part in index.split(max(1, PIECE // x[:1].nbytes)):
         yield from (hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in _bytes(take(x, part)))
 
 
 def _bytes(x: Tensor) -> np.ndarray:
-    """Each sample's bytes; NumPy does not know every dtype."""
+    """Bytes of each sample; viewed as uint8, because NumPy does not support every dtype."""
     return x.contiguous().flatten(1).view(torch.uint8).numpy()
 
 

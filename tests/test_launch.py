@@ -213,15 +213,15 @@ def test_the_peak_of_a_devices_memory_is_a_sessions_own(
     stream = split(from_arrays((train[0][kept], train[1][kept]), test, name="uneven"), 2, class_order="seed")
     own = Session(Job(stream, STRATEGIES["er"], seeds=5, batch_size=2, device="cpu"))
     assert len(own.groups) > 1
-    plan, learn, real = own._plan, own._run, Job.torch_device
+    plan, learn = own._plan, own._run
 
     def run(*args: Any) -> Iterator[Any]:
         done.append("run")
-        with monkeypatch.context() as patch:
-            patch.setattr(Job, "torch_device", real)  # it trains on the CPU
-            yield from learn(*args)
+        own.device = torch.device("cpu")  # it trains on the CPU
+        yield from learn(*args)
+        own.device = torch.device(device)
 
-    monkeypatch.setattr(Job, "torch_device", property(lambda job: torch.device(device)))
+    own.device = torch.device(device)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *args: done.append("reset"))
     monkeypatch.setattr(own, "_plan", lambda group: done.append("plan") or plan(group))

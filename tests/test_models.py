@@ -391,9 +391,9 @@ def test_slim_resnet_is_resnet18_with_twenty_channels() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLP((4,), 3, hidden=(0,)), r"model\.hidden=\[0\]: each width must be a whole number, 1 or more"),
+        (lambda: MLP((4,), 3, hidden=(0,)), r"model\.hidden\[0\]=0: must be a whole number, 1 or more"),
         (lambda: MLP((4,), 3, hidden=(2.5,)), r"model\.hidden"),
-        (lambda: MLP((4,), 3, init="he"), r"model\.init='he': must be xavier or torch"),
+        (lambda: MLP((4,), 3, init="he"), r"model\.init='he': must be one of xavier, torch"),
         (lambda: MLP((4,), 3, head="big"), r"model\.head='big': must be one of linear, multi, cosine"),
         (lambda: ConvNet((4,), 3), r"model=convnet: needs images of shape \(C, H, W\), this stream has \(4,\)"),
         (lambda: ConvNet((1, 3, 9), 3), r"model\.channels=\[16, 32\]: must be fewer, each halves the 3x9 images"),

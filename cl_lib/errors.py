@@ -1,4 +1,4 @@
-"""The one exception that means "you can fix this": the command line prints it and exits with 2."""
+"""`InputError`, which means a user's mistake: the command line prints it and exits with 2."""
 
 from __future__ import annotations
 

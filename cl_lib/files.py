@@ -44,7 +44,7 @@ def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
 
 
 def remove_parts(directory: Path, names: Iterable[str]) -> None:
-    """Remove what killed writes of files of these names left; only while nobody else writes them."""
+    """Remove what killed writes of files of these names left; only while no other process writes them."""
     for name in names:
         # of this version, and of those that put the process id there
         for part in directory.glob(f"{name}.*.part"):
@@ -76,7 +76,7 @@ class Lock:
     Raises
     ------
     InputError
-        When somebody else holds it; the message names the process.
+        When another process holds it; the message names the process.
     OSError
         When the directory cannot be written.
 
@@ -120,7 +120,7 @@ class Lock:
             file.close()  # its owner removed it between our opening and our locking it
 
     def renew(self) -> None:
-        """Take the lock again where somebody removed the directory meanwhile; an error where it is another's now."""
+        """Take the lock again where the directory was removed; an error where another process holds it now."""
         if not self.held:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.file.close()
@@ -281,7 +281,7 @@ def _plain(value: Any, name: str, depth: int) -> Any:
         return [_plain(v, f"{name}[{i}]", depth + 1) for i, v in enumerate(value)]
     said = repr(value)
     raise InputError(
-        f"{name}={said if len(said) < 100 else said[:99] + '…'}: cannot be written to a record; give numbers, texts, "
+        f"{name}={said if len(said) < 100 else said[:99] + '…'}: cannot be written to a record; give numbers, strings, "
         "lists or dictionaries of these, finite and not too large"
     )
 
@@ -292,7 +292,7 @@ def _key(key: Any, name: str) -> str:
     if isinstance(key, str):
         return key
     if isinstance(key, (list, dict)):
-        raise InputError(f"{name}: key {key!r} cannot be written to a record; keys are texts or numbers")
+        raise InputError(f"{name}: key {key!r} cannot be written to a record; keys are strings or numbers")
     return json.dumps(key)
 
 

@@ -234,6 +234,6 @@ def means(row: Row) -> dict[str, float]:
     for name in METRICS:
         values = row.arrays[f"pooled.{name}"][healthy]
         values = values[np.isfinite(values)]
-        if len(values):  # calibration has no value where some tested classes may not be answered
+        if len(values):  # calibration has no value where some tested classes may not be predicted
             out[name] = float(values.mean())
     return out

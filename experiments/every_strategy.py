@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,9 +134,17 @@ def page(protocol: Protocol, runs: Runs) -> str:
         families={family: lines for family, lines in families.items() if lines},
         missing=", ".join(f"`{name}`" for name in every() if name not in found),
         search="one seed" if protocol.seeds_of_search == 1 else f"{protocol.seeds_of_search} seeds",
-        machine=machine(runs[f"{found[0]}/run"]),
+        machine=machines({name: runs[f"{name}/run"] for name in found}),
         name=protocol.name,
     )
+
+
+def machines(runs: Runs) -> str:
+    """What most runs were made on, and by name those that were made on something else."""
+    made = {name: machine(run) for name, run in runs.items()}
+    usual = Counter(made.values()).most_common(1)[0][0]
+    exceptions = [f"`{name}`: {place}" for name, place in made.items() if place != usual]
+    return "; ".join([usual, *exceptions])
 
 
 def study(protocol: Protocol) -> Study:

@@ -231,7 +231,7 @@ def sharing(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS = {
     "same_seed": Mutant(Counting(), "two runs: differ"),
-    "seeds_differ": Mutant(Blind(), "seeds 0 and 1 start from the same weights and end with the same answers"),
+    "seeds_differ": Mutant(Blind(), "seeds 0 and 1 start from the same weights and end with the same predictions"),
     "inputs_not_mutated": Mutant(InConsolidate(), "consolidate changes state.params.body.1.weight in place"),
     "population_equals_single_runs": Mutant(ByPosition(), "replica 0 of 3 and alone: differ by"),
     "population_bit_for_bit": Mutant(ByPosition(), r"replica 0 of 3 and alone: differ \(largest"),

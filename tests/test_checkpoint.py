@@ -118,7 +118,7 @@ def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
     save(path, tree(), {"step": 1})
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=r"a\.npz: not a readable checkpoint .*remove it to start anew"):
+    with pytest.raises(InputError, match=r"a\.npz: not a readable checkpoint .*remove it to start again"):
         load(path)
 
 

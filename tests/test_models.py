@@ -304,7 +304,7 @@ def test_batch_statistics_by_hand_see_no_padding(how: str) -> None:
 
 
 def test_a_softmax_at_the_end_is_refused() -> None:
-    with pytest.raises(InputError, match=r"answers with probabilities .* takes logits; remove the softmax"):
+    with pytest.raises(InputError, match=r"returns probabilities .* takes logits; remove the softmax"):
         build(nn.Sequential(nn.Flatten(), nn.Linear(360, CLASSES), nn.Softmax(-1)), SHAPE, CLASSES, [0])
     build(nn.Sequential(nn.Flatten(), nn.Linear(360, CLASSES), nn.LogSoftmax(-1)), SHAPE, CLASSES, [0])  # harmless
 
@@ -413,7 +413,7 @@ def test_models_name_what_cannot_work(make: Any, message: str) -> None:
     [
         (
             nn.Sequential(nn.Flatten(), nn.Linear(360, 5)),
-            r"answers with shape \(2, 5\) .* 6 classes, so \(2, 6\) is needed",
+            r"returns shape \(2, 5\) .* 6 classes, so \(2, 6\) is needed",
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(100, 6)), r"does not take inputs of shape \(N, 3, 12, 10\)"),
         (nn.Flatten(), r"Flatten has no trainable parameters"),

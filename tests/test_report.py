@@ -119,7 +119,7 @@ def test_summary_says_everything(er: Record, grid: Record) -> None:
     line = next(row for row in text.splitlines() if row.strip().startswith("forgetting"))
     metric = er.metrics["forgetting"]
     assert numbers(line) == pytest.approx([metric.mean, metric.std, *(metric.ci95 or ())], abs=5.1e-4)
-    assert "only seen classes may be answered" in text  # why there is no FWT
+    assert "only seen classes may be predicted" in text  # why there is no FWT
     lines = summary(grid).splitlines()
     assert [row.split()[:2] for row in lines if row.startswith("er lr=")] == [
         ["er", "lr=0.03"], ["er", "lr=0.1"], ["er", "lr=1e+20"]
@@ -211,7 +211,7 @@ def test_page_is_self_contained_and_complete(finetune: Record, er: Record, tmp_p
     told = " ".join(text_of(text).split())
     best = er.metrics["accuracy"].mean
     assert best is not None
-    assert f"er answers {100 * best:.1f} % of the test samples correctly, averaged over all test sets" in told
+    assert f"er classifies {100 * best:.1f} % of the test samples correctly, averaged over all test sets" in told
     gap = paired_difference(er.metrics["accuracy"].per_seed, finetune.metrics["accuracy"].per_seed).mean
     assert gap is not None
     assert f"er is {100 * gap:.1f} percentage points above finetune" in told

@@ -1,4 +1,4 @@
-"""Checks that every strategy passes without being asked.
+"""Generic checks that every strategy must pass.
 
 Run them on your own class with `check_strategy`, or one by one in pytest with `parametrize_with_checks`.
 """

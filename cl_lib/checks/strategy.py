@@ -1,4 +1,4 @@
-"""The generic checks: what every strategy does without being asked."""
+"""The generic checks that every strategy must pass."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def check_same_seed(strategy: Strategy) -> None:
 
 
 def check_seeds_differ(strategy: Strategy) -> None:
-    """Replicas that start from the same weights end with other answers: seeds decide more than the initial weights."""
+    """Replicas with the same initial weights end with different predictions: seeds decide more than weights."""
     with SeededRandom(0):  # a module is taken as it is: both seeds start from its weights
         module = MLP((6,), 4, hidden=(8,))
     session = Session(_job(strategy, model=module, seeds=2))
     _finished(session)
     answers = _answers(session.learner, toy_data().test.x.double())
-    assert not torch.equal(*answers), "seeds 0 and 1 start from the same weights and end with the same answers"
+    assert not torch.equal(*answers), "seeds 0 and 1 start from the same weights and end with the same predictions"
 
 
 def _answers(learner: Any, x: Tensor, **options: Any) -> Tensor:
@@ -104,7 +104,7 @@ def _answers(learner: Any, x: Tensor, **options: Any) -> Tensor:
 
 
 def check_inputs_not_mutated(strategy: Strategy) -> None:
-    """No function of a strategy changes what it is given, bit for bit; asked twice, it answers the same."""
+    """No method of a strategy changes its arguments, bit for bit; called twice, it returns the same."""
     session = Session(_job(watched(strategy), seeds=1, epochs=2, lift="never"))
     _finished(session)
     learner = session.learner
@@ -128,7 +128,7 @@ def check_population_equals_single_runs(strategy: Strategy) -> None:
 
 
 def check_population_bit_for_bit(strategy: Strategy) -> None:
-    """With ``lift="always"`` a replica is the same in float32, bit for bit, whoever runs beside it."""
+    """With ``lift="always"`` a replica is the same in float32, bit for bit, whichever other replicas run with it."""
     together = _state(strategy, dtype="float32", lift="always")
     for r in range(3):
         alone = _state(strategy, dtype="float32", lift="always", seeds=[r])
@@ -136,10 +136,10 @@ def check_population_bit_for_bit(strategy: Strategy) -> None:
 
 
 def check_divergence_stays_alone(strategy: Strategy) -> None:
-    """A replica whose parameters overflow does not disturb the one beside it, to 1e-9 in float64."""
+    """A replica whose parameters overflow does not disturb the other, to 1e-9 in float64."""
     together = _state(strategy, seeds=1, grid={"optim.lr": [0.05, 1e300]})
     alone = _state(strategy, seeds=1)
-    _compare(_replica(together, 0), _replica(alone, 0), 1e-9, "a replica beside one that diverges, and alone")
+    _compare(_replica(together, 0), _replica(alone, 0), 1e-9, "a replica with one that diverges, and alone")
 
 
 def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
@@ -204,7 +204,7 @@ def check_state_shares_no_storage(strategy: Strategy) -> None:
 
 
 def check_record_by_replica(strategy: Strategy) -> None:
-    """Every number of a replica's record is the same alone and beside replicas on other schedules, bit for bit."""
+    """Every number of a replica's record is the same alone and with replicas on other schedules, bit for bit."""
     stream = split(toy_data(each=(120, 200, 140, 320)), 2, class_order="seed")
     variant, seeds = as_written(strategy), [0, 1, 2, 3]
     together, *alone = (

@@ -130,7 +130,7 @@ def expand(overrides: list[str], config_dir: str | None, several: bool) -> list[
 
 
 def searches(overrides: Sequence[str]) -> bool:
-    """Whether a sweeper such as Optuna's chooses the jobs, of which nobody knows before they run."""
+    """Whether a sweeper such as Optuna's chooses the jobs, which are not known before they run."""
     return value_of(overrides, "hydra/sweeper") not in (None, "basic")
 
 

@@ -1,4 +1,4 @@
-"""Where data are kept, and how torchvision is asked for them."""
+"""Folders of data sets, and downloads by torchvision."""
 
 from __future__ import annotations
 

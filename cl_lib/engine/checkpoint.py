@@ -76,7 +76,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 def unreadable(path: Path, error: Exception) -> InputError:
     """What to say of a checkpoint that cannot be understood."""
     said = str(error) or type(error).__name__
-    return InputError(f"{path}: not a readable checkpoint ({said}); remove it to start anew")
+    return InputError(f"{path}: not a readable checkpoint ({said}); remove it to start again")
 
 
 def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:

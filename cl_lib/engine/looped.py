@@ -118,7 +118,7 @@ class Looped:
 
     @property
     def diverged(self) -> np.ndarray:
-        """Step at which a learner's answers were found non-finite, -1 for healthy ones."""
+        """Step at which a learner's predictions were found non-finite, -1 for healthy ones."""
         return self.found.copy()
 
     @property
@@ -133,7 +133,7 @@ class Looped:
         """Go on from a saved tree."""
         current = self.tree
         if not current:
-            raise InputError("resume: this learner has no save_state and load_state; it can only start anew")
+            raise InputError("resume: this learner has no save_state and load_state; it can only start again")
         self.found = tree["found"].numpy()
         for r, learner in enumerate(self.learners):
             mine = current[str(r)]

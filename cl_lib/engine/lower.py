@@ -1,6 +1,6 @@
 """A flat program made cheaper to run, the same to the last bit.
 
-What differentiation leaves behind is taken out: results that nobody reads, transposes of transposes, batches cut apart
+What differentiation leaves behind is taken out: unused results, transposes of transposes, batches cut apart
 and joined again. Then each operation is called as torch's own method, which costs 1 µs where going through
 ``torch.ops`` costs 2; a step of a small network has some sixty of them.
 """

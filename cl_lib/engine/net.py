@@ -1,4 +1,4 @@
-"""Any ``nn.Module`` as a function of its parameters, answering with logits and features."""
+"""Any ``nn.Module`` as a function of its parameters, returning logits and features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cl_lib.errors import InputError
 from cl_lib.models.structure import head_of, set_training
 from cl_lib.types import MASKED, OWN, NetOutput, Tensors
 
-"""Logit of a class that may not be answered; finite, since -inf times a weight of 0 would be NaN."""
+"""Logit of a class that may not be predicted; finite, since -inf times a weight of 0 would be NaN."""
 
 
 class FunctionalNet:
@@ -32,7 +32,7 @@ class FunctionalNet:
     training : bool
         Default of ``train``.
     bfloat16 : bool
-        Whether matrix products are computed in bfloat16; what is answered has the dtype of ``x`` all the same.
+        Whether matrix products are computed in bfloat16; outputs have the dtype of ``x``.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NoFeatures:
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:
         raise InputError(
-            f"model: {self._kind} has no head that can be told: no layer called last gives its answer, so its features "
+            f"model: {self._kind} has no head that can be told: no layer called last gives its output, so its features "
             "are not known; name the layer that they enter: self.head = ..."
         )
 

@@ -119,7 +119,7 @@ class Population:
             if values.count(None) == len(values) or (part == "optim" and field in OPTIONAL and not any(values)):
                 continue
             if None in values:
-                raise InputError(f"{part}.{field}={values}: must be null or a number for all replicas alike")
+                raise InputError(f"{part}.{field}={values}: must be null for all replicas or a number for each")
             out[field] = torch.tensor(values, dtype=self.dtype, device=self.device)
         return out
 
@@ -208,7 +208,7 @@ class Population:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of one replica's full memory and the strategy's own state."""
+        """Bytes of one replica's full memory and strategy state."""
         extra = sum(t[0].nbytes for t in pytree.tree_leaves(self.state.extra))
         memory = self.strategy.memory
         if memory is None:
@@ -274,7 +274,7 @@ class Population:
         )
         write(self.state._asdict(), new._asdict())
 
-    # ------------------------------------------------------------------ answers
+    # ------------------------------------------------------------------ prediction
     def begin_evaluation(self) -> None:
         """Compute what all predictions of one evaluation share."""
         readout: Tensors = {}

@@ -1,6 +1,6 @@
 """One training step of a population: what is traced.
 
-Recall, gradient, update, then write into memory what the batch answered *before* the update; all results go into the
+Recall, gradient, update, then write into memory the batch's outputs *before* the update; all results go into the
 tensors that were given, so that their addresses never change.
 """
 
@@ -63,7 +63,7 @@ class Step:
         self(phase, single, pytree.tree_map(lambda t: t[None], plan), lifted=True)
 
     def __call__(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
-        """One step in place: recall, update, then write what the batch answered *before* the update."""
+        """One step in place: recall, update, then write the batch's outputs *before* the update."""
         lifted = self.lifted if lifted is None else lifted
         shared, state, hyper, table = fixed["shared"], State(**fixed["state"]), fixed["hyper"], fixed["table"]
         follows = type(self.strategy).after_step is not Strategy.after_step
@@ -182,7 +182,7 @@ def bound(strategy: Strategy, hyper: Tensors) -> Strategy:
 
 
 def keep(memory: Tensor, slot: Tensor, value: Tensor, row: Tensor | None) -> None:
-    """Write what is kept beside samples ``(R, B, ...)`` into their slots, or ``(B, ...)`` where ``row`` is None.
+    """Write what is stored with samples ``(R, B, ...)`` into their slots, or ``(B, ...)`` where ``row`` is None.
 
     ``row`` is each replica's first row: with one flat index this is a single plain write, whatever the shape.
     """

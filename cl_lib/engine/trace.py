@@ -146,7 +146,7 @@ def check_graph(graph: GraphModule) -> None:
 
 
 def _is_torchs(node: Node) -> bool:
-    """False for a call of an operation that a user defined: nobody knows what it does on the host."""
+    """False for a call of an operation that a user defined, whose effects on the host are unknown."""
     if node.op != "call_function" or node.target is operator.getitem:
         return True
     return isinstance(node.target, OpOverload) and node.target.namespace in ("aten", "prims")

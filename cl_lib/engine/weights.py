@@ -28,7 +28,7 @@ def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Se
     Raises
     ------
     InputError
-        When the factory fails, or the model does not answer ``(N, classes)`` for inputs ``(N, *shape)``.
+        When the factory fails, or the model does not return ``(N, classes)`` for inputs ``(N, *shape)``.
     """
     if isinstance(model, nn.Module):
         modules = [_copied(model)] * len(seeds)
@@ -104,12 +104,12 @@ def _check(modules: Sequence[nn.Module], shape: Shape, classes: int) -> None:
     if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise InputError(
-            f"model: {name} answers with shape {got} for 2 samples; this stream has {classes} classes,"
+            f"model: {name} returns shape {got} for 2 samples; this stream has {classes} classes,"
             f" so (2, {classes}) is needed: make its last layer {classes} wide"
         )
     if classes > 1 and _are_probabilities(answer):
         raise InputError(
-            f"model: {name} answers with probabilities (each row sums to 1), and the loss takes logits; remove the "
+            f"model: {name} returns probabilities (each row sums to 1), and the loss takes logits; remove the "
             "softmax at its end"
         )
 
@@ -125,7 +125,7 @@ def fingerprint(module: nn.Module, shape: Shape) -> dict[str, str]:
     Returns
     -------
     dict of str
-        ``weights``, a hash of all parameters and buffers; ``answer``, a hash of what the network answers to two fixed
+        ``weights``, a hash of all parameters and buffers; ``answer``, a hash of the network's outputs for two fixed
         samples in float64, rounded to six digits, which also depends on numbers that only its ``forward`` knows.
 
     Examples

@@ -34,8 +34,8 @@ NaN and only the pooled value is known."""
 class Evaluator:
     """The test (or validation) sets of ``R`` replicas, and the sums over them.
 
-    Beside the data it keeps 8 bytes a question on the device, once for all replicas that are asked the same; while it
-    runs, 8 bytes more for each question and replica. All else is sums.
+    In addition to the data it keeps 8 bytes per test sample on the device, shared by replicas with the same test sets;
+    while it runs, 8 bytes more per sample and replica. Everything else is sums.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Evaluator:
 
     @torch.no_grad()
     def run(self, learner: Predictor, seen: np.ndarray) -> Arrays:
-        """Evaluate; ``seen`` is ``(R, C)`` bool, all False before training (then every class may be answered).
+        """Evaluate; ``seen`` is ``(R, C)`` bool, all False before training (then every class may be predicted).
 
         Returns
         -------
@@ -136,7 +136,7 @@ class Evaluator:
     def _answers(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor, alike: bool) -> Tensor:
         """A chunk's log-probabilities over the answerable classes, ``(R, C, N)``.
 
-        Samples lie beside each other: what runs over the few classes is then many times as fast.
+        Samples are contiguous in memory: reductions over the few classes are then many times as fast.
         """
         log_probs = learner.predict(self._read(index, task[:, 0] if alike else task), task).transpose(1, 2)
         if mask is None:
@@ -146,7 +146,7 @@ class Evaluator:
         return log_probs.clamp_min(-1e6).masked_fill_(mask, MASKED).log_softmax(1)
 
     def _mask(self, seen: np.ndarray) -> Tensor | None:
-        """``(R, C, T)`` classes that may not be answered, ``(R, C, 1)`` if they are every column's; None for none."""
+        """``(R, C, T)`` classes that may not be predicted, ``(R, C, 1)`` if they are every column's; None for none."""
         if self.stream.eval_classes == "experience":
             return ~self.answerable.transpose(1, 2)
         if self.stream.eval_classes == "seen" and seen.any():
@@ -154,7 +154,7 @@ class Evaluator:
         return None
 
     def _read(self, index: Tensor, task: Tensor) -> Tensor | list[Tensor]:
-        """Inputs ``(N, ...)`` where all replicas are asked the same, else R of them; ``task`` is (R, N) or (R,)."""
+        """Inputs ``(N, ...)`` where all replicas have the same samples, else R of them; ``task`` is (R, N) or (R,)."""
         table = {name: values for name, values in self.table.items() if name != "targets"}
 
         def read_replica(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Evaluator:
         index = index.expand(self.replicas, -1)
         if self.device.type != "cpu":
             return torch.func.vmap(read_replica)(table, index, task)
-        # each apart: memory for all at once would be asked of the system anew every time, which takes longer than this
+        # one replica after the other: memory for all at once would be allocated again every time, which takes longer
         return [read_replica({k: v[r] for k, v in table.items()}, index[r], task[r]) for r in range(self.replicas)]
 
     def _reduce(
@@ -190,7 +190,7 @@ class Evaluator:
         out["classwise_ece"] = classwise_ece(by_class) if known else np.full_like(count, np.nan)
         out["adaptive_ece"], out["pooled.adaptive_ece"] = self._adaptive(confidence, correct)
         if self.stream.eval_classes == "seen" and seen.any():
-            # a class that may not be answered has probability 0: its NLL says nothing
+            # a class that may not be predicted has probability 0: its NLL is meaningless
             unseen = (self.present & ~seen[:, None]).any(2)
             out["nll"][unseen] = np.nan
             out["pooled.nll"][unseen.any(1)] = np.nan
@@ -213,9 +213,9 @@ class Evaluator:
 
 
 def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tensor, Tensor]:
-    """What is asked: ``index (1|R, N)`` and ``task (1|R, N)``, one row where it is the same for all replicas.
+    """The test samples: ``index (1|R, N)`` and ``task (1|R, N)``, one row where it is the same for all replicas.
 
-    Where no transform depends on the task and each sample is asked once, the order of all samples is the same too.
+    Where no transform depends on the task and each sample is in one test set, the order of all samples is the same too.
     """
     samples = [torch.cat(tests) for tests in sets]
     if not transformed and _same_samples(samples):
@@ -232,6 +232,6 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
 
 
 def _same_samples(samples: list[Tensor]) -> bool:
-    """Whether all replicas are asked the same samples, each of them once."""
+    """Whether all replicas have the same test samples, each of them once."""
     first = samples[0].sort().values
     return len(first.unique()) == len(first) and all(torch.equal(other.sort().values, first) for other in samples[1:])

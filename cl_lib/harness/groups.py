@@ -72,7 +72,7 @@ def first_and_last(
             trained = range(columns) if phase.source == "full" else [experience.column]
             for column in trained:
                 first[column], last[column] = min(first[column], e), max(last[column], e)
-    never = last < 0  # what nobody trains on would have been learnt in its own experience
+    never = last < 0  # a column that is never trained on counts as learned in its experience
     for e, experience in enumerate(real.experiences):
         if never[experience.column]:
             first[experience.column], last[experience.column] = min(first[experience.column], e), e

@@ -126,7 +126,7 @@ class Job:
 
     @cached_property
     def _realisation(self) -> str:
-        """A hash of what the first seed trains on and is asked."""
+        """A hash of the first seed's training and test samples."""
         real = self.stream.realise(self.seed_list[0])
         parts = {f"train {i}": e.train for i, e in enumerate(real.experiences)}
         parts |= {f"task {i}": e.task for i, e in enumerate(real.experiences)}
@@ -245,7 +245,7 @@ class Job:
 
     @cached_property
     def _check_data(self) -> None:
-        """Once for a job, which is checked by everybody that is given it."""
+        """Checked once per job, however often `check` is called."""
         check_range(check_dataset(self.stream.data), self.torch_dtype)
 
     def check_unchanged(self) -> None:

@@ -127,7 +127,7 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
     if result.eval_classes == "seen":
         values["fwt"] = np.full(count, np.nan)
         reasons["fwt"] = (
-            "only seen classes may be answered, so accuracy before an experience says nothing (eval_classes=seen)"
+            "only seen classes may be predicted, so accuracy before an experience is not defined (eval_classes=seen)"
         )
     if matrix.shape[2] == 1:
         for name in ("forgetting", "bwt", "fwt"):
@@ -161,7 +161,7 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
 
 
 def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Of each replica, over its own steps; NaN where an evaluation took place without a step since the last one."""
+    """Of each replica, over its steps; NaN where an evaluation took place without a step since the last one."""
     out = np.full(len(arrays["step"]), np.nan)
     for r, (steps, curve) in enumerate(zip(arrays["step"], arrays["matrix.accuracy"].mean(2), strict=True)):
         if (np.diff(steps) > 0).all():

@@ -39,7 +39,7 @@ def benchmark(stream: Stream, seed: int = 0) -> Any:
     Notes
     -----
     All inputs are copied as float32, those of permuted and rotated streams once for each experience: 3.1 kB for an
-    image of 28x28. Which classes may be answered at test time is Avalanche's affair; validation sets are left out.
+    image of 28x28. Which classes may be predicted at test time is up to Avalanche; validation sets are left out.
 
     Examples
     --------

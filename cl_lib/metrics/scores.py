@@ -144,7 +144,7 @@ class Scores:
         if check and label.numel() and (label.min() < 0 or label.max() >= classes):
             raise InputError(f"labels must lie between 0 and {classes - 1}")
         chosen = label.unsqueeze(1)
-        # samples beside each other in memory: what runs over the few classes is then several times as fast
+        # samples contiguous in memory: reductions over the few classes are then several times as fast
         log_probs = log_probs.transpose(1, 2).contiguous()
         probabilities = log_probs.exp()
         confidence, predicted = probabilities.max(1)

@@ -1,4 +1,4 @@
-"""Whether ``record.json`` follows its schema, and whether its parts and the arrays beside it fit together."""
+"""Whether ``record.json`` follows its schema, and whether its parts and the arrays stored with it fit together."""
 
 from __future__ import annotations
 

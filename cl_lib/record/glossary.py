@@ -15,7 +15,7 @@ METRICS: dict[str, Term] = {
     "accuracy": Term(
         "accuracy",
         "up",
-        "Share of test samples answered correctly after the whole stream; every experience's test set counts equally.",
+        "Share of test samples classified correctly after the whole stream; all test sets count equally.",
     ),
     "average_accuracy": Term(
         "average accuracy",
@@ -48,7 +48,7 @@ METRICS: dict[str, Term] = {
         "ECE",
         "down",
         "Expected calibration error: mean distance between confidence and accuracy, in bins of equal width; "
-        "0 means that answers given with 80 % confidence are right 80 % of the time.",
+        "0 means that predictions made with 80 % confidence are right 80 % of the time.",
     ),
     "adaptive_ece": Term("adaptive ECE", "down", "The same with bins that hold equally many samples."),
     "classwise_ece": Term(
@@ -73,5 +73,5 @@ METRICS: dict[str, Term] = {
 SLICES: dict[str, str] = {
     "class": "Each class of the test set.",
     "experience": "Each test set of the stream, in the order in which it was trained on.",
-    "age": "Classes grouped by age: training steps since a new (not a replayed) sample of the class was last seen.",
+    "age": "Classes grouped by recency: training steps since a new (not a replayed) sample of the class was last seen.",
 }

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: ``record.json``, checked and versioned, arrays beside it, the resolved configuration."""
+"""What a run leaves on disk: ``record.json``, checked and versioned, arrays, the resolved configuration."""
 
 from __future__ import annotations
 

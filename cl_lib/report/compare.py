@@ -38,7 +38,7 @@ def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
 
 
 def paired(lines: Sequence[Entry], base: Entry) -> list[PairedDifference | None]:
-    """Accuracy minus that of the baseline over common seeds; None for the baseline and what answers other questions."""
+    """Accuracy minus that of the baseline over common seeds; None for the baseline and where not comparable."""
     out: list[PairedDifference | None] = []
     theirs = base.per_seed("accuracy")
     for entry in lines:
@@ -63,8 +63,8 @@ def notes(records: Sequence[Record], baseline: str | None = None) -> list[str]:
     Returns
     -------
     list of str
-        What differs between runs that should be alike, diverged replicas, what so few seeds cannot show, p-values that
-        are estimates, grids chosen on test data, metrics that are not given and why.
+        What differs between runs that should be the same, diverged replicas, what so few seeds cannot show, p-values
+        that are estimates, grids chosen on test data, metrics that are not given and why.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def notes(records: Sequence[Record], baseline: str | None = None) -> list[str]:
 
 
 def _questions(a: Record, b: Record) -> list[str]:
-    """Where two records answer different questions, so that no difference between them means anything."""
+    """Where two records are not comparable, so that their difference means nothing."""
     out = []
     for name, key in (
         ("stream", "name"),

@@ -39,7 +39,7 @@ class Figures(NamedTuple):
 def write_report(
     records: Sequence[Record], path: str | Path, *, title: str | None = None, baseline: str | None = None
 ) -> Path:
-    """Write one HTML file that needs no network: answer, tables, figures, and how to repeat every run.
+    """Write one HTML file that needs no network: result, tables, figures, and how to repeat every run.
 
     Parameters
     ----------

@@ -176,7 +176,7 @@ def reliability_diagrams(lines: Sequence[Entry]) -> str:
             axes.set(xlim=(0, 1), ylim=(-0.03, 1.03), title=shorten(entry.label, 100 // columns))
             axes.tick_params(labelbottom=False)
             axes.grid()
-            below.set(xlim=(0, 1), xlabel="confidence of the answer")
+            below.set(xlim=(0, 1), xlabel="confidence of the prediction")
             if place % columns == 0:
                 axes.set_ylabel("share that is right")
                 below.set_ylabel("samples")

@@ -1,4 +1,4 @@
-"""The answer in plain sentences, which is the first thing that a report says."""
+"""The result in plain sentences, at the top of a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cl_lib.stats import PairedDifference
 
 SCENARIOS = {
     "class": "new classes arrive with each experience and the network must tell all of them apart",
-    "task": "each experience has classes of its own and the network is told which experience is asked",
+    "task": "each experience has separate classes and the network is told which experience a sample belongs to",
     "domain": "the classes stay the same and the inputs change from experience to experience",
 }
 LEVEL = 0.05
@@ -79,7 +79,7 @@ def _level(rivals: Sequence[Entry], elsewhere: bool) -> list[str]:
     part = "validation" if best.record.job.get("eval_on") == "valid" else "test"
     interval = f" (95 % interval {_percent(ci[0])} to {_percent(ci[1])})" if ci else ""
     out = [
-        f"After the whole stream, {best.label} answers {_percent(value)} of the {part} samples correctly, "
+        f"After the whole stream, {best.label} classifies {_percent(value)} of the {part} samples correctly, "
         f"averaged over all test sets{interval}"
     ]
     out[0] += f", the highest accuracy {'on this stream' if elsewhere else 'of all'}." if len(known) > 1 else "."

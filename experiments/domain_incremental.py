@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pictures
+import figures
 from cells import accuracy, machine, number, others, row
 from study import DOCS, Arrays, Runs, Study, main, merged, render
 from table import Run
@@ -149,13 +149,13 @@ def pages(runs: Runs) -> dict[Path, str]:
     """The page and its figures."""
     out = {DOCS / "results" / "domain_incremental.md": page(runs)}
     for stream in STREAMS:
-        shown = [pictures.drawable(runs[f"{stream}/{n}"], s) for n, s in DRAWN.items() if f"{stream}/{n}" in runs]
+        shown = [figures.drawable(runs[f"{stream}/{n}"], s) for n, s in DRAWN.items() if f"{stream}/{n}" in runs]
         out[DOCS / "images" / f"{stream}_fashion_mnist_over_time.svg"] = over_time(entries(shown)) + "\n"
     return out
 
 
 def arrays(run: str, record: Record) -> Arrays:
-    return pictures.arrays(record) if run.split("/")[1] in DRAWN else {}
+    return figures.arrays(record) if run.split("/")[1] in DRAWN else {}
 
 
 STUDY = Study("domain_incremental", [f"{s}/{n}" for s in STREAMS for n in NAMES], options, pages, arrays)

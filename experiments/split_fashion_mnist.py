@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pictures
+import figures
 from cells import accuracy, machine, others, row
 from study import DOCS, HERE, Arrays, Runs, Study, main, merged, render
 from table import Run
@@ -158,13 +158,13 @@ def page(runs: Runs) -> str:
 
 def pages(runs: Runs) -> dict[Path, str]:
     """The page and its figures."""
-    lines = entries([pictures.drawable(runs[run], strategy) for run, strategy in DRAWN.items()])
+    lines = entries([figures.drawable(runs[run], strategy) for run, strategy in DRAWN.items()])
     figures = {DOCS / "images" / f"split_fashion_mnist_{n}.svg": draw(lines) + "\n" for n, draw in FIGURES.items()}
     return {DOCS / "results" / "split_fashion_mnist.md": page(runs), **figures}
 
 
 def arrays(run: str, record: Record) -> Arrays:
-    return pictures.arrays(record) if run in DRAWN else {}
+    return figures.arrays(record) if run in DRAWN else {}
 
 
 NAMES = [*dict.fromkeys(run for run, _ in PLANNED.values()), "joint_search", "joint"]

@@ -159,8 +159,8 @@ def page(runs: Runs) -> str:
 def pages(runs: Runs) -> dict[Path, str]:
     """The page and its figures."""
     lines = entries([figures.drawable(runs[run], strategy) for run, strategy in DRAWN.items()])
-    figures = {DOCS / "images" / f"split_fashion_mnist_{n}.svg": draw(lines) + "\n" for n, draw in FIGURES.items()}
-    return {DOCS / "results" / "split_fashion_mnist.md": page(runs), **figures}
+    images = {DOCS / "images" / f"split_fashion_mnist_{n}.svg": draw(lines) + "\n" for n, draw in FIGURES.items()}
+    return {DOCS / "results" / "split_fashion_mnist.md": page(runs), **images}
 
 
 def arrays(run: str, record: Record) -> Arrays:

@@ -206,7 +206,7 @@ def test_restore_copies_into_the_same_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"a": {"x": torch.zeros(2)}, "c": torch.zeros(1)}, r"here: holds another kind of state \(differs in b, c\)"),
+        ({"a": {"x": torch.zeros(2)}, "c": torch.zeros(1)}, r"here: contains a different state \(differs in b, c\)"),
         (
             {"a": {"x": torch.zeros(3)}, "b": torch.zeros(1)},
             r"here: a\|x is \(3,\) torch.float32, this run needs \(2,\)",

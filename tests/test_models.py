@@ -252,7 +252,7 @@ def test_where_no_head_can_be_told_features_are_refused_and_all_else_works(make:
         lambda z: nn.functional.normalize(z, dim=-1),
     ]
     for use in uses:
-        with pytest.raises(InputError, match=r"model: \w+ has no head that can be told.*self\.head = "):
+        with pytest.raises(InputError, match=r"model: \w+ has no identifiable head.*self\.head = "):
             use(out.features)
 
 
@@ -261,7 +261,7 @@ def test_where_no_head_can_be_told_features_are_refused_and_all_else_works(make:
 )
 def test_strategies_that_need_features_refuse_such_a_model_before_training(strategy: Any) -> None:
     rows = []
-    with pytest.raises(InputError, match="no head that can be told"):
+    with pytest.raises(InputError, match="no identifiable head"):
         rows.extend(iter_run(DIGITS, strategy, model=lambda s, c: Own(c), epochs=1, device="cpu"))
     assert all(row.step == 0 for row in rows)
 

@@ -163,7 +163,7 @@ FROZEN = torch.ones(3)
 @LIFTED
 @pytest.mark.parametrize("body", [lambda w, x: (w * x * FROZEN).sum(), lambda w, x: (w * torch.tensor(2.0) * x).sum()])
 def test_a_captured_tensor_is_refused(lifted: bool, body: Body) -> None:
-    with pytest.raises(TraceError, match=r"holds on to a tensor that is none of its inputs.*put it into `extra`"):
+    with pytest.raises(TraceError, match=r"uses a tensor that is not one of its inputs.*put it into `extra`"):
         program(body, lifted).prepare(*inputs(lifted))
 
 

@@ -1,1 +1,1 @@
-"""The engine: a population of replicas, planned, lifted, traced, run."""
+"""The engine: trains a population of replicas by vectorising, tracing and running their training step."""

@@ -1,4 +1,4 @@
-"""The plan's blocks on the device: loaded whole, run step by step or several steps a launch."""
+"""Execution of the plan's blocks on the device, one step or several steps per launch."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from cl_lib.types import Tensors
 
 
 class Blocks:
-    """Runs the steps of one block after the other, and keeps their losses.
+    """Run the steps of each block in order and store their losses.
 
     Parameters
     ----------
     program : Program
-        The step, traced when its first block is loaded.
+        The training step, traced when the first block is loaded.
     parts : list of Part
-        Which replicas run as one program.
+        The groups of replicas that run as one program.
     plan : Plan
     schedule : Schedule
-        Of the learning rate.
+        Learning-rate schedule.
     per_replica : dict
-        ``state, hyper, table`` of all replicas, ``(R, ...)``; tensors keep their addresses.
+        ``state``, ``hyper`` and ``table`` of all replicas, ``(R, ...)``; the tensors keep their addresses.
     shared : dict of Tensor
-        The data.
+        The data shared by all replicas.
     window : Window, optional
-        Where inputs are streamed.
+        The window of the inputs, if they are streamed.
     sized : bool
-        Whether a short last batch must be cut to its size: batch statistics must see no padding.
+        Whether a short last batch is cut to its size, because batch statistics must not include padding.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Blocks:
             "diverged": rate.new_full((replicas,), -1, dtype=torch.long),
             "loss": rate.new_full((replicas,), torch.nan),
         }
-        """The step at which a replica's loss was found non-finite, -1 for healthy ones, and the loss of its last."""
+        """First step with a non-finite loss for each replica (-1 if there is none), and the loss of its last step."""
         self.losses = rate.new_zeros(STEPS, replicas)
         if window is not None and window.held:
             per_replica["table"]["memory_row"] = torch.zeros_like(per_replica["state"]["memory"]["index"])
-        anew = any(phase.reset for phases in plan.phases for phase in phases)
-        names = ("params", "buffers", "optimiser") if anew else ()
+        resets = any(phase.reset for phases in plan.phases for phase in phases)
+        names = ("params", "buffers", "optimiser") if resets else ()
         self._initial = {k: pytree.tree_map(torch.clone, per_replica["state"][k]) for k in names}
         self._block: Block | None = None
         self._from = self._until = 0
@@ -72,20 +72,20 @@ class Blocks:
         self._calls: list[list[tuple[Callable[..., Any], list[Tensor], tuple[Tensor, ...]]]] = []
         self._recorded: dict[tuple[str, int], Launch | None] = {}
         self._launches: list[tuple[Launch, list[Tensor]]] = []
-        self._alike = 0
+        self._same_size = 0
 
     def cut(self, block: Block) -> list[Block]:
-        """A block, in parts where its inputs are streamed and would take too much memory at once."""
+        """Split a block into parts if its inputs are streamed and exceed the window."""
         return [block] if self.window is None else self.window.cut(block)
 
     def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
-        """Step ``s`` of a block, or as many from there on as are launched at once; how many it was.
+        """Run step ``s`` of a block, or a whole launch of steps from ``s`` on; return the number of steps run.
 
-        The inputs of the block ``ahead``, where streamed, are read meanwhile.
+        If inputs are streamed, those of the block ``ahead`` are read in the background.
         """
         if block is not self._block:
             self._load(block, s, ahead)
-        count = LAUNCH if self._launches and s + LAUNCH <= self._alike else 1
+        count = LAUNCH if self._launches and s + LAUNCH <= self._same_size else 1
         if count > 1:
             for launch, plan in self._launches:
                 launch(plan, s)
@@ -96,19 +96,19 @@ class Blocks:
         return count
 
     def _load(self, block: Block, start: int, ahead: Block | None) -> None:
-        """Upload a block and have its programs ready."""
+        """Upload a block and prepare its programs."""
         self.settle()
         if block.phase.reset and block.begins and start == 0:
             write({k: self.per_replica["state"][k] for k in self._initial}, self._initial)
         self._block, self._from, self._until = block, start, start
         shared, needed = self._window(block, ahead)
         sizes = {n: self._inputs(block, n, needed) for n in (set(block.size) if self.sized else block.size[:1])}
-        if not self._fixed:  # they keep their addresses
+        if not self._fixed:  # these tensors keep their addresses
             self._fixed = [
                 {**pytree.tree_map(lambda t, p=p: t[p], self.per_replica), "shared": shared} for p in self.parts
             ]
         first = block.size[0]
-        self._alike = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
+        self._same_size = block.size.index(block.size[-1]) if self.sized and block.size[-1] != first else len(block)
         self._calls, self._launches = [[] for _ in block.size], []
         for part, fixed in zip(self.parts, self._fixed, strict=True):
             self._prepare(block, part, fixed, sizes)
@@ -116,7 +116,7 @@ class Blocks:
             self._launches = []
 
     def _prepare(self, block: Block, part: Any, fixed: dict[str, Any], sizes: dict[int, dict[str, Any]]) -> None:
-        """Have the programs of a part ready, one for each size of batch, and its calls of each step."""
+        """Prepare the programs of a part, one for each batch size, and the calls of each step."""
         first, leaves, programs = block.size[0], pytree.tree_leaves(fixed), {}
         steps: dict[int, list[tuple[Tensor, ...]]] = {}
         for n, inputs in sizes.items():
@@ -133,7 +133,7 @@ class Blocks:
             calls.append((programs[n], leaves, steps[n][s]))
 
     def _record(self, part: Any, run: Any, fixed: list[Tensor], plan: list[Tensor], loss: int) -> None:
-        """Have the steps of a part recorded, where the device can launch several at once."""
+        """Record the steps of a part if the device can launch several at once."""
         record = recorder(self.losses.device)
         if record is None or run not in self.program.changes:
             return
@@ -146,10 +146,10 @@ class Blocks:
             self._launches.append((launch, plan))
 
     def _window(self, block: Block, ahead: Block | None) -> tuple[Tensors, Tensor | None]:
-        """What the step's rows are taken from; where inputs are streamed, which rows of theirs are there."""
+        """The data that a step reads from and, if inputs are streamed, the indices of the rows in the window."""
         if self.window is None:
             return self.shared, None
-        # a memory that the strategy fills changes between experiences only
+        # assumes that a memory that the strategy fills changes only between experiences
         memory = self.per_replica["state"]["memory"]["index"].contiguous() if self.window.held else None
         held = None if memory is None else memory.cpu()
         needed = self.window.load(block, held)
@@ -160,7 +160,7 @@ class Blocks:
         return {**self.shared, "x": self.window.x}, needed
 
     def _inputs(self, block: Block, size: int, needed: Tensor | None) -> dict[str, Any]:
-        """A block's integers on the device, its batches cut to ``size``: batch statistics must see no padding."""
+        """A block's inputs on the device, its batches cut to ``size`` so that batch statistics include no padding."""
         plan = pytree.tree_map(
             lambda t: t.to(self.losses.device), {"batch": block.batch, "draws": block.draws, "noise": block.noise}
         )
@@ -180,13 +180,13 @@ class Blocks:
         }
 
     def settle(self) -> None:
-        """Note which replicas' losses have become non-finite; once in a block, so that no step waits for it."""
+        """Record which replicas have non-finite losses; done once per block, so that no step synchronises."""
         if self._block is None or self._until == self._from:
             return
         losses = self.losses[self._from : self._until]
         bad = ~torch.isfinite(losses)
         first = bad.long().argmax(0) + self._block.first_step + self._from
-        found = self.status["diverged"]
-        found.copy_(torch.where(bad.any(0) & (found < 0), first, found))
+        diverged = self.status["diverged"]
+        diverged.copy_(torch.where(bad.any(0) & (diverged < 0), first, diverged))
         self.status["loss"].copy_(losses[-1])
         self._from = self._until

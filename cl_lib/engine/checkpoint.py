@@ -1,4 +1,4 @@
-"""Trees of tensors in one file: written atomically, read without pickle, restored bit for bit."""
+"""Checkpoints: nested dicts of tensors in one file, written atomically, read without pickle, restored bit for bit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cl_lib.validation import flat
 
 Tree = dict[str, Any]
 JOIN = "|"
-"""What joins the keys of a tree in a file: names of parameters hold dots."""
+"""Separator of the keys of a tree in a file; it is not a dot, because parameter names contain dots."""
 
 
 def save(path: Path, tree: Tree, meta: dict[str, Any]) -> None:
-    """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees the old file or the new."""
+    """Write ``tree`` (nested dicts of tensors) and ``meta`` (JSON); a reader sees either the old or the new file."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in flat(tree, JOIN).items()}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     arrays["sha256"] = _digest(arrays)
@@ -34,7 +34,7 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     Raises
     ------
     InputError
-        For a file that is missing, truncated or of another kind.
+        If the file is missing, truncated or not a checkpoint.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     ({'params': {'0.weight': tensor([1., 1.])}}, {'step': 3})
     """
     try:
-        arrays = read_npz(path, path.stat().st_size)  # nothing is compressed there
+        arrays = read_npz(path, path.stat().st_size)  # checkpoints are not compressed
         digest = arrays.pop("sha256", None)  # checkpoints of version 0.1.0 have none
         if digest is not None and not np.array_equal(digest, _digest(arrays)):
             raise ValueError("its content was changed")
@@ -74,17 +74,17 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """What to say of a checkpoint that cannot be understood."""
-    said = str(error) or type(error).__name__
-    return InputError(f"{path}: not a readable checkpoint ({said}); remove it to start again")
+    """The error for a checkpoint that cannot be read."""
+    detail = str(error) or type(error).__name__
+    return InputError(f"{path}: not a readable checkpoint ({detail}); remove it to start again")
 
 
 def restore(target: Tree, source: Tree, where: str = "checkpoint") -> None:
     """Copy ``source`` into the tensors of ``target``; both must have the same structure."""
     have, want = flat(source, JOIN), flat(target, JOIN)
     if have.keys() != want.keys():
-        odd = sorted(have.keys() ^ want.keys())[:4]
-        raise InputError(f"{where}: holds another kind of state (differs in {', '.join(odd)})")
+        differing = sorted(have.keys() ^ want.keys())[:4]
+        raise InputError(f"{where}: contains a different state (differs in {', '.join(differing)})")
     for name, tensor in want.items():
         if tensor.shape != have[name].shape or tensor.dtype != have[name].dtype:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Several steps launched as one: on CUDA a recorded graph costs a single launch instead of some sixty a step."""
+"""Launches of several steps at once: a CUDA graph replaces about sixty kernel launches per step by one per launch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 
 LAUNCH = 16
-"""Steps of a launch; a divisor of a block's 128."""
+"""Steps per launch; a divisor of a block's 128 steps."""
 
 Record = Callable[[Callable[[], None], Sequence[Tensor]], Callable[[], None]]
 
 
 def recorder(device: torch.device) -> Record | None:
-    """How steps are recorded on a device; None where they are run one by one."""
+    """The function that records steps on a device; None if steps run one by one there."""
     return cuda_graph if device.type == "cuda" else None
 
 
 def cuda_graph(body: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
-    """``body`` as a CUDA graph; ``state``, all that the body changes, stays as it was, also where recording fails."""
+    """Record ``body`` as a CUDA graph; ``state``, all that the body changes, is restored even if recording fails."""
     before, graph = [t.clone() for t in state], torch.cuda.CUDAGraph()
     current, capture = torch.cuda.current_stream(), torch.cuda.Stream()
     capture.wait_stream(current)
     try:
-        # around the recording too: where that fails it leaves its stream the current one
+        # this context includes the recording, which on failure leaves its stream as the current one
         with torch.cuda.stream(capture):
-            # libraries take a stream's workspace on a first run there, which no graph may record
+            # the first run on a stream allocates library workspaces, which must not be recorded
             body()
-            # other threads may go on allocating meanwhile
+            # other threads may allocate memory during the capture
             with torch.cuda.graph(graph, stream=capture, capture_error_mode="thread_local"):
                 body()
     finally:
@@ -42,20 +42,22 @@ def cuda_graph(body: Callable[[], None], state: Sequence[Tensor]) -> Callable[[]
 
 
 class Launch:
-    """``launch(varying, s)``: steps ``s`` to ``s + LAUNCH - 1`` of a block at once.
+    """``launch(varying, s)`` runs steps ``s`` to ``s + LAUNCH - 1`` of a block at once.
 
     Parameters
     ----------
     run : callable
         The program, ``run(*fixed, *varying of a step)``.
     fixed : list of Tensor
-        Same addresses for the whole run.
+        Tensors that keep their addresses for the whole run.
     varying : list of Tensor
-        A block's, ``(S, ...)`` each; their places are taken by tensors that keep their addresses.
+        Tensors of a block, ``(S, ...)`` each; their values are copied into tensors that keep their addresses.
     loss : int
-        Which of ``varying`` is written by a step.
+        Position in ``varying`` of the tensor that a step writes.
     state : list of Tensor
-        Those of ``fixed`` that the program changes.
+        The tensors of ``fixed`` that the program changes.
+    record : callable
+        The function that records the steps (see `recorder`).
     """
 
     def __init__(
@@ -84,13 +86,13 @@ class Launch:
 
 
 def try_to_record(*arguments: Any) -> Launch | None:
-    """A launch, or None after a warning where the steps cannot be recorded (they wait for the device, say)."""
-    handled = sys.exception()  # by the caller: no reason of ours
+    """A launch, or None after a warning if the steps cannot be recorded (e.g. because they synchronise)."""
+    handled = sys.exception()  # handled by the caller, so not the reason of this failure
     try:
         return Launch(*arguments)
     except RuntimeError as error:
         first: BaseException = error
-        while first.__context__ not in (None, handled):  # the end of a failed recording raises too
+        while first.__context__ not in (None, handled):  # ending a failed recording raises as well
             first = first.__context__
         reason = (str(first).strip() or type(first).__name__).splitlines()[0]
         warnings.warn(f"engine: no CUDA graph can be recorded, steps are launched one by one ({reason})", stacklevel=2)

@@ -1,4 +1,4 @@
-"""What the harness asks of the replicas that it trains: `Population` and `Looped` give it."""
+"""Protocols of the replicas that the harness trains and evaluates, implemented by `Population` and `Looped`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cl_lib.plan.plan import Block
 
 
 class Predictor(Protocol):
-    """What an evaluation asks of the replicas."""
+    """Replicas that can be evaluated."""
 
     def begin_evaluation(self) -> None:
-        """Compute what all predictions of an evaluation share."""
+        """Compute the quantities shared by all predictions of an evaluation."""
 
     def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor:
         """Log-probabilities ``(R, N, C)``; ``x`` is ``(N, *shape)``, ``(R, N, *shape)`` or a sequence of R Tensor."""
@@ -26,11 +26,11 @@ class Learners(Predictor, Protocol):
 
     @property
     def parameters(self) -> int | None:
-        """Trainable parameters of one replica, where they are known."""
+        """Number of trainable parameters of one replica, or None if unknown."""
 
     @property
     def memory_bytes(self) -> int | None:
-        """Bytes of one replica's full memory and strategy state, where they are known."""
+        """Bytes of one replica's full memory and strategy state, or None if unknown."""
 
     @property
     def preparation(self) -> float:
@@ -38,27 +38,27 @@ class Learners(Predictor, Protocol):
 
     @property
     def diverged(self) -> np.ndarray:
-        """``(R,)`` step at which a replica was found non-finite, -1 for healthy ones."""
+        """``(R,)`` step at which each replica was detected to be non-finite, -1 if it was not."""
 
     @property
     def loss(self) -> np.ndarray | None:
-        """``(R,)`` loss of the last step, where it is known."""
+        """``(R,)`` loss of the last step, or None if unknown."""
 
     @property
     def tree(self) -> dict[str, Any]:
-        """All that must be saved to go on from here; empty where that cannot be said."""
+        """The state that must be saved to resume training; empty if the replicas cannot be saved."""
 
     def restore(self, tree: dict[str, Any]) -> None:
-        """Go on from a saved tree."""
+        """Restore a saved tree."""
 
     def begin_experience(self, number: int) -> None:
         """Prepare for the steps of an experience."""
 
     def cut(self, block: Block) -> list[Block]:
-        """The parts in which a block is trained."""
+        """Split a block into the parts in which it is trained."""
 
     def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
-        """Train from step ``s`` of a block; how many steps were taken. ``ahead`` is the block that follows."""
+        """Train from step ``s`` of a block and return the number of steps taken; ``ahead`` is the next block."""
 
     def end_experience(self, number: int) -> None:
         """Consolidate after the last step of an experience."""

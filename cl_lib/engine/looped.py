@@ -1,4 +1,4 @@
-"""Plain learners - ordinary modules with ``torch.optim`` - in the same harness, one after the other."""
+"""Plain learners (ordinary modules with ``torch.optim``), trained one after the other by the same harness."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cl_lib.streams.stream import SeededStream
 from cl_lib.types import Batch, ExperienceData, Learner
 
 NORMALISED = 1e-2
-"""How far the logarithm of a sum of probabilities may be from 0: room for learners that compute in half precision."""
+"""Tolerance on the logarithm of a sum of probabilities; large enough for learners that compute in half precision."""
 
 
 class Looped:
-    """``R`` learners, given their batches in turn; the counterpart of `Population`."""
+    """``R`` learners that receive their batches in turn; the counterpart of `Population`."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class Looped:
         return gather(self.shared, table, index.to(self.device), task.to(self.device), self.dtype)
 
     def begin_experience(self, number: int) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def cut(self, block: Block) -> list[Block]:
-        """The block: its inputs are read for each step."""
+        """The whole block: its inputs are read at each step."""
         return [block]
 
     def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
-        """Step ``s`` of a block; the last batch of an epoch is short, never padded."""
+        """Run step ``s`` of a block; a short last batch of an epoch is not padded."""
         for r, learner in enumerate(self.learners):
             n = block.size[s]
             index, task, weight = (block.batch[k][s, r, :n] for k in ("index", "task", "weight"))
@@ -68,7 +68,7 @@ class Looped:
         return 1
 
     def end_experience(self, number: int) -> None:
-        """Tell each learner, with the experience's data."""
+        """Call ``end_experience`` of each learner with the experience's data."""
         index, task = (torch.from_numpy(a) for a in self.plan.arrays(number))
         classes = self.plan.classes_in(number)
         seen = np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
@@ -90,21 +90,21 @@ class Looped:
             )
 
     def begin_evaluation(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def predict(self, x: Tensor | Sequence[Tensor], task: Tensor) -> Tensor:
         """Log-probabilities ``(R, N, C)``."""
         if isinstance(x, Tensor) and x.ndim == self.shared["x"].ndim:
             x = x.expand(len(self.learners), *x.shape)
-        answers = []
-        for inputs, learner, asked in zip(x, self.learners, task, strict=True):
-            answer = learner.predict(inputs, asked)
-            wanted = (task.shape[1], self.width)
-            if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
-                got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-                raise InputError(f"learner: predict returned {got}, log-probabilities of shape {wanted} are needed")
-            answers.append(answer.detach())
-        stacked = torch.stack(answers)
+        predictions = []
+        for inputs, learner, tasks in zip(x, self.learners, task, strict=True):
+            log_probs = learner.predict(inputs, tasks)
+            expected = (task.shape[1], self.width)
+            if not isinstance(log_probs, Tensor) or tuple(log_probs.shape) != expected:
+                got = tuple(log_probs.shape) if isinstance(log_probs, Tensor) else type(log_probs).__name__
+                raise InputError(f"learner: predict returned {got}, log-probabilities of shape {expected} are needed")
+            predictions.append(log_probs.detach())
+        stacked = torch.stack(predictions)
         total = torch.logsumexp(stacked.float(), -1)
         bad = ~torch.isfinite(total).all(1).cpu().numpy()
         sums = total.exp()[torch.isfinite(total)]
@@ -118,38 +118,38 @@ class Looped:
 
     @property
     def diverged(self) -> np.ndarray:
-        """Step at which a learner's predictions were found non-finite, -1 for healthy ones."""
+        """``(R,)`` step at which each learner's predictions were detected to be non-finite, -1 if they were not."""
         return self.found.copy()
 
     @property
     def tree(self) -> dict[str, Any]:
-        """All that must be saved, where every learner can say it."""
+        """The state that must be saved to resume training; empty unless every learner can be saved."""
         if not all(hasattr(learner, "save_state") and hasattr(learner, "load_state") for learner in self.learners):
             return {}
         found = torch.from_numpy(self.found)
         return {"found": found, **{str(r): x.save_state() for r, x in enumerate(self.learners)}}  # type: ignore[attr-defined]
 
     def restore(self, tree: dict[str, Any]) -> None:
-        """Go on from a saved tree."""
+        """Restore a saved tree."""
         current = self.tree
         if not current:
             raise InputError("resume: this learner has no save_state and load_state; it can only start again")
         self.found = tree["found"].numpy()
         for r, learner in enumerate(self.learners):
-            mine = current[str(r)]
-            checkpoint.restore(mine, tree[str(r)])
-            learner.load_state(mine)  # type: ignore[attr-defined]
+            state = current[str(r)]
+            checkpoint.restore(state, tree[str(r)])
+            learner.load_state(state)  # type: ignore[attr-defined]
 
 
 def options_of(learner: Learner) -> dict[str, Any]:
-    """What of a learner's attributes can tell two of one class apart, as JSON: numbers, texts, networks, optimisers.
+    """Attributes that distinguish learners of the same class, as JSON: numbers, strings, networks, optimisers.
 
     Examples
     --------
-    >>> class Own:
+    >>> class MyLearner:
     ...     def __init__(self, lr):
     ...         self.lr, self.net = lr, torch.nn.Identity()
-    >>> options_of(Own(0.1))
+    >>> options_of(MyLearner(0.1))
     {'lr': 0.1, 'net': {'model': 'Identity()', 'weights': 'e3b0c44298fc1c14'}}
     """
     return {name: _option(value) for name, value in sorted(getattr(learner, "__dict__", {}).items())}
@@ -175,7 +175,7 @@ def _option(value: Any) -> Any:
 
 
 def _check_tree(tree: Any, where: str = "save_state") -> None:
-    """Raise before work starts for a state that no checkpoint could hold."""
+    """Raise `InputError` before training starts if a state cannot be stored in a checkpoint."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             _check_tree(value, f"{where}[{key!r}]")

@@ -12,25 +12,23 @@ from cl_lib.errors import InputError
 from cl_lib.models.structure import head_of, set_training
 from cl_lib.types import MASKED, OWN, NetOutput, Tensors
 
-"""Logit of a class that may not be predicted; finite, since -inf times a weight of 0 would be NaN."""
-
 
 class FunctionalNet:
-    """``net(params, x, task) -> NetOutput``; holds no parameters, only the module's structure.
+    """``net(params, x, task) -> NetOutput``; contains the module's structure, but no parameters.
 
-    With ``start=(layer, latent)`` the network begins at the layer of that name: ``latent`` enters it in place of what
-    would have come from ``x``, which then only says how many samples there are.
+    With ``start=(layer, latent)`` the forward pass starts at the layer of that name: ``latent`` replaces the input that
+    the layer would have received from ``x``, and ``x`` only determines the number of samples.
 
     Parameters
     ----------
     module : nn.Module
-        What enters its head (`cl_lib.models.structure.head_of`) are the features.
+        The network; its features are the input of its head (`cl_lib.models.structure.head_of`).
     buffers : dict
-        The current replica's buffers; the engine puts them here and reads them back after a step.
+        The current replica's buffers; the engine sets them and reads them back after a step.
     mask : Tensor, optional
-        ``(T, C)`` bool, answerable classes by task.
+        ``(T, C)`` bool, the classes that may be predicted for each task.
     training : bool
-        Default of ``train``.
+        Default of the argument ``train``.
     bfloat16 : bool
         Whether matrix products are computed in bfloat16; outputs have the dtype of ``x``.
     """
@@ -59,19 +57,19 @@ class FunctionalNet:
         train = self.training if train is None else train
         entered: list[Tensor] = []
         handles = []
-        if start is not None:  # what is computed before that layer is not used: a trace leaves it out
+        if start is not None:  # results of earlier layers are unused, so a trace drops them
             layer, latent = start
             handles.append(self.module.get_submodule(layer).register_forward_pre_hook(lambda *_: (latent,)))
         if (head := head_of(self.module)) is not None:
             handles.append(head.register_forward_pre_hook(lambda _, args: entered.append(args[0])))
-        # BatchNorm updates in place: give it copies, the maths stays pure
+        # BatchNorm updates its buffers in place: pass copies, so that the call has no side effects
         updated = {k: v.clone() if train else v for k, v in (self.buffers if buffers is None else buffers).items()}
-        if train or self.module.training:  # it looks at every layer
+        if train or self.module.training:  # skipped otherwise, since it visits every layer
             set_training(self.module, train)
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-                theirs = {k: p for k, p in params.items() if not k.startswith(OWN)}
-                raw = functional_call(self.module, {**theirs, **updated}, (x,)).to(x.dtype)
+                module_params = {k: p for k, p in params.items() if not k.startswith(OWN)}
+                raw = functional_call(self.module, {**module_params, **updated}, (x,)).to(x.dtype)
         finally:
             for handle in handles:
                 handle.remove()
@@ -83,15 +81,15 @@ class FunctionalNet:
 
 
 class NoFeatures:
-    """Stands for the features of a network whose head is not known; whatever is done with it raises an `InputError`."""
+    """Placeholder for the features of a network whose head is unknown; any operation on it raises `InputError`."""
 
     def __init__(self, module: nn.Module) -> None:
         self._kind = type(module).__name__
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:
         raise InputError(
-            f"model: {self._kind} has no head that can be told: no layer called last gives its output, so its features "
-            "are not known; name the layer that they enter: self.head = ..."
+            f"model: {self._kind} has no identifiable head: no layer with parameters returns its output, so its "
+            "features are not known; assign the layer whose inputs are the features: self.head = ..."
         )
 
     def __getattr__(self, name: str) -> Any:

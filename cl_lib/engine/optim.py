@@ -1,6 +1,6 @@
-"""Optimisers as functions on stacked parameters, equal to ``torch.optim``; every float may differ by replica.
+"""Optimisers as functions on stacked parameters, equal to ``torch.optim``; every float may differ between replicas.
 
-They run outside the lift and in place: out of place costs half as much again at ten replicas.
+They update in place and outside the vectorised function: out-of-place updates take 1.5 times as long at ten replicas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cl_lib.validation import check_choice, is_number
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor on the learning rate, by step.
+    """Learning-rate schedule: a factor on the learning rate for each step.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class Schedule:
                 raise InputError(f"optim.schedule.{name}={number!r}: must be a number, 0 or more")
         if list(self.milestones) != sorted(self.milestones) or not all(0 <= m <= 1 for m in self.milestones):
             raise InputError(
-                f"optim.schedule.milestones={list(self.milestones)}: must rise from 0 to 1, shares of the span"
+                f"optim.schedule.milestones={list(self.milestones)}: must be sorted fractions of the span, from 0 to 1"
             )
 
     def factors(self, start: int, count: int, total: int) -> list[float]:
-        """Factors of steps ``start`` to ``start + count - 1`` of a span of ``total``."""
+        """Factors of steps ``start`` to ``start + count - 1`` of a span of ``total`` steps."""
         return [self._factor(t, total) for t in range(start, start + count)]
 
     def _factor(self, t: int, total: int) -> float:
@@ -72,7 +72,7 @@ class Schedule:
 
 
 class Optimiser(Protocol):
-    """What the engine needs: fields that are hyper-parameters, ``init`` and ``update_``."""
+    """Protocol of optimisers: their fields are the hyper-parameters."""
 
     @property
     def schedule(self) -> Schedule: ...
@@ -96,7 +96,7 @@ def _check(optimiser: Any, ranges: dict[str, tuple[float, float]]) -> None:
 
 
 def _as(h: Tensor, like: Tensor) -> Tensor:
-    """A per-replica number, shaped to multiply a stacked tensor (a 0-d one for a single replica)."""
+    """A per-replica number, reshaped to multiply a stacked tensor; 0-d for a single replica."""
     return h.reshape(h.shape + (1,) * (like.ndim - h.ndim)) if h.ndim else h
 
 
@@ -107,7 +107,7 @@ def _clip(grads: Tensors, hyper: Tensors) -> Tensors:
     limit = hyper["clip_norm"]
     squares = [g.square().reshape(*limit.shape, -1).sum(-1) for g in grads.values()]
     total = squares[0]
-    for square in squares[1:]:  # one after the other: a sum over a stack would depend on the number of replicas
+    for square in squares[1:]:  # sequentially, since the sum over a stack would depend on the number of replicas
         total = total + square
     norm = total.sqrt()
     scale = (limit / (norm + 1e-6)).clamp_max(1.0)
@@ -141,23 +141,23 @@ class SGD:
     schedule: Schedule = field(default_factory=Schedule)
 
     def check(self) -> None:
-        """Raise `InputError` for values that cannot work."""
+        """Raise `InputError` for values out of range."""
         _check(self, {"lr": (0, math.inf), "momentum": (0, 1), "weight_decay": (0, math.inf)})
         if self.nesterov and not self.momentum:
             raise InputError("optim.nesterov=true: needs optim.momentum above 0")
 
     def init(self, params: Tensors, hyper: Tensors) -> dict[str, Any]:
-        """Optimiser state: the momentum buffers, where any replica has momentum."""
+        """Optimiser state: the momentum buffers, if any replica has momentum."""
         return {"momentum": {k: torch.zeros_like(p) for k, p in params.items()}} if "momentum" in hyper else {}
 
     def update_(self, params: Tensors, grads: Tensors, state: dict[str, Any], hyper: Tensors, lr: Tensor) -> None:
-        """One step in place."""
+        """Update the parameters and the optimiser state in place."""
         for k, g in _clip(grads, hyper).items():
             p = params[k]
             if "weight_decay" in hyper:
                 g = torch.addcmul(g, p, _as(hyper["weight_decay"], p))
             if "momentum" in hyper:
-                # torch starts the buffer at the first gradient: the same as decaying a buffer of zeros
+                # torch initialises the buffer with the first gradient, which equals decaying a buffer of zeros
                 v, m = state["momentum"][k], _as(hyper["momentum"], p)
                 v.mul_(m).add_(g)
                 g = torch.addcmul(g, v, m) if self.nesterov else v
@@ -174,7 +174,7 @@ class Adam:
     beta1, beta2 : float, default 0.9, 0.999
     eps : float, default 1e-8
     weight_decay : float, default 0
-        Added to the gradient, or, decoupled, taken off the parameters.
+        Added to the gradient or, if decoupled, subtracted from the parameters.
     decoupled : bool, default False
     clip_norm : float, optional
     schedule : Schedule
@@ -190,7 +190,7 @@ class Adam:
     schedule: Schedule = field(default_factory=Schedule)
 
     def check(self) -> None:
-        """Raise `InputError` for values that cannot work."""
+        """Raise `InputError` for values out of range."""
         infinite, unit = (0, math.inf), (0, 1)
         _check(self, {"lr": infinite, "beta1": unit, "beta2": unit, "eps": infinite, "weight_decay": infinite})
 
@@ -202,9 +202,9 @@ class Adam:
         return powers | {"mean": zeros, "square": {k: z.clone() for k, z in zeros.items()}}
 
     def update_(self, params: Tensors, grads: Tensors, state: dict[str, Any], hyper: Tensors, lr: Tensor) -> None:
-        """One step in place."""
+        """Update the parameters and the optimiser state in place."""
         beta1, beta2 = hyper["beta1"], hyper["beta2"]
-        # products, not pow: its last bit depends on how many replicas there are
+        # products instead of pow, whose last bit depends on the number of replicas
         power1, power2 = state["power1"].mul_(beta1), state["power2"].mul_(beta2)
         rate, root = lr / (1 - power1), (1 - power2).sqrt()
         for k, g in _clip(grads, hyper).items():

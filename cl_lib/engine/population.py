@@ -1,7 +1,7 @@
-"""A population of replicas trained as one: the replica axis, everything in place.
+"""A population of replicas that are trained together, with a leading replica axis and in-place updates.
 
-The author of a strategy writes the maths of one replica. Here is the stacked state of all of them: how they are lifted
-is in `lift`, how they are trained in `blocks` and `step`.
+A strategy describes the computation of one replica. This module holds the stacked state of all replicas; `lift`
+vectorises over them, and `blocks` and `step` train them.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ from cl_lib.streams.stream import Classes, SeededStream
 from cl_lib.types import OWN, Contents, ExperienceData, Spec, State, Tensors
 
 OPTIONAL = ("momentum", "weight_decay", "clip_norm")
-"""Hyper-parameters of an optimiser that cost nothing where no replica uses them."""
+"""Hyper-parameters of an optimiser whose operations are left out if no replica uses them."""
 
 
 class Population:
-    """``R`` replicas of one strategy on one schedule.
+    """``R`` replicas of one strategy with the same schedule.
 
     Parameters
     ----------
     strategy : Strategy
     modules : sequence of R nn.Module
-        One freshly initialised network for each replica.
+        One initialised network for each replica.
     optimiser : Optimiser
     plan : Plan
     data : Dataset
     realisations : sequence of R SeededStream
     spec : Spec
     hyper : dict
-        ``{"strategy.lam": [R values], "optim.lr": ...}``: those that differ from the fields.
+        ``{"strategy.lam": [R values], "optim.lr": ...}``: values that replace fields of the strategy or optimiser.
     train_classes : {"all", "seen", "experience"}
     lifted, together, compiled, bfloat16 : bool
-        Whether the step is lifted; for all replicas at once, or for each on its own, so that no sum can depend on how
-        many there are; whether it is compiled; whether networks compute in bfloat16.
+        Whether the step is vectorised over replicas; whether for all replicas at once or, if False, for each replica
+        separately, so that no floating-point sum depends on the number of replicas; whether the step is compiled;
+        whether networks compute in bfloat16.
     store : {"auto", "resident", "streamed"}
     """
 
@@ -89,8 +90,8 @@ class Population:
             mask = torch.stack([r.classes for r in realisations]).to(device)
             self.table["mask"] = mask if train_classes == "experience" else torch.zeros_like(mask)
         if strategy.keeps(spec) or strategy.fills_memory:
-            beside = torch.arange(self.replicas, device=device)
-            self.table["row"] = (beside if self.lift.together else torch.zeros_like(beside)) * (spec.capacity + 1)
+            position = torch.arange(self.replicas, device=device)
+            self.table["row"] = (position if self.lift.together else torch.zeros_like(position)) * (spec.capacity + 1)
         self.hyper = {
             "strategy": self._numbers("strategy", strategy, hyper),
             "optim": self._numbers("optim", optimiser, hyper),
@@ -144,51 +145,51 @@ class Population:
 
         def further_parameters(state: State, hyper: Tensors, key: Tensor) -> Tensors:
             net = FunctionalNet(self.module, state.buffers)
-            made = bound(self.strategy, hyper).parameters(net, state.params, self.spec, key)
-            if odd := [name for name in made if not name.startswith(OWN)]:
+            tensors = bound(self.strategy, hyper).parameters(net, state.params, self.spec, key)
+            if invalid := [name for name in tensors if not name.startswith(OWN)]:
                 raise InputError(
-                    f"strategy: parameters gave {odd[0]!r}; the names of its own tensors begin with {OWN!r}"
+                    f"strategy: parameters returned {invalid[0]!r}; names of additional tensors must begin with {OWN!r}"
                 )
-            return made
+            return tensors
 
         if type(self.strategy).parameters is not Strategy.parameters:
             keys = self.plan.keys(self.spec.experiences).to(self.device)
-            made = self.lift.over_replicas(further_parameters, state, self.hyper["strategy"], keys)
-            # in place of its own: one tensor may have been given two names, or to all replicas
-            params |= {k: t.clone(memory_format=torch.contiguous_format) for k, t in made.items()}
+            further = self.lift.over_replicas(further_parameters, state, self.hyper["strategy"], keys)
+            # copied, since a strategy may return one tensor under two names, or the same tensor for all replicas
+            params |= {k: t.clone(memory_format=torch.contiguous_format) for k, t in further.items()}
         state = state._replace(optimiser=self.optimiser.init(params, self.hyper["optim"]))
 
         def initial_state(state: State, hyper: Tensors) -> dict[str, Any]:
             net = FunctionalNet(self.module, state.buffers)
-            made = bound(self.strategy, hyper).init(net, state.params, self.spec)
-            return pytree.tree_map(torch.clone, made)
+            extra = bound(self.strategy, hyper).init(net, state.params, self.spec)
+            return pytree.tree_map(torch.clone, extra)
 
         state = self.lift.placed(state)
-        made = self.lift.over_replicas(initial_state, state, self.hyper["strategy"])
-        # strides too must not depend on how many there are
-        extra = pytree.tree_map(lambda t: t.clone(memory_format=torch.contiguous_format), made)
+        extra = self.lift.over_replicas(initial_state, state, self.hyper["strategy"])
+        # contiguous, since strides must not depend on the number of replicas either
+        extra = pytree.tree_map(lambda t: t.clone(memory_format=torch.contiguous_format), extra)
         return state._replace(extra=self.lift.placed(extra))
 
     @property
     def tree(self) -> dict[str, Any]:
-        """All that must be saved to go on from here."""
+        """The state that must be saved to resume training."""
         self.blocks.settle()
         return {"state": self.state._asdict(), "status": self.blocks.status}
 
     def restore(self, tree: dict[str, Any]) -> None:
-        """Go on from a saved tree; the plan must be at the same step."""
+        """Restore a saved tree; the plan must be at the same step."""
         checkpoint.restore(self.tree, tree)
 
     @property
     def diverged(self) -> np.ndarray:
-        """``(R,)`` step at which a replica was found non-finite, -1 for healthy ones."""
+        """``(R,)`` step at which each replica was detected to be non-finite, -1 if it was not."""
         self.blocks.settle()
         finite = torch.ones(self.replicas, dtype=torch.bool, device=self.device)
         for p in self.state.params.values():
             finite &= torch.isfinite(p.reshape(self.replicas, -1)).all(1)
-        found = self.blocks.status["diverged"]
-        found.copy_(torch.where((found < 0) & ~finite, self.plan.step, found))
-        return found.cpu().numpy().copy()
+        diverged = self.blocks.status["diverged"]
+        diverged.copy_(torch.where((diverged < 0) & ~finite, self.plan.step, diverged))
+        return diverged.cpu().numpy().copy()
 
     @property
     def loss(self) -> np.ndarray:
@@ -203,7 +204,7 @@ class Population:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters of one replica."""
+        """Number of trainable parameters of one replica."""
         return sum(p[0].numel() for p in self.state.params.values())
 
     @property
@@ -218,7 +219,7 @@ class Population:
 
     # ------------------------------------------------------------------ training
     def begin_experience(self, number: int) -> None:
-        """Classes seen up to now compete in the loss, where the stream says so."""
+        """Update the mask of the classes in the loss, if the stream has ``train_classes="seen"``."""
         if self.train_classes == "seen":
             seen = torch.from_numpy(self._seen(number)).to(self.device)
             self.table["mask"].copy_(seen[:, None].expand_as(self.table["mask"]))
@@ -227,18 +228,18 @@ class Population:
         return np.logical_or.reduce([self.plan.classes_in(e) for e in range(number + 1)])
 
     def cut(self, block: Block) -> list[Block]:
-        """A block, in parts where its inputs are streamed and would take too much memory at once."""
+        """Split a block into parts if its inputs are streamed and exceed the window."""
         return self.blocks.cut(block)
 
     def observe(self, block: Block, s: int, ahead: Block | None = None) -> int:
-        """Step ``s`` of a block, or as many from there on as are launched at once; how many it was.
+        """Run step ``s`` of a block, or a whole launch of steps from ``s`` on; return the number of steps run.
 
-        The inputs of the block ``ahead``, where streamed, are read meanwhile.
+        If inputs are streamed, those of the block ``ahead`` are read in the background.
         """
         return self.blocks.observe(block, s, ahead)
 
     def end_experience(self, number: int) -> None:
-        """Let the strategy consolidate."""
+        """Call the strategy's ``consolidate`` for every replica."""
         if type(self.strategy).consolidate is Strategy.consolidate:
             return
         index, task = (torch.from_numpy(a).to(self.device) for a in self.plan.arrays(number))
@@ -276,7 +277,7 @@ class Population:
 
     # ------------------------------------------------------------------ prediction
     def begin_evaluation(self) -> None:
-        """Compute what all predictions of one evaluation share."""
+        """Compute the quantities shared by all predictions of an evaluation."""
         readout: Tensors = {}
         if type(self.strategy).readout is not Strategy.readout:
 
@@ -289,11 +290,11 @@ class Population:
             readout = self.lift.over_replicas(
                 readout_replica, self.state, self.hyper["strategy"], self.table, self._held()
             )
-        self._asked = self.lift.placed((self.state, self.hyper["strategy"], readout))
-        self._asked_by_replica = [pytree.tree_map(lambda t, r=r: t[r], self._asked) for r in range(self.replicas)]
+        self._evaluated = self.lift.placed((self.state, self.hyper["strategy"], readout))
+        self._evaluated_each = [pytree.tree_map(lambda t, r=r: t[r], self._evaluated) for r in range(self.replicas)]
 
     def _contents(self, held: Tensors, table: Tensors, inputs: bool) -> Contents | None:
-        """One replica's memory; ``inputs`` says whether they are at hand."""
+        """Contents of one replica's memory; ``inputs`` says whether inputs can be read."""
         if not held:
             return None
         valid = torch.arange(held["index"].shape[0], device=self.device) < held["count"]
@@ -301,13 +302,13 @@ class Population:
         return Contents(held["index"], held["task"], valid, read)
 
     def _held(self) -> Tensors:
-        """What each replica's memory holds: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
+        """Contents of each replica's memory: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
         memory = self.strategy.memory
         if memory is None:
             return {}
         if memory.planned:
             return {k: v.to(self.device) for k, v in self.plan.contents().items()}
-        tensors = self.state.memory  # behind its last row lies the sink
+        tensors = self.state.memory  # the last row is the sink for rejected samples
         return {"index": tensors["index"][:, :-1], "task": tensors["task"][:, :-1], "count": tensors["count"]}
 
     @torch.no_grad()
@@ -317,27 +318,28 @@ class Population:
         Parameters
         ----------
         x : Tensor or sequence of R Tensor
-            ``(N, *shape)`` for all replicas, ``(R, N, *shape)``, or one for each.
+            ``(N, *shape)`` for all replicas, ``(R, N, *shape)``, or one tensor for each replica.
         task : Tensor
             ``(R, N)``.
         lifted : bool, optional
-            Default: on a CPU one replica after the other, since a lifted layer takes twice as long there.
+            Whether to vectorise over replicas. Default: as the step, but never on a CPU, where a vectorised layer takes
+            twice as long.
         """
 
         def predict_replica(replica: tuple[State, Tensors, Tensors], task: Tensor, x: Tensor) -> Tensor:
             state, hyper, readout = replica
             net = FunctionalNet(self.module, state.buffers)
             logits = bound(self.strategy, hyper).logits(net, state, readout, x, task)
-            return torch.log_softmax(logits.mT, 0)  # over the few classes this is four times as fast as by rows
+            return torch.log_softmax(logits.mT, 0)  # classes first: four times as fast as by rows
 
         shared = isinstance(x, Tensor) and x.ndim == len(self.spec.shape) + 1
         if self.lift.lifted and self.device.type != "cpu" if lifted is None else lifted:
             run: Any = torch.func.vmap(predict_replica, in_dims=(0, 0, None if shared else 0))
-            return run(self._asked, task, x if isinstance(x, Tensor) else torch.stack(list(x))).mT
+            return run(self._evaluated, task, x if isinstance(x, Tensor) else torch.stack(list(x))).mT
         if isinstance(x, Tensor):
             x = x.expand(self.replicas, *x.shape) if shared else self.lift.placed(x)
         return torch.stack(
-            [predict_replica(*replica) for replica in zip(self._asked_by_replica, task, x, strict=True)]
+            [predict_replica(*replica) for replica in zip(self._evaluated_each, task, x, strict=True)]
         ).mT
 
 

@@ -1,4 +1,4 @@
-"""How CUDA multiplies float32 numbers."""
+"""Precision of float32 matrix products and convolutions on CUDA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def products(precision: Literal["ieee", "tf32"], device: torch.device) -> Iterator[None]:
-    """Whether CUDA rounds the inputs of float32 products; torch alone would for convolutions, and not for matrices.
+    """Set whether CUDA rounds the inputs of float32 products; by default torch does for convolutions, not for matrices.
 
     Examples
     --------

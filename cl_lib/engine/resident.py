@@ -1,4 +1,4 @@
-"""The data of a run: one copy in the compact dtype, gathered and normalised in the step."""
+"""The data of a run: one copy in its compact dtype; rows are gathered and normalised in the step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cl_lib.types import Tensors
 
 
 def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.device, store: Store = "auto") -> Tensors:
-    """What all replicas share: ``x`` (N, *shape), ``y`` (N,); where needed ``mean`` and ``std``, shaped to a sample.
+    """Tensors shared by all replicas: ``x`` (N, *shape), ``y`` (N,) and, if needed, ``mean`` and ``std``.
 
-    All on the device, but for ``x`` where it is streamed.
+    All are on the device, except ``x`` if it is streamed; ``mean`` and ``std`` broadcast to a sample.
     """
     shape = (-1,) + (1,) * (len(data.shape) - 1)
     shared = {"x": place(samples.x, store, device), "y": samples.y.to(device)}
@@ -27,9 +27,9 @@ def upload(data: Dataset, samples: Samples, dtype: torch.dtype, device: torch.de
 
 
 def tables(realisations: Sequence[SeededStream], dtype: torch.dtype, device: torch.device) -> Tensors:
-    """What differs by replica, stacked: ``targets`` (R, T, C0), ``pixel`` and ``pixel_weight`` (R, K, T, D).
+    """Stacked tensors of each replica: ``targets`` (R, T, C0), ``pixel`` and ``pixel_weight`` (R, K, T, D).
 
-    K comes first, so that each of its gathers reads whole rows: three times as fast as with K behind.
+    K precedes T and D, so that each gather reads whole rows, which is three times as fast as with K last.
     """
     out = {}
     if realisations[0].targets is not None:
@@ -49,10 +49,10 @@ def gather(shared: Tensors, table: Tensors, index: Tensor, task: Tensor, dtype: 
 
 
 def rows(shared: Tensors, items: Tensors) -> tuple[Tensor, Tensor]:
-    """Inputs ``(..., *shape)`` and labels ``(...)`` as they are kept, for an ``index`` of any shape.
+    """Inputs ``(..., *shape)`` and labels ``(...)`` as they are stored, for an ``index`` of any shape.
 
-    Where inputs are streamed ``x`` is a window, and ``row`` says where in it they are. Whole rows at once: torch's
-    general indexing of bytes takes fifteen times as long.
+    If inputs are streamed, ``x`` is a window and ``row`` contains the positions in it. Rows are read by
+    ``index_select``: torch's general indexing of bytes takes fifteen times as long.
     """
     x, y, index = shared["x"], shared["y"], items["index"]
     flat = index.reshape(-1)
@@ -63,9 +63,9 @@ def rows(shared: Tensors, items: Tensors) -> tuple[Tensor, Tensor]:
 def prepare(
     shared: Tensors, table: Tensors, x: Tensor, y: Tensor, task: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Rows as one replica's network sees them: transformed and normalised, in place if ``x`` has ``dtype``."""
+    """Transform and normalise rows for one replica's network, in place if ``x`` has ``dtype``."""
     x = x.to(dtype)
-    # an image is transformed as it is, a black border stays black; features move with their own mean and deviation
+    # images are transformed before normalisation, so that a black border stays black; features after it
     image = x.ndim == 4
     if "pixel" in table and image:
         x = _transform(table, x, task)
@@ -82,9 +82,9 @@ def prepare(
 
 
 def _transform(table: Tensors, x: Tensor, task: Tensor) -> Tensor:
-    """Each sample's pixels as its task's linear map says; a 0-d ``task`` is that of all samples."""
+    """Apply each sample's linear map of pixels, chosen by its task; a 0-d ``task`` applies to all samples."""
     planes = x.reshape(x.shape[0], -1, table["pixel"].shape[-1])  # (B, channels, D)
-    across = planes.flatten(0, 1).mT.contiguous() if task.ndim == 0 else None  # whole rows are moved much faster
+    across = planes.flatten(0, 1).mT.contiguous() if task.ndim == 0 else None  # moving whole rows is much faster
     total: Tensor | None = None
     for k, pixel in enumerate(table["pixel"]):
         if across is not None:

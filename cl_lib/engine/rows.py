@@ -1,4 +1,4 @@
-"""Rows of the data, wherever these lie: on the device, in the host's memory or in a file."""
+"""Reading rows of data that are on the device, in host memory or in a file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from cl_lib.datasets.mapped import is_mapped, loaded, take
 
 Store = Literal["auto", "resident", "streamed"]
-"""Where inputs are while a run lasts: ``resident`` all on the device; ``streamed`` where they were, but for those that
-are needed next; ``auto``: those that are memory-mapped are streamed."""
+"""Where inputs are stored during a run. ``resident``: all on the device; ``streamed``: in their original place, with
+only those that are needed next on the device; ``auto``: memory-mapped inputs are streamed, others are resident."""
 
 
 def is_streamed(x: Tensor, store: Store) -> bool:
-    """Whether inputs stay where they are."""
+    """Whether inputs are streamed."""
     return store == "streamed" or (store == "auto" and is_mapped(x))
 
 
 def place(x: Tensor, store: Store, device: torch.device) -> Tensor:
-    """The inputs where rows can be read from."""
+    """The inputs, on the device unless they are streamed."""
     return x.contiguous() if is_streamed(x, store) else loaded(x, device)
 
 
 def read(source: Tensor, index: Tensor) -> Tensor:
-    """Rows ``(*index.shape, *shape)`` on the index's device; no page of a file stays in memory.
+    """Rows ``(*index.shape, *shape)`` on the index's device; no page of a file is kept in memory.
 
     Examples
     --------
@@ -37,13 +37,13 @@ def read(source: Tensor, index: Tensor) -> Tensor:
     return rows.view(*index.shape, *source.shape[1:]).to(index.device)
 
 
-# an operation of its own: under vmap, whose index has another axis, it is still one call that need not be on a device
+# a custom operator: under vmap, which adds an axis to the index, it stays one call, and the source may be on the host
 torch.library.define("cl_lib::read_rows", "(Tensor source, Tensor index) -> Tensor")
 torch.library.impl("cl_lib::read_rows", "CompositeExplicitAutograd")(read)
 
 
 def read_rows(source: Tensor, index: Tensor) -> Tensor:
-    """`read`, for what is lifted: the source is the same for all replicas.
+    """`read` as an operator that supports ``vmap`` over the index; the source is the same for all replicas.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""One training step of a population: what is traced.
+"""One training step of a population: the function that is traced.
 
-Recall, gradient, update, then write into memory the batch's outputs *before* the update; all results go into the
-tensors that were given, so that their addresses never change.
+A step recalls samples, computes the gradient, updates the parameters, and writes the batch's outputs *before* the
+update into memory. All results are written into the tensors passed in, so that their addresses never change.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cl_lib.types import Batch, Gradient, Phase, Recalled, Spec, State, Tensors
 
 
 class Step:
-    """``step(phase, fixed, plan)``: ``fixed`` holds state, hyper-parameters and tables; all results are in place.
+    """``step(phase, fixed, plan)`` updates ``fixed`` (state, hyper-parameters and tables) in place.
 
-    ``plan`` holds ``items`` (index, task and weight of the batch's samples and of the recalled ones, one after the
-    other; where inputs are streamed also their row in the window), the batch's ``slot`` and ``noise``, what is needed
-    of the ``draws``, the learning rate ``lr``, and a place for the ``loss``.
+    ``plan`` contains ``items`` (index, task and weight of the batch's samples followed by the recalled samples; if
+    inputs are streamed, also their rows in the window), the batch's ``slot`` and ``noise``, the ``draws`` (slots, or
+    the uniform numbers that choose them), the learning rate ``lr``, and the tensor that ``loss`` is written to.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Step:
     spec : Spec
     dtype : torch.dtype
     lifted : bool
-        Whether tensors carry a replica axis.
+        Whether tensors have a leading replica axis.
     bfloat16 : bool
         Whether networks compute in bfloat16.
     """
@@ -57,23 +57,23 @@ class Step:
         self.spec, self.dtype, self.lifted, self.bfloat16 = spec, dtype, lifted, bfloat16
 
     def probe(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any]) -> None:
-        """Run an unlifted step once lifted: vmap raises for what a trace would freeze without a word."""
+        """Run an unlifted step once under vmap, which raises for operations that a trace would silently freeze."""
         shared = fixed.pop("shared")
         single = pytree.tree_map(lambda t: t[None], fixed) | {"shared": shared}
         self(phase, single, pytree.tree_map(lambda t: t[None], plan), lifted=True)
 
     def __call__(self, phase: Phase, fixed: dict[str, Any], plan: dict[str, Any], lifted: bool | None = None) -> None:
-        """One step in place: recall, update, then write the batch's outputs *before* the update."""
+        """Run one step in place: recall, update, then write the batch's outputs *before* the update."""
         lifted = self.lifted if lifted is None else lifted
         shared, state, hyper, table = fixed["shared"], State(**fixed["state"]), fixed["hyper"], fixed["table"]
-        follows = type(self.strategy).after_step is not Strategy.after_step
+        has_after_step = type(self.strategy).after_step is not Strategy.after_step
         over_replicas: Any = torch.func.vmap if lifted else (lambda f: f)
 
         items, draws = plan["items"], plan["draws"]
-        if self.strategy.fills_memory:  # which sample lies in a slot is known only now
+        if self.strategy.fills_memory:  # the contents of the slots are not known before the step
             draws = tuple(over_replicas(self._find)(state.memory, table, draw["uniform"]) for draw in draws)
             items = {k: torch.cat((v, *(draw[k] for draw in draws)), -1) for k, v in items.items()}
-        # outside the lift: one call brings the rows of all replicas, new and recalled
+        # outside vmap: one call reads the rows of all replicas, new and recalled
         x, y = rows(shared, items)
 
         def replica_gradient(
@@ -92,7 +92,7 @@ class Step:
         inputs = {**plan, "items": {**items, "x": x, "y": y}, "draws": draws}
         gradient, buffers, batch = over_replicas(replica_gradient)(state, hyper["strategy"], table, inputs)
         old = state
-        if follows:
+        if has_after_step:
             old = state._replace(params={k: p.clone() for k, p in state.params.items()})
         grads = gradient.grads
         if phase.trainable is not None:
@@ -101,7 +101,7 @@ class Step:
             self.optimiser.update_(state.params, grads, state.optimiser, hyper["optim"], plan["lr"])
             for name, value in buffers.items():
                 state.buffers[name].copy_(value)
-        if follows:
+        if has_after_step:
             changed = over_replicas(after)(old, state, hyper["strategy"], table, batch, gradient)
             if isinstance(changed, State):
                 write(state.params, changed.params)
@@ -125,7 +125,7 @@ class Step:
         plan: dict[str, Any],
         row: Tensor | None,
     ) -> Tensor:
-        """Let the strategy choose slots, and write which samples lie there."""
+        """Let the strategy choose slots, and write the indices and tasks of the samples into them."""
         sink = self.spec.capacity
 
         def admit_replica(
@@ -135,8 +135,8 @@ class Step:
             slot, whole, extra = bound(self.strategy, hyper).admit(net, state, batch, gradient, offered)
             slot = torch.where(offered > 0, slot, sink)
             place = torch.arange(slot.shape[0], device=slot.device)
-            again = ((slot[:, None] == slot) & (place > place[:, None])).any(-1)
-            slot = torch.where(again, sink, slot)  # of several samples for one slot the last stays
+            overwritten = ((slot[:, None] == slot) & (place > place[:, None])).any(-1)
+            slot = torch.where(overwritten, sink, slot)  # if several samples choose one slot, the last is stored
             top = torch.where(slot < sink, slot + 1, 0).max()
             return slot, whole, extra, torch.maximum(state.memory["count"], top)
 
@@ -157,7 +157,7 @@ class Step:
     def _parts(
         self, x: Tensor, y: Tensor, plan: dict[str, Any], memory: Tensors, phase: Phase
     ) -> tuple[Batch, tuple[Recalled, ...]]:
-        """The samples of one replica's step, cut into the batch and what was recalled in each draw."""
+        """Split the samples of one replica's step into the batch and the recalled samples of each draw."""
         items, start = plan["items"], plan["slot"].shape[-1]
         batch = Batch(x[:start], y[:start], items["weight"][:start], items["task"][:start], plan["noise"], phase.name)
         recalled = []
@@ -169,22 +169,22 @@ class Step:
         return batch, tuple(recalled)
 
     def _find(self, memory: Tensors, table: Tensors, uniform: Tensor) -> Tensors:
-        """What uniform numbers recall from a memory that the strategy filled."""
+        """Items recalled by uniform numbers from a memory that the strategy fills."""
         slot = (uniform * memory["count"]).long().clamp_max(self.spec.capacity)
         weight = (memory["count"] > 0).to(self.dtype).expand(slot.shape)
-        found = {"slot": slot, "index": memory["index"][slot], "task": memory["task"][slot], "weight": weight}
-        return found | ({"row": table["memory_row"][slot]} if "memory_row" in table else {})
+        recalled = {"slot": slot, "index": memory["index"][slot], "task": memory["task"][slot], "weight": weight}
+        return recalled | ({"row": table["memory_row"][slot]} if "memory_row" in table else {})
 
 
 def bound(strategy: Strategy, hyper: Tensors) -> Strategy:
-    """The strategy with its float fields as 0-d tensors of one replica."""
+    """The strategy with its float fields replaced by 0-d tensors of one replica."""
     return dataclasses.replace(strategy, **cast(Any, hyper))
 
 
 def keep(memory: Tensor, slot: Tensor, value: Tensor, row: Tensor | None) -> None:
     """Write what is stored with samples ``(R, B, ...)`` into their slots, or ``(B, ...)`` where ``row`` is None.
 
-    ``row`` is each replica's first row: with one flat index this is a single plain write, whatever the shape.
+    ``row`` is each replica's first row in the flattened memory: one flat index makes this a single write.
     """
     if row is not None:
         memory, value, slot = memory.flatten(0, 1), value.flatten(0, 1), slot + row[:, None]
@@ -192,7 +192,7 @@ def keep(memory: Tensor, slot: Tensor, value: Tensor, row: Tensor | None) -> Non
 
 
 def write(target: Any, source: Any, where: str = "") -> None:
-    """Copy a tree into another in place; a strategy must keep structure, shapes and dtypes."""
+    """Copy a tree into another in place; raise `InputError` if structure, shapes or dtypes differ."""
     if isinstance(target, Mapping):
         if not isinstance(source, Mapping) or target.keys() != source.keys():
             got = sorted(source) if isinstance(source, Mapping) else type(source).__name__

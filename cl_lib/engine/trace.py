@@ -1,4 +1,4 @@
-"""The flat program: a step traced once into plain tensor operations, checked for what a trace must not hold."""
+"""Tracing: a step is traced once into a flat program of tensor operations, which is checked for untraceable ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cl_lib.engine.lower import lower
 from cl_lib.errors import InputError
 
 TRACING = threading.Lock()
-"""Held while a step is traced or compiled, by one thread at a time."""
+"""Lock held while a step is traced or compiled."""
 
 
 class TraceError(InputError):
-    """A step that a trace would get wrong without a word: randomness, data-dependent shapes, captured tensors."""
+    """A step that would silently be traced wrongly: randomness, data-dependent shapes, captured tensors."""
 
 
 class Program:
@@ -37,11 +37,11 @@ class Program:
     step : callable
         ``step(static, fixed, varying) -> None``, writing its results into the tensors of ``fixed``.
     traced : bool
-        False: run ``step`` as it is.
+        Whether to trace the step; if False, it runs eagerly.
     compiled : bool
-        Hand the traced program to TorchInductor; where no compiler is found, warn once and go on traced.
+        Whether to compile the traced program with TorchInductor; if that fails, warn once and use the traced program.
     probe : callable, optional
-        ``probe(static, fixed, varying)`` runs the step once before it is traced, to raise for what a trace would not.
+        ``probe(static, fixed, varying)`` runs the step once before tracing, to raise errors that tracing would not.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Program:
     ) -> None:
         self.step, self.traced, self.compiled, self.probe = step, traced, compiled, probe
         self.seconds = 0.0
-        """Spent on tracing and compiling."""
+        """Seconds spent on tracing and compiling."""
         self.changes: dict[Callable[..., Any], list[int]] = {}
-        """Which of its inputs a program changes; only of programs whose operations are all torch's own."""
+        """Positions of the inputs that a program changes, for programs that contain only torch's operations."""
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def prepare(self, fixed: Any, varying: Any, static: Any = None) -> Callable[..., Any]:
-        """The program ``run(*leaves of fixed, *leaves of varying)``, traced now if it is new; nothing is changed."""
+        """The program ``run(*leaves of fixed, *leaves of varying)``, traced if it is new; no input is changed."""
         flat, spec = pytree.tree_flatten((fixed, varying))
         key = (static, spec, tuple((t.shape, t.dtype, t.device) for t in flat))
         if key not in self._programs:
@@ -75,7 +75,7 @@ class Program:
 
         if not self.traced:
             return program
-        # tracing runs the step: on copies, so that nothing is learnt twice
+        # tracing runs the step, so it gets copies: otherwise the state would be updated
         copies = [t.clone() for t in flat]
         try:
             # tracing patches torch for the whole process; anomaly mode reads values, which a trace cannot
@@ -86,7 +86,7 @@ class Program:
         except RuntimeError as error:
             raise _explained(error) from error
         check_graph(graph)
-        plain = all(_is_torchs(node) for node in graph.graph.nodes)
+        plain = all(_is_torch_operation(node) for node in graph.graph.nodes)
         run = self._compile(graph, flat) if self.compiled else None
         run = lower(graph, fixed) if run is None else run
         if plain:
@@ -95,12 +95,12 @@ class Program:
 
     def _compile(self, graph: GraphModule, flat: list[Tensor]) -> Callable[..., Any] | None:
         try:
-            # straight to the compiler: what torch.compile guards cannot change here, and to check it takes as long as a
-            # small network's step
+            # the compiler is called directly: what torch.compile's guards check cannot change here, and checking takes
+            # as long as a step of a small network
             with TRACING:
                 run = compile_graph(graph, [t.clone() for t in flat])
             run(*(t.clone() for t in flat))
-        except Exception as error:  # the compiler raises many kinds; whichever, the traced program is right
+        except Exception as error:  # the compiler raises many types; the traced program is valid in any case
             reason = str(error).strip().splitlines()
             warnings.warn(
                 f"engine.compile: falling back to the traced program ({reason[0] if reason else type(error).__name__})",
@@ -112,7 +112,7 @@ class Program:
 
 
 def compile_graph(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-    """The graph as TorchInductor compiles it for inputs like these."""
+    """Compile the graph with TorchInductor for inputs of these shapes and dtypes."""
     from torch import _inductor
 
     return cast("Callable[..., Any]", _inductor.compile(graph, inputs))
@@ -123,7 +123,7 @@ def check_graph(graph: GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.op == "get_attr" and isinstance(getattr(graph, str(node.target), None), Tensor):
             raise TraceError(
-                "the step holds on to a tensor that is none of its inputs; its value would be frozen: put it into "
+                "the step uses a tensor that is not one of its inputs; its value would be frozen: put it into "
                 "`extra` in `init`, or make it a hyper-parameter"
             )
         tags = getattr(node.target, "tags", ())
@@ -145,15 +145,15 @@ def check_graph(graph: GraphModule) -> None:
             )
 
 
-def _is_torchs(node: Node) -> bool:
-    """False for a call of an operation that a user defined, whose effects on the host are unknown."""
+def _is_torch_operation(node: Node) -> bool:
+    """Whether the node is a torch operation; those that a user defined may have unknown effects on the host."""
     if node.op != "call_function" or node.target is operator.getitem:
         return True
     return isinstance(node.target, OpOverload) and node.target.namespace in ("aten", "prims")
 
 
 def _indexed_by_integers(node: Node) -> bool:
-    """Indexing is fine by integers, whose result has their shape, and wrong by booleans."""
+    """Whether the node indexes by integers only; the shape of the result depends on the values of booleans."""
     if node.target is not torch.ops.aten.index.Tensor:
         return False
     places: Any = node.args[1]
@@ -170,7 +170,7 @@ def _explained(error: RuntimeError) -> Exception:
     if "Batching rule not implemented" in text or "we do not yet support" in text:
         return TraceError(
             "the step runs an operation that torch cannot run for several replicas at once "
-            f"({text.splitlines()[0]}); write it with other operations (spectral_norm, for one, cannot be used)"
+            f"({text.splitlines()[0]}); write it with other operations (spectral_norm, for example, cannot be used)"
         )
     frozen = ("data-dependent", ".item()", "dynamic shape", "Cannot access data pointer", "tracing tensor")
     if any(sign in text for sign in frozen):

@@ -1,4 +1,4 @@
-"""Networks drawn from a seed, whatever else draws random numbers in the process, and what identifies a network."""
+"""Initialisation of networks from seeds, independently of global random state, and hashes that identify a network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ModelFactory = Callable[[Shape, int], nn.Module]
 
 
 def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
-    """One module for each seed.
+    """Build one module for each seed.
 
     A factory is called as ``model(shape, classes)`` with torch's random numbers drawn from the seed, so that each seed
-    has weights of its own. An ``nn.Module`` is copied as it is, so that all seeds start from its weights.
+    has different weights. An ``nn.Module`` is copied, so that all seeds start from its weights.
 
     Raises
     ------
     InputError
-        When the factory fails, or the model does not return ``(N, classes)`` for inputs ``(N, *shape)``.
+        If the factory fails, or the model does not return ``(N, classes)`` for inputs ``(N, *shape)``.
     """
     if isinstance(model, nn.Module):
         modules = [_copied(model)] * len(seeds)
@@ -41,7 +41,7 @@ def build(model: nn.Module | ModelFactory, shape: Shape, classes: int, seeds: Se
 def _copied(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module)
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # a user's module may raise anything
         raise InputError(f"model: {type(module).__name__} cannot be copied ({_first_line(error)})") from error
 
 
@@ -50,13 +50,13 @@ def _drawn(factory: ModelFactory, shape: Shape, classes: int, seed: int) -> nn.M
     with SeededRandom(seed):
         try:
             module = factory(shape, classes)
-            if isinstance(module, nn.Module) and _lazy(module):  # they take their shapes from a first sample
+            if isinstance(module, nn.Module) and _lazy(module):  # lazy parameters take their shapes from a first sample
                 with torch.no_grad():
                     module.eval()(torch.zeros(2, *shape))
                 module.train()
         except InputError:
             raise
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             raise InputError(
                 f"model: cannot be built for shape {tuple(shape)} and {classes} classes: {_first_line(error)}"
             ) from error
@@ -92,55 +92,55 @@ def _check(modules: Sequence[nn.Module], shape: Shape, classes: int) -> None:
     first = next(module.parameters())
     x = torch.full((2, *shape), 0.5, dtype=first.dtype, device=first.device)
     try:
-        answer = examine(modules, x)
+        output = examine(modules, x)
     except InputError:
         raise
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # a user's module may raise anything
         raise InputError(
             f"model: {name} does not take inputs of shape (N, {', '.join(map(str, shape))}): {_first_line(error)}"
         ) from error
     if not bool((x == 0.5).all()):
         raise InputError(f"model: {name} changes its input in place; let it work on a copy")
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
-        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if not isinstance(output, Tensor) or tuple(output.shape) != (2, classes):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(
             f"model: {name} returns shape {got} for 2 samples; this stream has {classes} classes,"
             f" so (2, {classes}) is needed: make its last layer {classes} wide"
         )
-    if classes > 1 and _are_probabilities(answer):
+    if classes > 1 and _are_probabilities(output):
         raise InputError(
             f"model: {name} returns probabilities (each row sums to 1), and the loss takes logits; remove the "
             "softmax at its end"
         )
 
 
-def _are_probabilities(answer: Tensor) -> bool:
-    values = answer.double()
+def _are_probabilities(output: Tensor) -> bool:
+    values = output.double()
     return bool((values >= 0).all() and ((values.sum(1) - 1).abs() < 1e-3).all())
 
 
 def fingerprint(module: nn.Module, shape: Shape) -> dict[str, str]:
-    """What tells two networks of the same structure apart.
+    """Hashes that distinguish networks of the same structure.
 
     Returns
     -------
     dict of str
         ``weights``, a hash of all parameters and buffers; ``answer``, a hash of the network's outputs for two fixed
-        samples in float64, rounded to six digits, which also depends on numbers that only its ``forward`` knows.
+        samples in float64, rounded to six digits, which also depends on constants in its ``forward``.
 
     Examples
     --------
-    >>> one, two = (nn.Linear(3, 2) for _ in range(2))
-    >>> fingerprint(one, (3,)) == fingerprint(copy.deepcopy(one), (3,))
+    >>> first, second = (nn.Linear(3, 2) for _ in range(2))
+    >>> fingerprint(first, (3,)) == fingerprint(copy.deepcopy(first), (3,))
     True
-    >>> fingerprint(one, (3,)) == fingerprint(two, (3,))
+    >>> fingerprint(first, (3,)) == fingerprint(second, (3,))
     False
     """
-    return {"weights": hash_of(module.state_dict()), "answer": _answer(module, shape)}
+    return {"weights": hash_of(module.state_dict()), "answer": _output_hash(module, shape)}
 
 
 def hash_of(tensors: Mapping[str, Any]) -> str:
-    """Sixteen digits that depend on all names, shapes, dtypes and values of a state dict."""
+    """Sixteen hexadecimal digits of a hash of all names, shapes, dtypes and values of a state dict."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         if isinstance(tensor, Tensor):  # modules may add extra state of any kind
@@ -150,7 +150,7 @@ def hash_of(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _answer(module: nn.Module, shape: Shape) -> str:
+def _output_hash(module: nn.Module, shape: Shape) -> str:
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad(), SeededRandom(0):
         try:

@@ -1,4 +1,4 @@
-"""Data that do not fit: only the rows that a block of steps needs, read while the block before it trains."""
+"""Streamed data: a window of the rows that a block of steps needs, read while the previous block trains."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cl_lib.datasets.mapped import copy_rows
 from cl_lib.plan.plan import STEPS, Block, Plan
 
 BYTES = {"cpu": 2**25, "cuda": 2**27}
-"""Bytes of a window, if two steps can do with them; as many again are read ahead."""
+"""Maximum bytes of a window, unless two steps need more; a second buffer of the same size is read ahead."""
 
 
 class Window:
-    """The rows of one block, in a buffer of fixed size and address on the device.
+    """Rows of one block, in a buffer of fixed size and address on the device.
 
-    A block is planned with all that it recalls, so its rows are known before it begins. They are read in the file's
-    order, by a thread of its own; a block whose rows would not fit is cut into parts.
+    The plan of a block includes the samples that it recalls, so its rows are known before it begins. They are read in
+    the order of the file by a separate thread; a block whose rows do not fit is split into parts.
 
     Parameters
     ----------
@@ -30,15 +30,15 @@ class Window:
         All inputs ``(N, *shape)``, in memory or mapped.
     plan : Plan
     held : bool
-        Whether anything in memory may be recalled at any step: the strategy fills it, so the plan cannot know.
+        Whether the strategy fills the memory, so that any sample in it may be recalled at any step.
     device : torch.device
 
     Attributes
     ----------
     x : Tensor
-        ``(rows, *shape)``; how many of them are used differs by block.
+        ``(rows, *shape)``; the number of rows in use differs between blocks.
     steps : int
-        Steps that a part of a block has at most.
+        Maximum number of steps in a part of a block.
     """
 
     def __init__(self, source: Tensor, plan: Plan, held: bool, device: torch.device) -> None:
@@ -58,19 +58,19 @@ class Window:
         self._reading: tuple[Block, Future[Tensor]] | None = None
 
     def cut(self, block: Block) -> list[Block]:
-        """The block in parts whose rows fit.
+        """Split the block into parts whose rows fit.
 
-        A short last batch, which is padded to the size of the others, is never a part alone.
+        A short last batch, which is padded to the size of the others, never forms a part by itself.
         """
         steps, parts = len(block), -(-len(block) // self.steps)
         return [_part(block, steps * i // parts, steps * (i + 1) // parts) for i in range(parts)]
 
     def prefetch(self, block: Block, held: Tensor | None = None) -> None:
-        """Begin to read the rows of ``block`` and of the indices that are ``held`` in memory."""
+        """Start reading the rows of ``block`` and those ``held`` in memory in the background."""
         self._reading = block, self._reader.submit(self._read, block, held)
 
     def load(self, block: Block, held: Tensor | None = None) -> Tensor:
-        """Have the rows in ``x``, where they were read ahead at once; which these are, in rising order."""
+        """Copy the rows of ``block`` into ``x``, reading them unless they were read ahead; return their sorted indices."""
         if self._reading is None or self._reading[0] is not block:
             self.prefetch(block, held)
         assert self._reading is not None

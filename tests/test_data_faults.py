@@ -170,7 +170,7 @@ def test_data_changed_during_a_run_are_told() -> None:
         def close(self) -> None:
             pass
 
-    with pytest.warns(UserWarning, match=r"data arrays: changed while the run was under way"):
+    with pytest.warns(UserWarning, match=r"data arrays: changed during the run"):
         assert run(data, loggers=[Changing()]).metrics["accuracy"].mean is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")

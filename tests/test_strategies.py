@@ -540,7 +540,7 @@ def test_an_optional_number_of_an_optimiser_may_be_none():
 def test_none_among_the_numbers_of_a_grid_is_refused():
     with pytest.raises(
         cl_lib.InputError,
-        match=r"grid.strategy.lam=\[None, 0.1\]: null cannot stand among numbers.*run null on its own",
+        match=r"grid.strategy.lam=\[None, 0.1\]: null cannot be mixed with numbers.*run null separately",
     ):
         Session(job(Decayed(), grid={"strategy.lam": [None, 0.1]}))
 

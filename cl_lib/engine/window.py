@@ -70,7 +70,7 @@ class Window:
         self._reading = block, self._reader.submit(self._read, block, held)
 
     def load(self, block: Block, held: Tensor | None = None) -> Tensor:
-        """Copy the rows of ``block`` into ``x``, reading them unless they were read ahead; return their sorted indices."""
+        """Copy the rows of ``block`` into ``x``, reading them unless prefetched, and return their sorted indices."""
         if self._reading is None or self._reading[0] is not block:
             self.prefetch(block, held)
         assert self._reading is not None

@@ -1,4 +1,4 @@
-"""Runs: a stream and a strategy in, rows and a record out."""
+"""The harness: `run` trains a strategy on a stream and returns its record."""
 
 from cl_lib.harness.job import Job
 from cl_lib.harness.runner import iter_run, run, run_job

@@ -1,4 +1,4 @@
-"""Gives a run's rows to its loggers, none of which can end the run."""
+"""Dispatch of a run's rows to its loggers; a logger that raises does not end the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cl_lib.types import Row
 
 
 class _Sink:
-    """A function of a row as a logger."""
+    """Logger that calls a function with each row."""
 
     def __init__(self, function: Callable[[Row], None]) -> None:
         self.log = function
@@ -21,7 +21,7 @@ class _Sink:
 
 
 def check_loggers(loggers: Any, sinks: Any = ()) -> list[Logger]:
-    """The loggers of a run, those made of the deprecated ``sinks`` last; `InputError` for what is none."""
+    """Loggers of a run, followed by the deprecated ``sinks`` as loggers; raise `InputError` for other objects."""
     if isinstance(loggers, (str, Mapping)) or not isinstance(loggers, Iterable):
         raise InputError(f"loggers={loggers!r}: must be a list of loggers, such as [CSVLogger('rows.csv')]")
     loggers, sinks = list(loggers), list(sinks)
@@ -37,7 +37,7 @@ def check_loggers(loggers: Any, sinks: Any = ()) -> list[Logger]:
 
 
 class Logging:
-    """Gives rows to loggers, none of which can end the run or change its rows; as a context, closes them."""
+    """Pass rows to loggers, which can neither end the run nor change its rows; as a context manager, close them."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self.loggers = loggers
@@ -48,39 +48,39 @@ class Logging:
         return self
 
     def log(self, row: Row) -> None:
-        """Give a row to every logger that has not failed."""
+        """Pass a row to every logger that has not failed."""
         if not self.loggers:
             return
-        if row.experience == 0:  # each group of replicas counts its own steps
+        if row.experience == 0:  # each group of replicas counts its steps from 0
             self.start = self.step + 1
         self.step = self.start + row.step
         arrays = {name: values.view() for name, values in row.arrays.items()}
         for values in arrays.values():
             values.flags.writeable = False
         shown = dataclasses.replace(row, step=self.step, replicas=list(row.replicas), arrays=arrays)
-        for said in [self._call(i, "log", shown) for i in range(len(self.loggers)) if i not in self.failed]:
-            _warn(said)
+        for message in [self._call(i, "log", shown) for i in range(len(self.loggers)) if i not in self.failed]:
+            _warn(message)
 
     def __exit__(self, *error: object) -> None:
-        for said in [self._call(i, "close") for i in range(len(self.loggers))]:
-            _warn(said)
+        for message in [self._call(i, "close") for i in range(len(self.loggers))]:
+            _warn(message)
 
     def _call(self, i: int, method: str, *given: Any) -> str | None:
-        """What to say if the call failed, and nothing was said of this logger before."""
+        """Call a method of a logger; return the message of the warning if this is its first failure, else None."""
         logger = self.loggers[i]
         try:
             getattr(logger, method)(*given)
         except (Exception, SystemExit) as error:
             named: Any = logger.log if isinstance(logger, _Sink) else type(logger)
             name = getattr(named, "__qualname__", type(named).__name__)
-            said = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-            then = "it gets no more rows, and the run goes on" if method == "log" else "it may lack its last rows"
+            reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+            then = "it gets no more rows, and the run continues" if method == "log" else "its last rows may be missing"
             before = i in self.failed
             self.failed.add(i)
-            return None if before else f"logger {name}: {method} failed ({said}); {then}"
+            return None if before else f"logger {name}: {method} failed ({reason}); {then}"
         return None
 
 
-def _warn(said: str | None) -> None:
-    if said is not None:
-        warnings.warn(said, stacklevel=5)
+def _warn(message: str | None) -> None:
+    if message is not None:
+        warnings.warn(message, stacklevel=5)

@@ -1,4 +1,4 @@
-"""One evaluation: predictions on every experience's test set, reduced to additive sums on the device."""
+"""Evaluation: predictions on every experience's test set, reduced to additive sums on the device."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from cl_lib.types import MASKED, Tensors
 
 Arrays = dict[str, np.ndarray]
 CHUNK, LARGE = 2000, 1024
-"""Samples predicted at once, half as many of those with more than ``LARGE`` numbers; it depends on nothing else, so
-that results do not depend on the number of replicas."""
+"""Number of samples predicted at once, halved for samples of more than ``LARGE`` numbers; it depends on nothing else,
+so that results do not depend on the number of replicas."""
 SCORED = 2**17
-"""Probabilities (of all replicas) scored at once, if these are more than a chunk's: few calls, whose tensors a CPU's
-cache and allocator take lightly. Results do not depend on it."""
+"""Number of probabilities (of all replicas) scored at once, at least one chunk: few calls, on tensors that fit a CPU's
+cache. Results do not depend on it."""
 SORTED = 2**20
-"""Samples (of all replicas) sorted at once for the adaptive ECE, but always whole replicas."""
+"""Number of samples (of all replicas) sorted at once for the adaptive ECE, rounded to whole replicas."""
 CELLS = 2**17
-"""Columns × classes up to which classwise calibration is summed by column, in 50 MB a replica. With more, its matrix is
-NaN and only the pooled value is known."""
+"""Maximum of columns × classes for which classwise calibration is summed by column, in 50 MB per replica. Above it the
+matrix is NaN and only the pooled value is defined."""
 
 
 class Evaluator:
-    """The test (or validation) sets of ``R`` replicas, and the sums over them.
+    """Evaluator of ``R`` replicas on their test or validation sets.
 
     In addition to the data it keeps 8 bytes per test sample on the device, shared by replicas with the same test sets;
-    while it runs, 8 bytes more per sample and replica. Everything else is sums.
+    while it runs, 8 bytes more per sample and replica. All other tensors are sums.
 
     Parameters
     ----------
     stream : Stream
     realisations : sequence of R SeededStream
     part : {"test", "valid"}
-        Whether columns are the stream's test sets or what it held out of each experience.
+        Whether columns are the stream's test sets or the validation samples held out of each experience.
     store : {"auto", "resident", "streamed"}
     """
 
@@ -65,21 +65,21 @@ class Evaluator:
         sets = [list(r.tests if part == "test" else r.valids) for r in realisations]
         index, task = _items(sets, len(samples), realisations[0].transform is not None)
         self.index, self.task = index.int().to(device), task.int().to(device)
-        self.alike = [bool((part == part[:, :1]).all()) for part in task.split(self.chunk, 1)]  # chunks of one task
+        self.alike = [bool((part == part[:, :1]).all()) for part in task.split(self.chunk, 1)]  # chunks with one task
         self.slices = {
             name: (column.codes.to(device), column.labels) for name, column in samples.columns.items() if column.labels
         }
         self.present = self._present().cpu().numpy()
 
     def _present(self) -> Tensor:
-        """``(R, E, C)`` bool: the labels in each column; checks them, so that no evaluation has to."""
+        """``(R, E, C)`` bool, the labels in each column; raise `InputError` for labels out of range."""
         present = torch.zeros(self.replicas, self.columns * self.classes, dtype=torch.bool, device=self.device)
-        legal = torch.ones((), dtype=torch.bool, device=self.device)
+        valid = torch.ones((), dtype=torch.bool, device=self.device)
         for piece in self._pieces():
-            _, task, label = self._questions(piece)
-            legal &= ((label >= 0) & (label < self.classes)).all()
+            _, task, label = self._samples(piece)
+            valid &= ((label >= 0) & (label < self.classes)).all()
             present.scatter_(1, task * self.classes + label.clamp(0, self.classes - 1), True)
-        if not legal:
+        if not valid:
             raise InputError(f"labels must lie between 0 and {self.classes - 1}")
         return present.view(self.replicas, self.columns, self.classes)
 
@@ -90,7 +90,7 @@ class Evaluator:
         Returns
         -------
         dict of float64 arrays
-            Matrices' rows ``(R, E)`` by metric name; ``pooled.*`` ``(R,)`` over all test samples;
+            Rows of the matrices ``(R, E)`` by metric name; ``pooled.*`` ``(R,)`` over all test samples;
             ``class.count/correct`` ``(R, C)`` and ``class.bins``; the same for each metadata column.
         """
         learner.begin_evaluation()
@@ -102,11 +102,11 @@ class Evaluator:
         confidences, corrects = [], []
         mask = self._mask(seen)
         for piece in self._pieces():
-            index, task, label = self._questions(piece)
-            alike = self.alike[piece.start // self.chunk :]
-            chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), alike, strict=False)
-            answers = [self._answers(learner, mask, i, t, same_task) for i, t, same_task in chunks]
-            log_probs = (answers[0] if len(answers) == 1 else torch.cat(answers, 2)).transpose(1, 2)
+            index, task, label = self._samples(piece)
+            single_task = self.alike[piece.start // self.chunk :]
+            chunks = zip(index.split(self.chunk, 1), task.split(self.chunk, 1), single_task, strict=False)
+            predictions = [self._predict(learner, mask, i, t, single) for i, t, single in chunks]
+            log_probs = (predictions[0] if len(predictions) == 1 else torch.cat(predictions, 2)).transpose(1, 2)
             scores = Scores.from_log_probs(log_probs, label, check=False)
             columns.add_(scores, task, check=False)
             classes.add_(scores, label, check=False)
@@ -119,12 +119,12 @@ class Evaluator:
         return self._reduce(columns, classes, classwise, slices, *samples, seen)
 
     def _pieces(self) -> Iterator[slice]:
-        """What is scored at once: whole chunks."""
+        """Slices of the samples that are scored at once, in whole chunks."""
         size = self.chunk * max(1, SCORED // (self.replicas * self.classes * self.chunk))
         for start in range(0, self.task.shape[1], size):
             yield slice(start, start + size)
 
-    def _questions(self, piece: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _samples(self, piece: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Indices ``(1|R, N)``, tasks and labels ``(R, N)``."""
         index, task = self.index[:, piece].long(), self.task[:, piece].long().expand(self.replicas, -1)
         label = self.shared["y"][index].expand(self.replicas, -1)
@@ -133,12 +133,12 @@ class Evaluator:
             label = targets.flatten(1).gather(1, task * targets.shape[-1] + label)
         return index, task, label
 
-    def _answers(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor, alike: bool) -> Tensor:
-        """A chunk's log-probabilities over the answerable classes, ``(R, C, N)``.
+    def _predict(self, learner: Predictor, mask: Tensor | None, index: Tensor, task: Tensor, single: bool) -> Tensor:
+        """Log-probabilities of a chunk over the classes that may be predicted, ``(R, C, N)``.
 
         Samples are contiguous in memory: reductions over the few classes are then many times as fast.
         """
-        log_probs = learner.predict(self._read(index, task[:, 0] if alike else task), task).transpose(1, 2)
+        log_probs = learner.predict(self._read(index, task[:, 0] if single else task), task).transpose(1, 2)
         if mask is None:
             return log_probs
         if mask.shape[2] > 1:
@@ -146,7 +146,7 @@ class Evaluator:
         return log_probs.clamp_min(-1e6).masked_fill_(mask, MASKED).log_softmax(1)
 
     def _mask(self, seen: np.ndarray) -> Tensor | None:
-        """``(R, C, T)`` classes that may not be predicted, ``(R, C, 1)`` if they are every column's; None for none."""
+        """``(R, C, T)`` bool, classes that may not be predicted; ``(R, C, 1)`` if the same for all columns; or None."""
         if self.stream.eval_classes == "experience":
             return ~self.answerable.transpose(1, 2)
         if self.stream.eval_classes == "seen" and seen.any():
@@ -154,7 +154,7 @@ class Evaluator:
         return None
 
     def _read(self, index: Tensor, task: Tensor) -> Tensor | list[Tensor]:
-        """Inputs ``(N, ...)`` where all replicas have the same samples, else R of them; ``task`` is (R, N) or (R,)."""
+        """Inputs ``(N, ...)`` if all replicas have the same samples, else a list of R; ``task`` is (R, N) or (R,)."""
         table = {name: values for name, values in self.table.items() if name != "targets"}
 
         def read_replica(table: Tensors, index: Tensor, task: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class Evaluator:
 def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tensor, Tensor]:
     """The test samples: ``index (1|R, N)`` and ``task (1|R, N)``, one row where it is the same for all replicas.
 
-    Where no transform depends on the task and each sample is in one test set, the order of all samples is the same too.
+    If no transform depends on the task and each sample is in one test set, all replicas use the same order of samples.
     """
     samples = [torch.cat(tests) for tests in sets]
     if not transformed and _same_samples(samples):
@@ -232,6 +232,6 @@ def _items(sets: list[list[Tensor]], size: int, transformed: bool) -> tuple[Tens
 
 
 def _same_samples(samples: list[Tensor]) -> bool:
-    """Whether all replicas have the same test samples, each of them once."""
+    """Whether all replicas have the same test samples, without repetition."""
     first = samples[0].sort().values
     return len(first.unique()) == len(first) and all(torch.equal(other.sort().values, first) for other in samples[1:])

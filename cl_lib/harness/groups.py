@@ -1,4 +1,4 @@
-"""Replicas on one schedule, and what is known of them at each evaluation."""
+"""Groups of replicas with the same schedule, and their rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cl_lib.types import Phase, Row
 
 @dataclass
 class Group:
-    """Replicas on one schedule, which train together.
+    """Replicas with the same schedule, which train together.
 
-    ``learned`` and ``before`` are ``(R, E)``: for each replica and column the row where its training was first
-    finished, and the last row before it began.
+    ``learned`` and ``before`` are ``(R, E)``: for each replica and column, the first row after its training ended and
+    the last row before its training began.
     """
 
     members: list[int]
@@ -37,7 +37,7 @@ class Group:
 
 
 def make_groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
-    """Replicas whose experiences have the same sizes train together."""
+    """Group the replicas whose experiences have the same sizes."""
     realised = {seed: job.stream.realise(seed) for seed in job.seed_list}
     groups: dict[Any, list[int]] = {}
     y = job.stream.data.train.y
@@ -54,6 +54,7 @@ def make_groups(job: Job, replicas: Sequence[Replica]) -> list[Group]:
 
 
 def labels(real: SeededStream, y: Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Function from indices and tasks to the labels of a replica."""
     flat = y.numpy()
     if real.targets is None:
         return lambda index, task: flat[index]
@@ -64,7 +65,7 @@ def labels(real: SeededStream, y: Tensor) -> Callable[[np.ndarray, np.ndarray], 
 def first_and_last(
     stream: Stream, real: SeededStream, phases: Sequence[Sequence[Phase]], evaluated: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each column the row where its training was first finished, and the last row before it began."""
+    """For each column, the first row after its training ended and the last row before its training began."""
     columns = len(stream.columns)
     first, last = np.full(columns, stream.length - 1), np.full(columns, -1)
     for e, experience in enumerate(real.experiences):

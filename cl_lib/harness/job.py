@@ -1,4 +1,4 @@
-"""What is to be run: a stream, a strategy and the options of a run, checked before any work starts."""
+"""Description of a run: a stream, a strategy and options, checked before training starts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from cl_lib.types import Learner, Spec
 from cl_lib.validation import as_python, check_choice, check_flag, check_whole, is_number, is_whole
 
 MOST = 10_000
-"""Seeds of one run, at most."""
+"""Maximum number of seeds of one run."""
 LearnerFactory = Callable[[int], Learner]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One member of the population: a seed and its hyper-parameters."""
+    """One replica of the population: its seed and hyper-parameters."""
 
     seed: int
     hyper: dict[str, float]
@@ -44,7 +44,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: see `cl_lib.run` for the meaning of each field."""
+    """Description of one run; `cl_lib.run` documents the fields."""
 
     stream: Stream
     strategy: Strategy | LearnerFactory | Learner
@@ -64,7 +64,7 @@ class Job:
     store: Store = "auto"
 
     def __post_init__(self) -> None:
-        """NumPy's numbers become Python's, which JSON can hold."""
+        """Convert NumPy numbers to Python numbers, which are valid JSON."""
         for name in ("seeds", "epochs", "batch_size", "eval_every", "grid"):
             object.__setattr__(self, name, as_python(getattr(self, name)))
         for name in ("strategy", "optim"):
@@ -75,7 +75,7 @@ class Job:
         seeds = f"{len(self.seed_list)} seed{'s' if len(self.seed_list) != 1 else ''}"
         return f"Job({self.name} on {self.stream.name}, {seeds}{points})"
 
-    # ------------------------------------------------------------------ what follows from the fields
+    # ------------------------------------------------------------------ derived properties
     @property
     def seed_list(self) -> list[int]:
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
@@ -86,7 +86,7 @@ class Job:
 
     @property
     def replicas(self) -> list[Replica]:
-        """Grid points x seeds, the seeds of a point next to each other."""
+        """One replica for each grid point and seed, grouped by grid point."""
         points = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
         return [Replica(seed, point) for point in points for seed in self.seed_list]
 
@@ -111,7 +111,7 @@ class Job:
 
     @cached_property
     def module(self) -> nn.Module:
-        """The network of the first seed: a model that does not fit is found here, before work starts."""
+        """The network of the first seed; building it checks the model before training starts."""
         spec = self.spec()
         return build(self.model, spec.shape, spec.classes, self.seed_list[:1])[0]
 
@@ -121,7 +121,7 @@ class Job:
 
     @cached_property
     def _stream(self) -> dict[str, Any]:
-        """What a record says of the stream; the data are read once for their hash."""
+        """Description of the stream in the record; computed once, since the hash reads all data."""
         return {**self.stream.describe(), "realisation": self._realisation}
 
     @cached_property
@@ -137,16 +137,16 @@ class Job:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters of one replica."""
+        """Number of trainable parameters of one replica."""
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
     def make_learner(self, seed: int) -> Learner:
-        """A plain learner for a seed; an object that already is one was checked to be the only one."""
+        """Make the plain learner of a seed; a `Learner` object, which `check` allows for one seed only, is returned."""
         make: Any = self.strategy
         learner = make if isinstance(make, Learner) and not isinstance(make, type) else make(seed)
         if not isinstance(learner, Learner):
             raise InputError(
-                f"strategy: the function made a {type(learner).__name__}, which is no Learner (observe, "
+                f"strategy: the function returned a {type(learner).__name__}, which is not a Learner (observe, "
                 "end_experience, predict)"
             )
         return learner
@@ -162,7 +162,7 @@ class Job:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the result, as JSON."""
+        """Everything that determines the result, as JSON values."""
         strategy: Any = self.strategy
         if isinstance(strategy, Strategy):
             kind = type(strategy)
@@ -193,9 +193,9 @@ class Job:
             "store": self.store,
         }
 
-    # ------------------------------------------------------------------ before any work starts
+    # ------------------------------------------------------------------ validation
     def check(self) -> None:
-        """Raise `InputError` for whatever can be known to fail."""
+        """Raise `InputError` for every error that can be detected before training."""
         if not isinstance(self.stream, Stream):
             raise InputError(f"stream: expected a cl_lib stream, got {type(self.stream).__name__}")
         _seeds(self.seeds)
@@ -249,13 +249,12 @@ class Job:
         check_range(check_dataset(self.stream.data), self.torch_dtype)
 
     def check_unchanged(self) -> None:
-        """Warn where the data were changed in place after the run had begun; what is mapped is not read again."""
+        """Warn if the data were changed in place during the run; memory-mapped data are not checked."""
         data = self.stream.data
         if is_mapped(data.train.x) or is_mapped(data.test.x) or data.fingerprint() == self._stream["data_hash"]:
             return
         warnings.warn(
-            f"data {data.name}: changed while the run was under way, so its results belong to no state of them; pass a "
-            "copy",
+            f"data {data.name}: changed during the run, so its results match no version of the data; pass a copy",
             stacklevel=3,
         )
 
@@ -268,7 +267,7 @@ class Job:
         if self.matmul == "tf32" and self.torch_device.type != "cuda":
             raise InputError("engine.matmul=tf32: only CUDA devices have it; use engine.matmul=float32")
         if self.matmul == "bf16" and not isinstance(self.strategy, Strategy):
-            raise InputError("engine.matmul=bf16: a plain Learner computes as it was written; only a Strategy is cast")
+            raise InputError("engine.matmul=bf16: a plain Learner is not cast; use a Strategy")
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy.memory is not None:
@@ -287,12 +286,12 @@ class Job:
         if "memory" in sources and admission not in ("reservoir", "class_balanced"):
             raise InputError(
                 f"strategy.memory.admission={admission!r}: {type(strategy).__name__} trains on what its memory holds, "
-                "whose size must be known before; choose reservoir or class_balanced"
+                "whose size must be known before the run; choose reservoir or class_balanced"
             )
         if "memory" in sources and not strategy.keeps_inputs:
             raise InputError(
-                f"strategy: {type(strategy).__name__} trains on what its memory holds, but keeps_inputs=False: that "
-                "is no inputs"
+                f"strategy: {type(strategy).__name__} trains on what its memory holds, but keeps_inputs=False: "
+                "its inputs are not stored"
             )
         owners = {"strategy": strategy, "optim": self.optim}
         known = [f"{part}.{name}" for part, owner in owners.items() for name in hyper_parameters(owner)]
@@ -306,13 +305,13 @@ class Job:
             for value in values:
                 if value is None:
                     raise InputError(
-                        f"grid.{name}={list(values)}: null cannot stand among numbers, since all replicas run one "
-                        "program; run null on its own"
+                        f"grid.{name}={list(values)}: null cannot be mixed with numbers, since all replicas run "
+                        "one program; run null separately"
                     )
                 if not is_number(value):
                     raise InputError(f"grid.{name}: {value!r} is not a number")
             if len(set(values)) != len(values):
-                raise InputError(f"grid.{name}={list(values)}: holds a value twice")
+                raise InputError(f"grid.{name}={list(values)}: contains a value twice")
         for point in {tuple(r.hyper.items()) for r in self.replicas}:
             for part, owner in owners.items():
                 hyper = {k.split(".", 1)[1]: v for k, v in point if k.split(".", 1)[0] == part}

@@ -1,4 +1,4 @@
-"""From rows to numbers: reduce the result of a run to its record."""
+"""Reduction of the result of a run to its record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_record(result: Result, name: str, config: dict[str, Any] | None = None,
     replicas = result.replicas
     arrays = _arrays(result)
     values, reasons = _values(result, arrays)
-    everyone = list(range(len(replicas)))
+    every_replica = list(range(len(replicas)))
     matrices = {k: _mean(arrays[f"matrix.{k}"]) for k in MATRICES}
     diverged = arrays.pop("diverged")
     points = _points(replicas)
@@ -51,7 +51,7 @@ def make_record(result: Result, name: str, config: dict[str, Any] | None = None,
         seeds=result.seeds,
         config=json.loads(json.dumps(config if config is not None else result.description)),
         job=json.loads(json.dumps(result.description)),
-        metrics={k: _metric(v, everyone, reasons.get(k)) for k, v in values.items()},
+        metrics={k: _metric(v, every_replica, reasons.get(k)) for k, v in values.items()},
         accuracy_matrix=matrices["accuracy"],
         rows=[
             {"experience": row.experience, "step": step}
@@ -82,7 +82,7 @@ def make_record(result: Result, name: str, config: dict[str, Any] | None = None,
 
 
 def _arrays(result: Result) -> dict[str, np.ndarray]:
-    """Rows of all groups as one array for each quantity, replicas first, in the order of the run's replicas."""
+    """Stack the rows of all groups into one array per quantity, replicas first, in the order of the run's replicas."""
     groups = result.groups
     order = np.argsort([member for group in groups for member in group.members])
     names = set.intersection(*(set(row.arrays) for group in groups for row in group.rows))
@@ -106,7 +106,7 @@ def _arrays(result: Result) -> dict[str, np.ndarray]:
 
 
 def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Every metric for each replica, and why one is null."""
+    """Every metric for each replica, and the reasons of undefined metrics."""
     matrix = arrays["matrix.accuracy"]
     count, learned, before = matrix.shape[0], arrays["learned"], arrays["before"]
 
@@ -161,7 +161,7 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
 
 
 def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Of each replica, over its steps; NaN where an evaluation took place without a step since the last one."""
+    """Anytime accuracy of each replica over its steps; NaN if two evaluations have no step between them."""
     out = np.full(len(arrays["step"]), np.nan)
     for r, (steps, curve) in enumerate(zip(arrays["step"], arrays["matrix.accuracy"].mean(2), strict=True)):
         if (np.diff(steps) > 0).all():
@@ -170,17 +170,17 @@ def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _common(values: np.ndarray) -> list[int | None]:
-    """What all replicas share, None where they differ (the arrays then hold each replica's)."""
+    """Values shared by all replicas, None where they differ (the arrays contain the values of each replica)."""
     return [int(column[0]) if (column == column[0]).all() else None for column in values.T]
 
 
 def _metric(value: np.ndarray, members: Sequence[int], reason: str | None) -> Metric:
     per_seed = null(value[list(members)])
-    got = summarise(per_seed)
-    ci = None if got.ci95 is None else [float(v) for v in got.ci95]
-    if got.n == 0 and reason is None:
+    summary = summarise(per_seed)
+    ci = None if summary.ci95 is None else [float(v) for v in summary.ci95]
+    if summary.n == 0 and reason is None:
         reason = "every replica diverged"
-    return Metric(got.mean, got.std, ci, got.n, per_seed, reason if got.n == 0 else None)
+    return Metric(summary.mean, summary.std, ci, summary.n, per_seed, reason if summary.n == 0 else None)
 
 
 def _points(replicas: Sequence[Any]) -> list[tuple[dict[str, float], list[int]]]:
@@ -195,9 +195,9 @@ def _mean(values: np.ndarray) -> Any:
 
 
 def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Support, accuracy, ECE and forgetting of each slice, means over the healthy replicas."""
+    """Support, accuracy, ECE and forgetting of each slice, as means over the replicas that did not diverge."""
     matrix = arrays["matrix.accuracy"]
-    # what was first trained on after the last but one evaluation has no past to forget
+    # forgetting is undefined for classes first trained on after the last but one evaluation
     known = arrays["age"][:, -2] >= 0
     past = arrays["learned"] < matrix.shape[1] - 1
     out = {
@@ -209,7 +209,7 @@ def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str
     ages, labels = m.age_groups(arrays["age"][:, -1])
     count, correct, bins = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
     out["age"] = _slice(labels, count, correct, bins)
-    # a name may hold dots itself
+    # a name may contain dots
     for name in sorted({k.split(".", 1)[1].rsplit(".", 1)[0] for k in arrays if k.startswith("column.")}):
         names = result.slices[name]
         out[name] = _slice(names, *_sums(arrays, f"column.{name}"))

@@ -1,4 +1,4 @@
-"""What a run is reduced from: plain data, so that the reduction needs no training."""
+"""Result of a run as plain data, which the reduction to a record takes as its input."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from cl_lib.harness.job import Replica
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a finished run and what is needed to name them.
+    """Rows of a finished run and the description needed to reduce them to a record.
 
     Attributes
     ----------
     description : dict
-        `Job.describe` as JSON.
+        `Job.describe` as JSON values.
     seeds : list of int
     replicas : list of Replica
     groups : list of Group
-        With their rows; the members are positions in ``replicas``.
+        Groups with their rows; their members are positions in ``replicas``.
     length : int
-        Experiences of the stream.
+        Number of experiences of the stream.
     eval_classes : {"all", "seen", "task"}
         The classes that may be predicted.
     classes, columns : list of str
         Names of the classes and of the test sets.
     slices : dict
-        For each metadata column of the test data the names of its values.
+        Names of the values of each metadata column of the test data.
     seconds : dict
-        By part of the run: training, consolidation, evaluation, planning, preparation.
+        Seconds by part of the run: training, consolidation, evaluation, planning, preparation.
     batch_size : int
     device : torch.device
     """

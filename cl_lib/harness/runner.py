@@ -1,4 +1,4 @@
-"""`run` and `iter_run`: a stream and a strategy in, rows and a record out."""
+"""`run` and `iter_run`, which train a strategy on a stream."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def iter_run(
     matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
     store: Store = Job.store,
 ) -> Iterator[Row]:
-    """As `run`, with the same options, but yield a `Row` at each evaluation: a run inside a loop of one's own.
+    """Run with the options of `run`, yielding a `Row` at each evaluation; for use in a user's loop.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def iter_run(
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not None: the others keep the defaults of `Job`."""
+    """The options that are not None; other options keep the defaults of `Job`."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -107,7 +107,7 @@ def run(
     loggers: Sequence[Logger] = (),
     sinks: Sequence[Callable[[Row], None]] = (),
 ) -> Record:
-    """Train on a stream with all seeds at once, evaluate at every experience end, return the record.
+    """Train on a stream with all seeds at once, evaluate after every experience, and return the record.
 
     Parameters
     ----------
@@ -116,45 +116,45 @@ def run(
         A `Strategy` runs as a population; a plain `Learner` is looped over the seeds.
     model : nn.Module or callable, default ``MLP.factory()``
         ``model(shape, classes) -> nn.Module``, called once for each seed with torch's random numbers drawn from it. A
-        module is taken as it is: all seeds start from its weights, frozen parameters and their statistics stay.
+        module is copied: all seeds start from its weights; frozen parameters and their statistics do not change.
     optim : SGD or Adam, default ``SGD(lr=0.1)``
     seeds : int or sequence of int, default 1
-        A count (0, 1, …) or the seeds themselves.
+        A number of seeds (0, 1, …) or the seeds themselves.
     epochs : int or sequence of int, default 1
-        Passes over each experience, or one number for each.
+        Passes over each experience, or one number for each experience.
     batch_size : int, default 10
     eval_every : int, default 1
-        Evaluate after each so many experiences, and after the last.
+        Evaluate after every ``eval_every`` experiences, and after the last.
     eval_on : {"test", "valid"}, default "test"
-        ``"valid"``: what the stream held out, for choosing hyper-parameters.
+        ``"valid"``: the samples that the stream held out, for choosing hyper-parameters.
     grid : dict, optional
         ``{"strategy.lam": [1, 10, 100], "optim.lr": [...]}``: crossed with the seeds, trained as one population.
     device : {"auto", "cpu", "cuda"}
     dtype : {"float32", "float64"}
     lift : {"auto", "always", "never"}
-        Whether replicas run as one program; ``auto``: from two on, but for convolutional networks on a CPU.
+        Whether replicas run as one program; ``auto``: from two replicas on, except convolutional networks on a CPU.
     compile : bool, default False
-        Compile the traced step (seconds of compilation, a faster step).
+        Compile the traced step (takes seconds, and makes steps faster).
     matmul : {"float32", "tf32", "bf16"}
-        How a training step multiplies matrices: in full, with inputs rounded to ten bits of mantissa (CUDA only), or
-        with the network's forward and backward pass in bfloat16. Parameters, losses, updates and evaluations stay
+        Precision of matrix products in a training step: full, with inputs rounded to ten bits of mantissa (CUDA only),
+        or with the network's forward and backward pass in bfloat16. Parameters, losses, updates and evaluations stay
         float32.
     store : {"auto", "resident", "streamed"}
-        Where inputs are: all on the device, or where they were, read a block of steps ahead; ``auto``: those that are
-        memory-mapped are streamed, others resident. Results are the same.
+        Where inputs are stored: all on the device, or in their original place, read a block of steps ahead; ``auto``:
+        memory-mapped inputs are streamed, others are resident. Results are the same.
     out : path, optional
         Directory for the record; must not hold another run.
     resume : bool, default False
-        Go on from the checkpoint in ``out``, or return the record that is already there.
+        Continue from the checkpoint in ``out``, or return the record if it is there already.
     progress : bool, default False
         Show a progress bar.
     name : str, optional
-        The strategy's name in the record; default its class's, in lower case.
+        The strategy's name in the record; default: the name of its class in lower case.
     loggers : sequence of Logger
-        Each gets every `Row`, and is closed at the end, whatever that is (`cl_lib.loggers`). One that raises is warned
-        of and gets no more rows; the run goes on.
+        Each logger gets every `Row` and is closed when the run ends or raises (`cl_lib.loggers`). If a logger raises, a
+        warning is issued and it gets no more rows; the run continues.
     sinks : sequence of callables
-        Deprecated: functions of a row, as loggers.
+        Deprecated: functions that are called with each row; use ``loggers``.
 
     Returns
     -------
@@ -163,12 +163,12 @@ def run(
     Raises
     ------
     InputError
-        For anything that can be known to fail, before work starts.
+        Before training starts, for every error that can be detected then.
     NotWritten
-        An `InputError` after the work, when ``out`` cannot be written: its ``record`` is the result, and a checkpoint
-        that is there stays.
+        After training, if ``out`` cannot be written: an `InputError` whose ``record`` is the result; an existing
+        checkpoint is kept.
     Interrupted
-        On Ctrl-C, after the state was saved to ``out``.
+        On Ctrl-C, after the state has been saved to ``out``.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def run_job(
     command: str | None = None,
     loggers: Sequence[Logger] = (),
 ) -> Record:
-    """As `run`, for a `Job`."""
+    """Run a `Job` and return its record; the options are those of `run`."""
     with Logging(check_loggers(loggers)) as logging:
         return _run(job, out, resume, progress, name, config, command, logging.log)
 
@@ -226,12 +226,12 @@ def _run(
     log: Callable[[Row], None],
 ) -> Record:
     if resume and directory is None:
-        raise InputError("resume=True: needs out, the directory of the run to go on with")
+        raise InputError("resume=True: needs out, the directory of the run to resume")
     job.check()
-    texts = {"name": name, "command": command}
-    for label, text in texts.items():
-        if not isinstance(plain(text, label), str | None):
-            raise InputError(f"{label}={text!r}: must be a string")
+    strings = {"name": name, "command": command}
+    for label, string in strings.items():
+        if not isinstance(plain(string, label), str | None):
+            raise InputError(f"{label}={string!r}: must be a string")
     config = plain(config, "config")
     if not isinstance(config, dict | None):
         raise InputError(f"config={config!r}: must be a dictionary")
@@ -241,7 +241,7 @@ def _run(
             return there
         session = Session(job, directory, resume, progress)
         session.lock = there
-        with session._guard():  # so that Ctrl-C while a row is logged also waits for the end of a step
+        with session._guard():  # so that Ctrl-C while a row is logged also waits until the state is consistent
             for row in session:
                 log(row)
         job.check_unchanged()

@@ -1,4 +1,4 @@
-"""The loop: plan, learn, evaluate; one row at each evaluation, interruptible at every step."""
+"""The training loop: plan, train and evaluate, with one row per evaluation; interruptible at every step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHECKPOINT_SECONDS = 60.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the state was saved; ``step`` of ``steps`` were done."""
+    """Raised on Ctrl-C after the state has been saved; ``step`` of ``steps`` steps were done."""
 
     def __init__(self, step: int, steps: int, out: Path | None) -> None:
         self.step, self.steps, self.out = step, steps, out
@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Session:
-    """One job being run; iterate over it for its rows."""
+    """Execution of one job; iterating over it trains and yields the rows."""
 
     def __init__(self, job: Job, out: Path | None = None, resume: bool = False, progress: bool = False) -> None:
         job.check()
@@ -62,10 +62,10 @@ class Session:
         self.done = self.total = 0
         self.saved_at = 0.0
         self.learner: Learners | None = None
-        """The replicas being trained (of the last group, once the run is over)."""
+        """The replicas being trained; after the run, those of the last group."""
         self.description = plain(job.describe())
         self.lock: Lock | None = None
-        """Where another run could write to ``out``: what keeps it from doing so."""
+        """Lock that keeps other runs from writing to ``out``."""
         self.warned = False
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
@@ -78,7 +78,7 @@ class Session:
         return f"Session({self.job!r}, step {self.done} of {self.total})" if self.total else f"Session({self.job!r})"
 
     def _check_model(self) -> None:
-        """Whether the model can take every batch of the stream."""
+        """Raise `InputError` if a batch of the stream is too small for the model's batch statistics."""
         job, spec = self.job, self.job.spec()
         if not has_batch_statistics(job.module) or not isinstance(job.strategy, Strategy):
             return
@@ -102,7 +102,7 @@ class Session:
         plans = [self._plan(group) for group in self.groups]
         self.total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
-        for finished in self.groups[: self.start["group"]]:  # of a resumed run: this reader has not seen them
+        for finished in self.groups[: self.start["group"]]:  # groups finished before the run was resumed
             yield from finished.rows
         with tqdm(
             total=self.total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
@@ -111,7 +111,7 @@ class Session:
                 yield from self._run(number, self.groups[number], plans[number], bar)
 
     def result(self) -> Result:
-        """What the run is reduced from, once it is over."""
+        """Result of the finished run, from which its record is computed."""
         stream = self.job.stream
         return Result(
             description=self.description,
@@ -162,7 +162,7 @@ class Session:
             return Looped(learners, plan, data, group.realisations, job.torch_dtype, job.torch_device, job.store)
         spec = job.spec()
         modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
-        # on a CPU grouped convolutions, which lifting makes, are slower than one replica after the other
+        # vectorised convolutions become grouped convolutions, which on a CPU are slower than replicas in sequence
         worth = len(members) > 1 and not (job.torch_device.type == "cpu" and is_convolutional(modules[0]))
         always = job.lift == "always"
         lifted = job.strategy.liftable and (always or (job.lift == "auto" and worth))
@@ -217,7 +217,7 @@ class Session:
         self.seconds["preparation"] += self.learner.preparation
 
     def _begin(self, group: Group, plan: Plan) -> tuple[Learners, Evaluator]:
-        """The replicas of a group and their evaluator: as they were saved, or evaluated before any training."""
+        """Replicas of a group and their evaluator: restored from a checkpoint, or new and evaluated before training."""
         job = self.job
         learner = self._learner(group, plan)
         evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, self.device, job.store)
@@ -229,7 +229,7 @@ class Session:
         return learner, evaluator
 
     def _train(self, block: Block, ahead: Block | None, s: int, position: tuple[int, int], bar: tqdm[Any]) -> None:
-        """Train a block from its step ``s``, with checkpoints on the way."""
+        """Train a block from its step ``s`` on, writing checkpoints periodically."""
         assert self.learner is not None
         began = self._now()
         while s < len(block):
@@ -247,7 +247,7 @@ class Session:
         self.seconds["training"] += self._now() - began
 
     def _blocks(self, plan: Plan, experience: int, learner: Learners) -> Iterator[tuple[Block, Block | None]]:
-        """Each block with the one after it, which is planned early so that its data can be read early."""
+        """Yield each block with the next block, which is planned in advance so that its data can be prefetched."""
         blocks = (part for block in plan.experience(experience) for part in learner.cut(block))
         block = self._planned(blocks)
         while block is not None:
@@ -291,30 +291,30 @@ class Session:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    # ------------------------------------------------------------------ stopping and going on
+    # ------------------------------------------------------------------ interrupting and resuming
     def _stops(self, done: int) -> bool:
         """Whether to stop after ``done`` steps."""
         return self.stop
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Products in full precision, but for training steps; no inference mode, whose tensors cannot be trained."""
+        """Full precision outside training steps; inference mode is off, since its tensors cannot be trained."""
         with torch.inference_mode(False), products("ieee", self.device):
             yield
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Ctrl-C is noticed between two steps, when the state is whole; a second one stops at once."""
+        """Defer Ctrl-C to the end of a step, when the state is consistent; a second Ctrl-C stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def noticed(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
             if self.stop:
                 raise KeyboardInterrupt
             self.stop = True
 
-        before = signal.signal(signal.SIGINT, noticed)
+        before = signal.signal(signal.SIGINT, handle)
         try:
             yield
         finally:
@@ -336,21 +336,21 @@ class Session:
         except OSError as error:
             if not self.warned or self.stop:
                 self.warned = True
-                said = "training goes on" if not self.stop else "what was done since the last one is lost"
+                effect = "training goes on" if not self.stop else "the steps since the last checkpoint are lost"
                 warnings.warn(
-                    f"out={self.out}: the checkpoint cannot be written ({error.strerror or error}); {said}",
+                    f"out={self.out}: the checkpoint cannot be written ({error.strerror or error}); {effect}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
-    """Number of features, 0 where the network's head cannot be told."""
+    """Number of features, 0 if the network's head is unknown."""
     if head_of(module) is None:
         return 0
     with torch.no_grad():
         buffers = dict(module.named_buffers())
         first = next(module.parameters())
-        x = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)  # a layer of batch statistics needs two
+        x = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)  # batch statistics need two samples
         out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(2, dtype=torch.long))
     return out.features.shape[1]

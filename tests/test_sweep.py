@@ -206,7 +206,7 @@ def test_yaml_that_is_no_text_is_named(tmp_path, capsys):
     (tmp_path / "mine" / "strategy").mkdir(parents=True)
     (tmp_path / "mine" / "strategy" / "odd.yaml").write_bytes(b"_target_: \xff\xfe\n")
     assert bench("--config-dir", "mine", "strategy=odd") == 2
-    assert "odd.yaml: is not a UTF-8 text" in capsys.readouterr().err
+    assert "odd.yaml: is not valid UTF-8" in capsys.readouterr().err
 
 
 def test_what_jobs_share_is_composed_once(monkeypatch):
@@ -279,7 +279,7 @@ def test_stopping_has_exit_codes_of_its_own(number, code):
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == code
-    assert "there is a checkpoint in cut/er. Go on with: cl-bench -m" in error
+    assert "there is a checkpoint in cut/er. Resume with: cl-bench -m" in error
     assert "resume=true" in error
 
 
@@ -294,7 +294,7 @@ def test_a_second_control_c_says_whether_there_is_a_checkpoint(monkeypatch, caps
     Path("x/checkpoint.npz").touch()
     monkeypatch.setattr("cl_lib.cli.preflight._claimable", lambda *given: None)
     assert bench("out=x", *QUICK) == 130
-    assert "cl-bench: stopped; there is a checkpoint in x. Go on with: cl-bench" in capsys.readouterr().err
+    assert "cl-bench: stopped; there is a checkpoint in x. Resume with: cl-bench" in capsys.readouterr().err
 
 
 def test_an_interruption_survives_a_launcher(monkeypatch):
@@ -406,7 +406,7 @@ def test_reports_name_unfinished_runs(one, capsys):
     assert report(one) == 0
     assert "note: sweep/er holds an unfinished run" in capsys.readouterr().out
     assert report("sweep/er") == 2
-    assert "sweep/er is unfinished, go on with it with resume=true" in capsys.readouterr().err
+    assert "sweep/er is unfinished, resume it with resume=true" in capsys.readouterr().err
 
 
 def test_a_report_replaces_nothing_but_a_report(one, tmp_path, capsys):

@@ -30,7 +30,7 @@ from cl_lib.streams import permuted, split
 
 
 class _Stopping(Session):
-    """Behaves as if Ctrl-C had been pressed after a number of steps."""
+    """Session that stops after a number of steps, as on Ctrl-C."""
 
     after = 0
 
@@ -52,7 +52,7 @@ def _job(strategy: Strategy, **options: Any) -> Job:
 
 
 def _finished(session: Session) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
-    """State and rows at the end."""
+    """Run a session to its end; return the final state and the rows."""
     rows = [row.arrays for row in session]
     assert isinstance(session.learner, Population)
     return session.learner.tree, rows
@@ -67,10 +67,10 @@ def _replica(tree: Any, r: int) -> list[torch.Tensor]:
 
 
 def _compare(a: list[torch.Tensor], b: list[torch.Tensor], tolerance: float | None, what: str) -> None:
-    """Equal bit for bit, or within an absolute and relative tolerance."""
+    """Assert that tensors are equal bit for bit, or within an absolute and relative tolerance."""
     for x, y in zip(a, b, strict=True):
         if x.is_floating_point():  # the loss is NaN before the first step
-            assert torch.equal(x.isnan(), y.isnan()), f"{what}: differ in what is not a number"
+            assert torch.equal(x.isnan(), y.isnan()), f"{what}: have NaN at different positions"
             x, y = x.nan_to_num(), y.nan_to_num()
         if tolerance is None or not x.is_floating_point():
             assert torch.equal(x, y), f"{what}: differ (largest difference {(x.double() - y.double()).abs().max():.1e})"
@@ -89,18 +89,18 @@ def check_same_seed(strategy: Strategy) -> None:
 
 def check_seeds_differ(strategy: Strategy) -> None:
     """Replicas with the same initial weights end with different predictions: seeds decide more than weights."""
-    with SeededRandom(0):  # a module is taken as it is: both seeds start from its weights
+    with SeededRandom(0):  # a module is copied, so both seeds start from its weights
         module = MLP((6,), 4, hidden=(8,))
     session = Session(_job(strategy, model=module, seeds=2))
     _finished(session)
-    answers = _answers(session.learner, toy_data().test.x.double())
-    assert not torch.equal(*answers), "seeds 0 and 1 start from the same weights and end with the same predictions"
+    predictions = _predict(session.learner, toy_data().test.x.double())
+    assert not torch.equal(*predictions), "seeds 0 and 1 start from the same weights and end with the same predictions"
 
 
-def _answers(learner: Any, x: Tensor, **options: Any) -> Tensor:
+def _predict(learner: Any, x: Tensor, **options: Any) -> Tensor:
     learner.begin_evaluation()
-    answers: Tensor = learner.predict(x, torch.zeros(learner.replicas, len(x), dtype=torch.long), **options)
-    return answers
+    predictions: Tensor = learner.predict(x, torch.zeros(learner.replicas, len(x), dtype=torch.long), **options)
+    return predictions
 
 
 def check_inputs_not_mutated(strategy: Strategy) -> None:
@@ -111,11 +111,11 @@ def check_inputs_not_mutated(strategy: Strategy) -> None:
     assert isinstance(learner, Population)
     before = pytree.tree_map(torch.clone, learner.tree)
     x = torch.randn(5, *learner.spec.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    first = _answers(learner, x)
-    assert torch.equal(first, _answers(learner, x)), "logits: two calls with the same input differ"
+    first = _predict(learner, x)
+    assert torch.equal(first, _predict(learner, x)), "logits: two calls with the same input differ"
     if strategy.liftable:
-        learner.strategy = strategy  # not watched: what is lifted cannot be looked at
-        _compare([_answers(learner, x, lifted=True)], [first], 1e-9, "logits of all replicas at once and alone")
+        learner.strategy = strategy  # not watched: values inside vmap cannot be compared
+        _compare([_predict(learner, x, lifted=True)], [first], 1e-9, "logits of all replicas at once and alone")
     _compare(pytree.tree_leaves(learner.tree), pytree.tree_leaves(before), None, "the state after an evaluation")
 
 
@@ -145,7 +145,7 @@ def check_divergence_stays_alone(strategy: Strategy) -> None:
 def check_hyper_parameters_by_replica(strategy: Strategy) -> None:
     """A grid trained as one population equals separate runs, for every float hyper-parameter."""
     for name in hyper_parameters(strategy):
-        value = getattr(strategy, name) or 0.1  # 0 and None have no half
+        value = getattr(strategy, name) or 0.1  # 0 and None cannot be halved
         values = [value, value * 0.5]
         if not getattr(strategy, name) and any(_refused(_with(strategy, name, number)) for number in values):
             continue
@@ -169,7 +169,7 @@ def _with(strategy: Strategy, name: str, value: float) -> Strategy:
 
 
 def check_state_is_kept(strategy: Strategy) -> None:
-    """Shapes, dtypes and devices of the state at the end are those of the beginning, and all of it is finite."""
+    """The state keeps its shapes, dtypes, devices and addresses during a run, and is finite at the end."""
     session = Session(_job(strategy, seeds=2))
     rows = iter(session)
     next(rows)
@@ -184,16 +184,16 @@ def check_state_is_kept(strategy: Strategy) -> None:
 
 
 def check_state_shares_no_storage(strategy: Strategy) -> None:
-    """No two tensors of a state lie in the same memory, nor two numbers of one: each is updated in place."""
+    """No two tensors of a state, and no two elements of a tensor, share memory, since updates are in place."""
     for lift, seeds in (("never", 1), ("always", 1), ("auto", 2)):
-        # with eight experiences in float64, eight numbers fill a cache line and are not copied to an even address
+        # eight float64 numbers (one for each experience) fill 64 bytes, so that they are not copied to be aligned
         session = Session(_job(strategy, stream=permuted(toy_data(), 8), lift=lift, seeds=seeds))
         next(iter(session))
         assert isinstance(session.learner, Population)
         spans = []
         for where, tensor in named_tensors(session.learner.state._asdict(), "state"):
             apart = all(stride > 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1)
-            assert apart, f"lift={lift}: {where} holds one number under several indices"
+            assert apart, f"lift={lift}: {where} has several indices for one element"
             if tensor.numel():
                 last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
                 start = tensor.data_ptr()
@@ -214,7 +214,7 @@ def check_record_by_replica(strategy: Strategy) -> None:
     for r, single in enumerate(alone):
         what = f"of replica {r} of 4 and alone differ"
         for name, values in together.arrays.items():
-            assert len(values) == len(seeds), f"arrays[{name!r}] has no axis of replicas: {values.shape}"
+            assert len(values) == len(seeds), f"arrays[{name!r}] has no replica axis: {values.shape}"
             assert np.array_equal(values[r], single.arrays[name][0], equal_nan=True), f"arrays[{name!r}] {what}"
         for name, metric in together.metrics.items():
             assert metric.per_seed[r] == single.metrics[name].per_seed[0], f"metrics[{name!r}] {what}"
@@ -234,7 +234,7 @@ def _record(strategy: Strategy, **options: Any) -> Record:
 
 
 def _means(record: Record) -> dict[str, float | None]:
-    """Those numbers of a record that are means over its replicas."""
+    """The numbers of a record that are means over its replicas."""
     slices = {
         name: {k: dict(zip(part["labels"], v, strict=True)) if isinstance(v, list) else v for k, v in part.items()}
         for name, part in record.slices.items()
@@ -252,7 +252,7 @@ def _means(record: Record) -> dict[str, float | None]:
 
 
 def check_save_and_load(strategy: Strategy) -> None:
-    """Interrupted in the middle of an experience and resumed, the run ends bit for bit as if it had not been."""
+    """A run that is interrupted in the middle of an experience and resumed equals an uninterrupted run, bit for bit."""
     session = Session(_job(strategy))
     whole, rows = _finished(session)
     (group,) = session.groups
@@ -291,12 +291,12 @@ def check_memory(strategy: Strategy) -> None:
                 filled, index = int(learner.state.memory["count"][r]), learner.state.memory["index"][r].numpy()
             assert filled <= capacity, f"holds {filled} samples, its capacity is {capacity}"
             seen = [plan.streams[r][e].train for e in range(number)] or [torch.zeros(0, dtype=torch.long)]
-            strange = set(index[:filled].tolist()) - set(torch.cat(seen).tolist())
-            assert not strange, f"after {number} experiences holds unseen samples {sorted(strange)[:5]}"
+            unseen = set(index[:filled].tolist()) - set(torch.cat(seen).tolist())
+            assert not unseen, f"after {number} experiences holds unseen samples {sorted(unseen)[:5]}"
 
 
 def check_uneven_batches(strategy: Strategy) -> None:
-    """Batches of one sample, and a last batch of an epoch that is shorter than the others, stay finite."""
+    """Parameters and losses are finite with batches of one sample and with a short last batch of an epoch."""
     stream = split(toy_data(each=12), 2)  # 18 samples in an experience
     for size in (1, 7, 64):
         state = _state(strategy, stream=stream, seeds=2, epochs=1, batch_size=size)

@@ -1,4 +1,4 @@
-"""All checks of a strategy at once, and one pytest test for each."""
+"""`check_strategy`, which runs all checks of a strategy, and a pytest decorator with one test for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CheckFailed(AssertionError):
-    """A strategy does not keep the contract; the message lists every failed check."""
+    """Raised if a strategy fails checks; the message lists every failed check."""
 
 
 CHECKS: tuple[Callable[[Strategy], None], ...] = (
@@ -37,14 +37,14 @@ CHECKS: tuple[Callable[[Strategy], None], ...] = (
 
 
 def parametrize_with_checks(strategies: Mapping[str, Strategy] | Iterable[Strategy]) -> pytest.MarkDecorator:
-    """One pytest test for each strategy and check, by name; a decorator of ``test(strategy, check)``.
+    """Decorate ``test(strategy, check)`` to run as one named pytest test for each strategy and check.
 
-    Checks that a class ``skips`` are skipped, with its reason.
+    Checks listed in the ``skips`` of a strategy's class are skipped, with the reason given there.
 
     Parameters
     ----------
     strategies : mapping or iterable of Strategy
-        A mapping's keys name the tests; otherwise the classes do.
+        Tests are named by the keys of a mapping, otherwise by the classes.
 
     Examples
     --------
@@ -70,12 +70,12 @@ def _name(check: Callable[[Strategy], None]) -> str:
 
 
 def check_strategy(strategy: Strategy) -> list[str]:
-    """Run all generic checks on a strategy of your own; takes about ten seconds.
+    """Run all generic checks on a strategy; takes about ten seconds.
 
     Parameters
     ----------
     strategy : Strategy
-        An instance; its class may name checks that cannot apply in ``skips: ClassVar[dict[str, str]]``, each with the
+        An instance; its class may list checks that do not apply in ``skips: ClassVar[dict[str, str]]``, each with the
         reason.
 
     Returns
@@ -86,7 +86,7 @@ def check_strategy(strategy: Strategy) -> list[str]:
     Raises
     ------
     CheckFailed
-        Listing every check that failed.
+        If a check fails; the message lists every failed check.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def check_strategy(strategy: Strategy) -> list[str]:
                 continue
             try:
                 check(strategy)
-            except Exception as error:  # whatever a user's class raises is a failed check
+            except Exception as error:  # any error in a user's class is a failed check
                 failures.append(f"{name}: {type(error).__name__}: {error}")
             else:
                 lines.append(f"{name}: passed")

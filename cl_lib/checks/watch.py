@@ -1,4 +1,4 @@
-"""Variants of a strategy for its checks: run as it is written, and watched for changes of what it is given."""
+"""Variants of a strategy for its checks: one that runs eagerly, and one that detects changed arguments."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cl_lib.engine.net import FunctionalNet
 from cl_lib.strategies.strategy import Strategy
 
 FUNCTIONS = ("parameters", "init", "gradient", "after_step", "admit", "consolidate", "readout", "logits")
-"""What the engine calls with a replica's tensors; `loss` and `penalty` are called by `gradient`."""
+"""Methods that the engine calls with a replica's tensors; `loss` and `penalty` are called by `gradient`."""
 
 
 def as_written(strategy: Strategy, **attributes: Any) -> Strategy:
-    """The same strategy, neither traced nor lifted; ``attributes`` replace those of its class."""
+    """The same strategy, neither traced nor vectorised; ``attributes`` replace attributes of its class."""
     kind = type(strategy)
     variant: Any = type(kind.__name__, (kind,), {"liftable": False, "traceable": False, **attributes})
-    made: Strategy = variant(**{f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy) if f.init})
-    return made
+    copy: Strategy = variant(**{f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy) if f.init})
+    return copy
 
 
 def watched(strategy: Strategy) -> Strategy:
-    """The same strategy as written; a function of its that changes what it is given raises an `AssertionError`."""
+    """The strategy of `as_written`, whose methods raise `AssertionError` if they change their arguments."""
     kind = type(strategy)
     overridden = [
         name for name in FUNCTIONS if name == "gradient" or getattr(kind, name) is not getattr(Strategy, name)
@@ -43,21 +43,21 @@ def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
         given = signature.bind(*args, **kwargs).arguments
         nets = tuple(f"{name}.buffers" for name, value in given.items() if isinstance(value, FunctionalNet))
         before = [(where, tensor, tensor.clone()) for where, tensor in named_tensors(given)]
-        answer = function(*args, **kwargs)
+        result = function(*args, **kwargs)
         for where, tensor, kept in before:
             assert _same_bits(tensor, kept), f"{function.__name__} changes {where} in place; return a new tensor"
-        # a network carries its buffers along: only there another tensor may take the place of one
+        # only the buffers of a network may be replaced by other tensors
         now = {where: id(tensor) for where, tensor in named_tensors(given)}
-        held = {where: id(tensor) for where, tensor, _ in before}
-        other = [where for where in held | now if held.get(where) != now.get(where) and not where.startswith(nets)]
-        assert not other, f"{function.__name__} puts another tensor into {other[0]}; return a new dict"
-        return answer
+        then = {where: id(tensor) for where, tensor, _ in before}
+        replaced = [where for where in then | now if then.get(where) != now.get(where) and not where.startswith(nets)]
+        assert not replaced, f"{function.__name__} puts another tensor into {replaced[0]}; return a new dict"
+        return result
 
     return call
 
 
 def named_tensors(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a tree of dicts, tuples, dataclasses and networks, by where they lie.
+    """Yield all tensors in a tree of dicts, tuples, dataclasses and networks, with their paths.
 
     Examples
     --------

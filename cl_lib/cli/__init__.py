@@ -1,4 +1,4 @@
-"""The command line: ``cl-bench`` runs, ``cl-report`` compares."""
+"""The command line: ``cl-bench`` runs jobs, ``cl-report`` compares records."""
 
 from cl_lib.cli.main import bench, report, run_config
 

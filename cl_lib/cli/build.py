@@ -1,4 +1,4 @@
-"""From a configuration to objects: each ``_target_`` is called with its checked options."""
+"""Instantiation of a configuration: each ``_target_`` is called with its checked options."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cl_lib.errors import InputError, nearest
 from cl_lib.validation import typed
 
 _data: dict[str, Any] = {}
-"""Data sets already read in this process: the jobs of a sweep share them."""
+"""Cache of the data sets read in this process, shared by the jobs of a sweep."""
 
 
 def build(node: Any, where: str) -> Any:
-    """Call the node's ``_target_`` with its other entries, built in turn; ``_partial_`` leaves it to be called later.
+    """Call the node's ``_target_`` with its other entries, which are built first; ``_partial_`` returns a partial.
 
-    Entries named in ``_forwarded_`` exist for interpolation only.
+    Entries named in ``_forwarded_`` are only for interpolation and are not passed on.
 
     Raises
     ------
     InputError
-        For an option that the target does not know or whose type is wrong, naming it and what would be right.
+        For an unknown option or a value of a wrong type; the message names the option and the expected value.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def build(node: Any, where: str) -> Any:
     forwarded = node.get("_forwarded_", ())
     options = {k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_forwarded_", *forwarded)}
     parameters = inspect.signature(target).parameters
-    # a data class's fields may be those of a class in another module, whose names only the class itself resolves
+    # fields of a dataclass may be inherited from another module, so hints are resolved on the class
     plain = inspect.isclass(target) and "__init__" in vars(target) and not dataclasses.is_dataclass(target)
     hints = get_type_hints(target.__init__ if plain else target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

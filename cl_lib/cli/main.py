@@ -1,4 +1,4 @@
-"""The command line: ``cl-bench`` runs, ``cl-report`` compares. A user's mistake ends with one line and exit code 2."""
+"""Entry points of ``cl-bench`` and ``cl-report``. A user error ends with a message of one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["bench", "make_job", "report", "run_config"]
 
 FAILED, MISTAKE, SIGNALLED = 1, 2, 128
-"""Exit codes: a run failed that should not have, the user's mistake, and the signal that stopped us added to 128."""
+"""Exit codes: a failed run, a user error, and the offset added to the number of the signal that ended the process."""
 SMALL = 1_000_000
-"""Parameters of a population below which a second thread costs more than it brings."""
+"""Number of parameters of a population below which a second thread makes training slower."""
 INTERNAL = ("swept", "resume", "progress", "out")
-"""Options that do not decide the result and are left out of the record's config."""
+"""Options that do not affect the result and are left out of the record's config."""
 
 
 def bench() -> None:
@@ -65,7 +65,7 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
             print(f"{program}: {str(stop) or 'stopped'}", file=sys.stderr)
             code = SIGNALLED + (signal.SIGTERM if terminated else signal.SIGINT)
         out.flush()
-        # whoever read the output may have gone (cl-bench | head); a full disk is worth a word
+        # a closed pipe (cl-bench | head) is not reported, a full disk is
         if isinstance(out.error, OSError) and out.error.errno not in (errno.EPIPE, errno.EBADF):
             print(f"{program}: the output cannot be written ({out.error.strerror})", file=sys.stderr)
             code = code or MISTAKE
@@ -77,7 +77,7 @@ def _bench(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     typed, argv = argv, [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
-    # options may stand anywhere; argparse wants them together
+    # options may be anywhere, but argparse requires them together
     options = [a for a in argv if "=" in a and not a.startswith("-")]
     argv = [a for a in argv if a not in options] + options
     parser = get_args_parser()
@@ -92,11 +92,11 @@ def _bench(argv: list[str]) -> int:
     given = as_typed(args.overrides)
     overrides = with_out(given, several)
     if overrides is not given and "true" in (value_of(overrides, "resume") or "").lower():
-        raise InputError("resume=true: needs out=DIR, the directory of the run to go on with")
-    made = None
-    if overrides is not given:  # another run may begin in the same second
-        made = new_directory(Path(value_of(overrides, "out") or ""))
-        overrides = [*overrides[:-1], f"out={made}"]
+        raise InputError("resume=true: needs out=DIR, the directory of the run to resume")
+    created = None
+    if overrides is not given:  # another run may start in the same second
+        created = new_directory(Path(value_of(overrides, "out") or ""))
+        overrides = [*overrides[:-1], f"out={created}"]
     try:
         jobs = expand(overrides, args.config_dir, several)
         searched = several and searches(overrides)
@@ -104,10 +104,10 @@ def _bench(argv: list[str]) -> int:
         added = "swept=null" if searched else f"swept=[{','.join(swept)}]"
         configs = check(jobs, [[*job, added] for job in jobs], args.config_dir, several, searched, swept)
     except BaseException:
-        if made is not None:
+        if created is not None:
             with suppress(OSError):
-                made.rmdir()
-                made.parent.rmdir()
+                created.rmdir()
+                created.parent.rmdir()
         raise
     out = Path(configs[0]["out"])
     try:
@@ -119,7 +119,7 @@ def _bench(argv: list[str]) -> int:
             if directories := [place for place in places if finished(place)]:
                 compare(directories, out / REPORT, configs[0]["baseline"], partly=bool(failures))
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(_how_to_go_on(typed, stop, out, several)) from None
+        raise KeyboardInterrupt(_how_to_resume(typed, stop, out, several)) from None
     name_failures("cl-bench", failures)
     return FAILED if failures else 0
 
@@ -127,11 +127,11 @@ def _bench(argv: list[str]) -> int:
 def _sweep(
     overrides: list[str], jobs: list[list[str]], added: str, config_dir: str | None, out: Path, swept: list[str]
 ) -> tuple[list[tuple[Path, str]], list[Path]]:
-    """Run the jobs of a sweep: which failed and why, and where all of them leave their records."""
-    if added == "swept=null":  # by a sweeper that searches
+    """Run the jobs of a sweep; return the failed jobs with reasons, and the directories of all records."""
+    if added == "swept=null":  # the sweeper chooses the jobs
         (failure,) = launch(_task, [*overrides, added], [], config_dir)
         places = sorted((p for p in out.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-        failures = [(p, "said above") for p in places if not finished(p)]
+        failures = [(p, "see above") for p in places if not finished(p)]
         return failures + ([(out, failure)] if failure is not None else []), places
     failed = launch(_task, [*jobs[0], added], [[*job, added] for job in jobs], config_dir)
     places = [directory_of(str(out), job, swept) for job in jobs]
@@ -139,18 +139,18 @@ def _sweep(
     return [(place, why or "left no record") for place, why in both if not finished(place)], places
 
 
-def _how_to_go_on(typed: Sequence[str], stop: KeyboardInterrupt, out: Path, several: bool) -> str:
-    """After Ctrl-C: what is kept, and the command that goes on, ready to be pasted."""
-    said = str(stop) or "stopped"
+def _how_to_resume(typed: Sequence[str], stop: KeyboardInterrupt, out: Path, several: bool) -> str:
+    """Message after Ctrl-C: what has been saved, and the command that resumes the run."""
+    stopped = str(stop) or "stopped"
     places = [p for p in out.glob("*") if p.is_dir()] if several else [out]
     done, begun = sum(map(finished, places)), [p for p in places if unfinished(p)]
     if not done and not begun:
-        return f"{said}; there is no checkpoint in {out}, so nothing can be gone on with"
+        return f"{stopped}; there is no checkpoint in {out}, so the run cannot be resumed"
     kept = [f"{done} finished run{'s' if done > 1 else ''}"] if done and several else []
     kept += [f"a checkpoint in {' and in '.join(map(str, begun))}"] if begun else []
     options = [a for a in typed if split_override(a)[0] not in ("resume", "out")]
-    again = shlex.join(["cl-bench", *options, f"out={out}", "resume=true"])
-    return f"{said}; there is {' and '.join(kept) or 'the record'}. Go on with: {again}"
+    command = shlex.join(["cl-bench", *options, f"out={out}", "resume=true"])
+    return f"{stopped}; there is {' and '.join(kept) or 'the record'}. Resume with: {command}"
 
 
 def _hydra_main(argv: Sequence[str]) -> None:
@@ -165,7 +165,7 @@ def _hydra_main(argv: Sequence[str]) -> None:
 
 
 def _task(config: Any) -> float:
-    """One job, called by Hydra (in this process, or wherever its launcher sends it): its accuracy, to be maximised."""
+    """Run one job, called by Hydra's launcher, possibly in another process; return its accuracy, to be maximised."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -175,7 +175,7 @@ def _task(config: Any) -> float:
     overrides = list(hydra.overrides.task)
     if not several:
         directory = Path(plain["out"])
-    elif plain["swept"] is None:  # a sweeper that searches may come back to the same values
+    elif plain["swept"] is None:  # a sweeper that searches may repeat values
         directory = Path(plain["out"]) / str(hydra.job.num)
     else:
         directory = directory_of(plain["out"], overrides, plain["swept"])
@@ -185,10 +185,10 @@ def _task(config: Any) -> float:
             _show(record, directory, several)
             accuracy = record.metrics["accuracy"].mean
             return 0.0 if accuracy is None or math.isnan(accuracy) else accuracy  # every replica diverged
-        except KeyboardInterrupt as stop:  # in words: `Interrupted` may not survive a launcher
+        except KeyboardInterrupt as stop:  # as a string, since a launcher may not be able to pickle `Interrupted`
             raise KeyboardInterrupt(str(stop)) from None
         except (Exception, SystemExit) as error:
-            lost = getattr(error, "record", None)  # of a run that is over and could not be written
+            lost = getattr(error, "record", None)  # the record of a finished run that could not be written
             if lost is not None:
                 _show(lost, None, several)
             if not several and isinstance(error, InputError):
@@ -196,7 +196,7 @@ def _task(config: Any) -> float:
             if not several:
                 raise
             why = reason(error)
-        # not from within the handler: the error's frames hold the memory that the next runs need
+        # outside the handler, since the frames of the error keep memory that the next runs need
         print(f"{directory.name}: failed, {why}", flush=True)
         raise Failed(why)
 
@@ -214,13 +214,13 @@ def _show(record: Record, directory: Path | None, several: bool) -> None:
 
 
 class _Carrier(BaseException):
-    """Takes an `InputError` through Hydra, which handles every Exception itself."""
+    """Carries an `InputError` through Hydra, which handles every `Exception`."""
 
 
 def run_config(
     config: Mapping[str, Any], directory: Path, overrides: Sequence[str], choices: Mapping[str, Any]
 ) -> Record:
-    """Run a resolved configuration and leave its record in ``directory``."""
+    """Run a resolved configuration and write its record to ``directory``."""
     import torch
 
     from cl_lib.harness.runner import run_job
@@ -263,12 +263,12 @@ def _report(argv: list[str]) -> int:
     records, begun = _records(args.directories)
     compare(records, Path(args.out), args.baseline)
     for path in begun:
-        print(f"note: {path} holds an unfinished run, which is left out; go on with it with resume=true")
+        print(f"note: {path} holds an unfinished run, which is left out; resume it with resume=true")
     return 0
 
 
 def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """The directories of finished and of unfinished runs."""
+    """Directories of the finished and of the unfinished runs."""
     found: list[Path] = []
     begun: list[Path] = []
     for name in directories:
@@ -280,7 +280,7 @@ def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
         done = [p for p in places if finished(p)]
         other = [p for p in places if unfinished(p)]
         if not done:
-            hint = f"; {other[0]} is unfinished, go on with it with resume=true" if other else ""
+            hint = f"; {other[0]} is unfinished, resume it with resume=true" if other else ""
             raise InputError(f"{name}: holds no record.json; give the directory of a finished run{hint}")
         found += [p for p in done if p not in found]
         begun += [p for p in other if p not in begun]

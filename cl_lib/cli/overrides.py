@@ -1,4 +1,4 @@
-"""What was typed: names checked, sweeps expanded, configurations composed; Hydra's own errors become ours."""
+"""Command-line overrides: check names, expand sweeps, compose configurations; Hydra's errors become `InputError`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 GROUPS = ("stream", "strategy", "model", "optim", "logger")
 NAMES = ("out", "baseline")
-"""Options whose values are names: taken as they were typed."""
+"""Options whose values are names, which are not parsed."""
 LONGEST = 200
-"""Bytes of a directory's name; file systems allow 255."""
+"""Maximum bytes of a directory's name; file systems allow 255."""
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -35,7 +35,7 @@ def value_of(overrides: Sequence[str], key: str) -> str | None:
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """Quote names that Hydra's grammar would take for something else: ``out=5``, ``out=a=b``.
+    """Quote names that Hydra's grammar would parse as other values: ``out=5``, ``out=a=b``.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def as_typed(overrides: Sequence[str]) -> list[str]:
 
 
 def with_out(overrides: list[str], several: bool) -> list[str]:
-    """A directory named by strategy and time where none is given, the same for all jobs."""
+    """Add a directory named by strategy and time if ``out`` is not given, the same for all jobs."""
     if value_of(overrides, "out") not in (None, "", "null", "''", '""'):
         return overrides
     name = (
@@ -75,7 +75,7 @@ def with_out(overrides: list[str], several: bool) -> list[str]:
 
 
 def directory_of(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Path:
-    """``out/er,optim.lr=0.1``: where one job of a sweep leaves its record."""
+    """Directory of the record of one job of a sweep, such as ``out/er,optim.lr=0.1``."""
     parts = []
     for key in swept:
         value = value_of(overrides, key)
@@ -89,7 +89,7 @@ def directory_of(out: str, overrides: Sequence[str], swept: Sequence[str]) -> Pa
 
 
 def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """What differs between jobs: strategies and streams first."""
+    """Keys whose values differ between jobs, strategies and streams first."""
     values: dict[str, set[str]] = {}
     for job in jobs:
         for key, value in map(split_override, job):
@@ -100,7 +100,7 @@ def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 # ---------------------------------------------------------------------- reading
 def expand(overrides: list[str], config_dir: str | None, several: bool) -> list[list[str]]:
-    """The overrides of every job, their names checked; of what a sweeper searches over, only those that stay."""
+    """Check and expand overrides into those of every job; if a sweeper searches, only the fixed overrides."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -130,19 +130,19 @@ def expand(overrides: list[str], config_dir: str | None, several: bool) -> list[
 
 
 def searches(overrides: Sequence[str]) -> bool:
-    """Whether a sweeper such as Optuna's chooses the jobs, which are not known before they run."""
+    """Whether a sweeper such as Optuna's chooses the jobs, so that they are not known in advance."""
     return value_of(overrides, "hydra/sweeper") not in (None, "basic")
 
 
 def _values(override: Override) -> list[str]:
-    """Every value that an override gives, as text; none of an interval or a deletion."""
+    """Every value of an override as a string; none for an interval or a deletion."""
     if override.is_sweep_override():
         return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
     return [] if override.is_delete() else [override.get_value_element_as_str()]
 
 
 def _check_names(overrides: Sequence[str], values: Sequence[Sequence[str]], config_dir: str | None) -> None:
-    """Unknown groups' choices and misspelt options, with the nearest names."""
+    """Raise `InputError` for unknown choices of a group and unknown options, with the nearest names."""
     choices: list[str] = []
     available = _options(config_dir)
     for override, given in zip(overrides, values, strict=True):
@@ -159,7 +159,7 @@ def _check_names(overrides: Sequence[str], values: Sequence[Sequence[str]], conf
                 )
         choices.append(f"{key}={given[0]}")
     known = set(flat(compose_config(choices, config_dir, resolve=False)))
-    # what a group itself is made of is chosen by its name; what it holds (a memory, BiC's base) by its class
+    # the ``_target_`` of a group is chosen by the group's name, those of nested objects (a memory, BiC's base) by class
     known = {
         n for n in known if not n.rsplit(".", 1)[-1].startswith("_") or (n.count(".") > 1 and n.endswith("._target_"))
     }
@@ -174,7 +174,7 @@ def _check_names(overrides: Sequence[str], values: Sequence[Sequence[str]], conf
 
 # ---------------------------------------------------------------------- Hydra
 def start_hydra(config_dir: str | None) -> Hydra:
-    """Hydra over our configuration and the user's."""
+    """Initialise Hydra with the configuration of cl_lib and the user's directory."""
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
@@ -202,7 +202,7 @@ def _hydra(config_dir: str | None) -> Iterator[Hydra]:
 
 
 def _options(config_dir: str | None) -> dict[str, list[str]]:
-    """Every group's choices, the user's included."""
+    """Choices of every group, including the user's."""
     with _hydra(config_dir) as hydra:
         return {group: hydra.config_loader.get_group_options(group) for group in (*GROUPS, "data")}
 
@@ -212,7 +212,7 @@ def compose_config(overrides: Sequence[str], config_dir: str | None, resolve: bo
 
 
 def compose_all(jobs: Iterable[Sequence[str]], config_dir: str | None, resolve: bool = True) -> list[dict[str, Any]]:
-    """The configuration of each job; what jobs share (their groups' members) is composed once."""
+    """Compose the configuration of each job; groups that several jobs share are composed once."""
     from hydra import compose
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -224,7 +224,7 @@ def compose_all(jobs: Iterable[Sequence[str]], config_dir: str | None, resolve: 
         for job in jobs:
             late = [o for o in job if _is_value(o)]
             early = tuple(o for o in job if o not in late)
-            if any(o.startswith(("+", "~")) for o in early):  # they may make or take away what values set
+            if any(o.startswith(("+", "~")) for o in early):  # such overrides may add or delete keys that values set
                 early, late = tuple(job), []
             try:
                 if early not in shared:
@@ -232,7 +232,7 @@ def compose_all(jobs: Iterable[Sequence[str]], config_dir: str | None, resolve: 
                 config = copy.deepcopy(shared[early])
                 ConfigLoaderImpl._apply_overrides_to_config(parser.parse_overrides(late), config)
                 out.append(OmegaConf.to_container(config, resolve=resolve))
-            except Exception as error:  # a configuration is the user's, whatever Hydra, OmegaConf and YAML make of it
+            except Exception as error:  # Hydra, OmegaConf and YAML may raise anything for a user's configuration
                 raise InputError(f"the configuration cannot be composed: {_reason(error, config_dir)}") from error
     return cast(list[dict[str, Any]], out)
 
@@ -244,7 +244,7 @@ def _is_value(override: str) -> bool:
 
 
 def _reason(error: BaseException, config_dir: str | None) -> str:
-    """What is wrong, and in which file and line, where that is known."""
+    """Reason of an error, with file and line if known."""
     from yaml import MarkedYAMLError, YAMLError
 
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
@@ -257,7 +257,7 @@ def _reason(error: BaseException, config_dir: str | None) -> str:
             try:
                 path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
-                return f"{path}: is not a UTF-8 text"
+                return f"{path}: is not valid UTF-8"
     return first_line(error)
 
 

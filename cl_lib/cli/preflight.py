@@ -1,4 +1,4 @@
-"""From configurations to checked jobs: what can be known to fail is found before any work starts."""
+"""Construction and validation of jobs from configurations, before any training starts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def check(
     searched: bool,
     swept: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The configurations of all jobs, each of which is built and checked before the first one starts."""
+    """Compose, build and check all jobs before the first starts; return their configurations."""
     if "out" in swept:
-        raise InputError("out: one directory for the whole sweep; each of its runs gets a folder there")
+        raise InputError("out: must be one directory for the whole sweep; each run gets a folder in it")
     names = [directory_of("", job, swept).name for job in jobs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"{twice[0]}: the sweep holds this run twice")
+        raise InputError(f"{twice[0]}: the sweep contains this run twice")
     try:
         configs = compose_all(completed, config_dir)
         loggers: list[Any] = []
@@ -54,51 +54,51 @@ def check(
             baseline = configs[0]["baseline"]
             strategies = [value_of(job, "strategy") or "er" for job in jobs]
             if baseline is not None and not searched and baseline not in names and strategies.count(baseline) != 1:
-                raise InputError(f"baseline={baseline}: names none of the runs; there are {'; '.join(names)}")
+                raise InputError(f"baseline={baseline}: must be one of the runs: {'; '.join(names)}")
     except InputError:
         raise
-    except Exception as error:  # no work has started: whatever a configuration's own objects raise is its mistake
+    except Exception as error:  # nothing has run: errors of the configured objects are configuration errors
         raise InputError(f"cannot build the run: {type(error).__name__}: {first_line(error)}") from error
     return configs
 
 
 def make_logger(options: Any, directory: Path, name: str, config: Mapping[str, Any]) -> Logger:
-    """The logger that a ``logger`` configuration describes; a partial one is given what it takes of the run's."""
+    """Build a logger from its configuration; a partial is called with the arguments of the run that it accepts."""
     from inspect import signature
 
     from cl_lib.cli.build import build
     from cl_lib.harness.dispatch import check_loggers
 
-    made = build(options, "logger")
+    logger = build(options, "logger")
     if isinstance(options, Mapping) and options.get("_partial_"):
         known = {"directory": directory, "name": name, "config": config}
-        made = made(**{k: v for k, v in known.items() if k in signature(made).parameters and k not in options})
-    return check_loggers([made])[0]
+        logger = logger(**{k: v for k, v in known.items() if k in signature(logger).parameters and k not in options})
+    return check_loggers([logger])[0]
 
 
 def resumes(config: Mapping[str, Any]) -> bool:
-    """Whether to go on with what is in ``out``: when told to, and when Slurm has started this very job again."""
-    again = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return config["resume"] or (again.isdigit() and int(again) > 0)
+    """Whether to resume the run in ``out``: with ``resume=true``, or if Slurm has restarted this job."""
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return config["resume"] or (restarts.isdigit() and int(restarts) > 0)
 
 
 def make_job(config: Mapping[str, Any]) -> Job:
-    """The checked job that a resolved configuration describes."""
+    """Build and check the job of a resolved configuration."""
     from cl_lib.cli.build import build
     from cl_lib.harness.job import Job
 
     missing = sorted(REQUIRED - set(config))
     if missing:
-        raise InputError(f"{missing[0]}: is missing from the configuration; every option has a default, leave it there")
+        raise InputError(f"{missing[0]}: is missing from the configuration; do not delete the defaults of options")
     unknown = sorted(set(config) - REQUIRED)
     if unknown:
         raise InputError(f"{unknown[0]}: unknown option{nearest(unknown[0], REQUIRED, more=False)}")
     if not isinstance(config["grid"], Mapping):
-        raise InputError(f"grid={config['grid']!r}: name what varies, as in grid.optim.lr=[0.03,0.1]")
+        raise InputError(f"grid={config['grid']!r}: must name hyper-parameters, such as grid.optim.lr=[0.03,0.1]")
     engine = config["engine"]
     if not isinstance(engine, Mapping) or set(engine) != {*ENGINE, "threads"}:
         raise InputError(
-            f"engine={engine!r}: must hold {', '.join(ENGINE)} and threads; set engine.{ENGINE[0]}=… and the like"
+            f"engine={engine!r}: must contain {', '.join(ENGINE)} and threads; set options such as engine.{ENGINE[0]}=…"
         )
     for name in ("out", "baseline"):
         if config[name] is not None and not isinstance(config[name], str):
@@ -121,7 +121,7 @@ def make_job(config: Mapping[str, Any]) -> Job:
 
 
 def _claimable(job: Job, config: Mapping[str, Any], directory: Path) -> None:
-    """Refuse a directory that holds another run before any job starts."""
+    """Raise `InputError` if a directory contains another run, before any job starts."""
     from cl_lib.record import claim
 
     try:
@@ -133,7 +133,7 @@ def _claimable(job: Job, config: Mapping[str, Any], directory: Path) -> None:
 
 
 def _check_sweep(config: Mapping[str, Any], searched: bool) -> None:
-    """Whether ``out`` can become the directory of a sweep."""
+    """Create the directory of a sweep; raise `InputError` if it contains a run or cannot be created."""
     from cl_lib.report.html import check_target
 
     out = Path(config["out"])
@@ -148,5 +148,5 @@ def _check_sweep(config: Mapping[str, Any], searched: bool) -> None:
 
 
 def _short(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    string = str(name)
+    return string if len(string) <= 80 else f"{string[:80]}…"

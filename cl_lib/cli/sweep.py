@@ -1,4 +1,4 @@
-"""The runs of a sweep: sent out by Hydra's launchers, none of which ends the others, and compared."""
+"""Execution of a sweep by Hydra's launchers, in which a failed run does not end the others, and its comparison."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ Task = Callable[[Any], float]
 
 
 class Failed(RuntimeError):
-    """A run of a sweep that failed, with the reason in words: exceptions of others may not survive a launcher."""
+    """Raised for a failed run of a sweep, with the reason as a string, since other exceptions may not be picklable."""
 
 
 def reason(error: BaseException) -> str:
-    """Why a run failed, in a line; for what is not the user's mistake, with the place in the code."""
+    """Reason of a failure in one line; with the file and line of the code unless it is a user error."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     if isinstance(error, InputError):
         return first_line(error)
-    said = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+    summary = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
+    return f"{summary} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else summary
 
 
 def launch(
     task: Task, overrides: Sequence[str], jobs: Sequence[Sequence[str]], config_dir: str | None
 ) -> list[str | None]:
-    """Run all jobs through Hydra's launcher, or let a sweeper that searches choose them; why each failed, if it did.
+    """Run all jobs with Hydra's launcher or a sweeper that searches; return the reason of each failure, or None.
 
-    The basic sweeper itself is left out: it composes every job once more, writes ``multirun.yaml``, and ends at the
-    first job that failed.
+    The basic sweeper itself is not used: it composes every job again, writes ``multirun.yaml``, and stops at the first
+    failed job.
     """
     from hydra._internal.callbacks import Callbacks
     from hydra.core.global_hydra import GlobalHydra
@@ -57,14 +57,14 @@ def launch(
             sweeper: Any = Plugins.instance().instantiate_sweeper(
                 hydra_context=context, task_function=task, config=config
             )
-        except Exception as error:  # no work has started: a launcher or sweeper that is not there, or its options
+        except Exception as error:  # nothing has run: a missing launcher or sweeper, or invalid options
             raise InputError(f"cannot start the sweep: {first_line(error)}") from error
         callbacks.on_multirun_start(config=config, config_name="config")
         if searches(overrides):
             if "minimize" in str(config.hydra.sweeper.get("direction")):
                 print(
-                    "note: hydra.sweeper.direction=minimize looks for the lowest accuracy, as a run returns its own; "
-                    "set hydra.sweeper.direction=maximize",
+                    "note: hydra.sweeper.direction=minimize searches for the lowest accuracy, since a run "
+                    "returns its accuracy; set hydra.sweeper.direction=maximize",
                     file=sys.stderr,
                 )
             failed = _search(sweeper, list(config.hydra.overrides.task))
@@ -81,7 +81,7 @@ def launch(
 def _launch(launcher: Any, jobs: Sequence[Sequence[str]]) -> list[str | None]:
     try:
         done = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
-    except Exception as error:  # of the launcher: what its jobs left on disk says which of them are finished
+    except Exception as error:  # of the launcher: the files of the jobs show which of them are finished
         return [reason(error)] * len(jobs)
     return [_failure(job) for job in done]
 
@@ -96,7 +96,7 @@ def _failure(job: Any) -> str | None:
 
 
 def _search(sweeper: Any, overrides: list[str]) -> list[str | None]:
-    """A sweeper decides itself what it makes of jobs that fail."""
+    """Run a sweeper that searches; it handles failed jobs itself."""
     try:
         sweeper.sweep(arguments=overrides)
     except Exception as error:
@@ -106,7 +106,7 @@ def _search(sweeper: Any, overrides: list[str]) -> list[str | None]:
 
 @contextmanager
 def reserved(out: Path) -> Iterator[None]:
-    """Keep other sweeps from writing to a directory as long as this one runs."""
+    """Lock a directory against other sweeps while this sweep runs."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = Lock(out)
@@ -118,18 +118,18 @@ def reserved(out: Path) -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------------- what they left
+# ---------------------------------------------------------------------- results
 def finished(directory: Path) -> bool:
     return (directory / RECORD).exists()
 
 
 def unfinished(directory: Path) -> bool:
-    """Whether there is something to go on from."""
+    """Whether a directory contains an unfinished run."""
     return not finished(directory) and any((directory / name).exists() for name in (CHECKPOINT, PARTIAL))
 
 
 def compare(directories: Sequence[Path], target: Path, baseline: str | None, partly: bool = False) -> None:
-    """Print one table with its notes and write the report; where runs failed ``partly``, the baseline may lack."""
+    """Print a comparison table with notes and write the report; if ``partly``, the baseline may be missing."""
     from cl_lib.record import Record
     from cl_lib.report.compare import find_baseline
     from cl_lib.report.entries import entries
@@ -142,7 +142,7 @@ def compare(directories: Sequence[Path], target: Path, baseline: str | None, par
         try:
             find_baseline(entries(records), baseline)
         except InputError:
-            more, baseline = [f"the baseline {baseline} is not finished; the first that is takes its place"], None
+            more, baseline = [f"the baseline {baseline} is not finished; the first finished run is used instead"], None
     print(as_text(comparison(records, baseline), columns() or 100))
     for note in [*notes(records, baseline), *more]:
         print(f"note: {note}")
@@ -150,6 +150,6 @@ def compare(directories: Sequence[Path], target: Path, baseline: str | None, par
 
 
 def name_failures(program: str, failures: Sequence[tuple[Path, str]]) -> None:
-    """One line for each run that failed."""
+    """Print one line for each failed run."""
     for directory, why in failures:
         print(f"{program}: {directory.name} failed: {why}", file=sys.stderr)

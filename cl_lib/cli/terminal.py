@@ -1,4 +1,4 @@
-"""Standard output and error that cannot end a run, and SIGTERM as a second Ctrl-C key."""
+"""Output streams whose errors do not end a run, and SIGTERM handled as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 
 def columns() -> int | None:
-    """Columns of the terminal; None where the output is no terminal and ``COLUMNS`` is not set."""
+    """Columns of the terminal; None if the output is not a terminal and ``COLUMNS`` is not set."""
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
 class Output:
-    """A text stream: what its encoding lacks becomes ``?``; once it cannot be written, the rest is dropped."""
+    """A text stream that replaces characters missing in its encoding by ``?`` and drops output after a write error."""
 
     def __init__(self, stream: Any, number: int) -> None:
-        if stream is None:  # closed before the program began: no file of ours may take its number
+        if stream is None:  # closed before the start: its descriptor must not be reused by another file
             with suppress(OSError):
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, number)
@@ -31,13 +31,13 @@ class Output:
         self.error: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Write, or drop, ``text``."""
+        """Write ``text``, or drop it after an error."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         self._attempt(self.stream.write, text.encode(encoding, "replace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Flush what was written."""
+        """Flush the stream."""
         self._attempt(self.stream.flush)
 
     def _attempt(self, do: Any, *given: str) -> None:
@@ -45,9 +45,9 @@ class Output:
             return
         try:
             do(*given)
-        except (OSError, ValueError) as error:  # a ValueError says that the stream is closed
+        except (OSError, ValueError) as error:  # a ValueError means that the stream is closed
             self.error = error
-            with suppress(OSError, ValueError, AttributeError):  # what is buffered must go somewhere at the end
+            with suppress(OSError, ValueError, AttributeError):  # redirects buffered output, which is flushed at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +56,7 @@ class Output:
 
 @contextmanager
 def outputs() -> Iterator[Output]:
-    """``sys.stdout`` and ``sys.stderr`` as `Output`; yields the former."""
+    """Wrap ``sys.stdout`` and ``sys.stderr`` in `Output`; yield the wrapped ``sys.stdout``."""
     before = sys.stdout, sys.stderr
     out, error = (s if isinstance(s, Output) else Output(s, n) for n, s in enumerate(before, 1))
     sys.stdout, sys.stderr = out, error
@@ -70,20 +70,20 @@ def outputs() -> Iterator[Output]:
 
 @contextmanager
 def termination() -> Iterator[list[int]]:
-    """Treat SIGTERM as Ctrl-C; yields a list of the SIGTERMs that came."""
+    """Handle SIGTERM as Ctrl-C; yield a list of the received SIGTERM signals."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
 
-    def noticed(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         interrupt = signal.getsignal(signal.SIGINT)
         if not callable(interrupt):
             raise KeyboardInterrupt
         interrupt(number, frame)
 
-    before = signal.signal(signal.SIGTERM, noticed)
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield received
     finally:

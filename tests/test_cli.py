@@ -233,7 +233,7 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["grid.strategy.lam=[1,2]"], "grid.strategy.lam: no float hyper-parameter of that name"),
         (["grid.optim.lr=[]"], "grid.optim.lr=[]: must be a list of at least one number"),
         (["grid.optim.lr=[0.1,-1]"], "optim.lr=-1"),
-        (["grid.optim.lr=[0.1,0.1]"], "contains a value twice"),
+        (["grid.optim.lr=[0.1,0.1]"], "holds a value twice"),
         (["strategy=er,finetune"], "several values need -m"),
         (["strategy=[er"], "cannot read the options"),
         (["model.hidden=[0]"], "model.hidden[0]=0: must be a whole number, 1 or more"),

@@ -311,7 +311,7 @@ class Job:
                 if not is_number(value):
                     raise InputError(f"grid.{name}: {value!r} is not a number")
             if len(set(values)) != len(values):
-                raise InputError(f"grid.{name}={list(values)}: contains a value twice")
+                raise InputError(f"grid.{name}={list(values)}: holds a value twice")
         for point in {tuple(r.hyper.items()) for r in self.replicas}:
             for part, owner in owners.items():
                 hyper = {k.split(".", 1)[1]: v for k, v in point if k.split(".", 1)[0] == part}

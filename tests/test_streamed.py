@@ -27,7 +27,8 @@ from cl_lib.engine.rows import read, read_rows
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Interrupted, Session
 from cl_lib.models import MLP
-from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, Strategy
+from cl_lib.plan.plan import STEPS
+from cl_lib.strategies import AGEM, ER, EWC, GSS, SLDA, DERpp, ERTricks, Finetune, ICaRL, Joint, Strategy
 
 SMALL = MLP.factory(hidden=(16,))
 N, M = 400, 120
@@ -100,6 +101,8 @@ STRATEGIES: dict[str, Strategy] = {
     "joint": Joint(),
     "agem": AGEM(Memory(capacity=20, batch=6, admission="ring")),
     "slda": SLDA(),
+    "gss": GSS(Memory(capacity=20, batch=6, admission="strategy"), compared=5),
+    "er_tricks": ERTricks(Memory(capacity=20, batch=6, admission="strategy")),
 }
 
 
@@ -123,6 +126,15 @@ def test_a_block_in_many_parts_is_the_same(
     assert isinstance(ours[0].learner, Population)
     assert ours[0].learner.blocks.window is not None
     assert 2 <= ours[0].learner.blocks.window.steps < 29
+
+
+@pytest.mark.parametrize("name", ["gss", "er_tricks"])
+def test_samples_admitted_in_one_block_are_recalled_in_the_next(name: str, mapped: Dataset, loaded: Dataset) -> None:
+    """A block is read ahead before the one before it has changed the memory; an experience here has two or more."""
+    options = {"batch_size": 1, "eval_every": 2}
+    theirs = trained(streams.split(loaded, 2), STRATEGIES[name], **options)
+    assert theirs[0].groups[0].steps / 2 > STEPS
+    assert_same(trained(streams.split(mapped, 2), STRATEGIES[name], **options), theirs)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

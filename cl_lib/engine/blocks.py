@@ -14,7 +14,7 @@ from cl_lib.engine.lift import Part
 from cl_lib.engine.optim import Schedule
 from cl_lib.engine.step import write
 from cl_lib.engine.trace import Program
-from cl_lib.engine.window import Window
+from cl_lib.engine.window import Window, new_samples
 from cl_lib.plan.plan import STEPS, Block, Plan
 from cl_lib.types import Tensors
 
@@ -149,14 +149,14 @@ class Blocks:
         """The data that a step reads from and, if inputs are streamed, the indices of the rows in the window."""
         if self.window is None:
             return self.shared, None
-        # assumes that a memory that the strategy fills changes only between experiences
         memory = self.per_replica["state"]["memory"]["index"].contiguous() if self.window.held else None
         held = None if memory is None else memory.cpu()
         needed = self.window.load(block, held)
         if memory is not None:
             self.per_replica["table"]["memory_row"].copy_(torch.searchsorted(needed, memory))
         if ahead is not None:
-            self.window.prefetch(ahead, held)
+            # a strategy may admit samples of this block to its memory before the next one begins
+            self.window.prefetch(ahead, None if held is None else torch.cat([held.flatten(), new_samples(block)]))
         return {**self.shared, "x": self.window.x}, needed
 
     def _inputs(self, block: Block, size: int, needed: Tensor | None) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Window:
         batch = max((phase.batch_size or plan.batch_size for phases in plan.phases for phase in phases), default=1)
 
         def rows(steps: int) -> int:
-            recalled = plan.capacity + 1 if held else min(plan.capacity, steps * sum(plan.draws))
+            # what a strategy's memory holds, and what it may admit while the block before is trained
+            recalled = plan.capacity + 1 + steps * batch if held else min(plan.capacity, steps * sum(plan.draws))
             return min(len(source), len(plan.seeds) * (steps * batch + recalled))
 
         most = BYTES[device.type] // source[0].nbytes
@@ -87,6 +88,11 @@ class Window:
         needed = np.unique(np.concatenate(indices))
         copy_rows(self.source, needed, self._ahead)
         return torch.from_numpy(needed)
+
+
+def new_samples(block: Block) -> Tensor:
+    """Indices of the samples of a block, without those that it recalls."""
+    return block.batch["index"].flatten()
 
 
 def _part(block: Block, start: int, stop: int) -> Block:

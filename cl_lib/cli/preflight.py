@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 REQUIRED = {
     *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
     *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
+    "save_predictions",
 }
+OPTIONS = ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype", "save_predictions")
 ENGINE = ("lift", "compile", "matmul", "store")
 
 
@@ -113,7 +115,7 @@ def make_job(config: Mapping[str, Any]) -> Job:
     if threads is not None and threads > 4 * (os.cpu_count() or 1):
         raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
-    options = {k: config[k] for k in ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype")}
+    options = {k: config[k] for k in OPTIONS}
     job = Job(**parts, **options, grid=flat(config["grid"]), **{k: engine[k] for k in ENGINE})
     job.check()
     assert job.parameters

@@ -26,6 +26,8 @@ SCORED = 2**17
 cache. Results do not depend on it."""
 SORTED = 2**20
 """Number of samples (of all replicas) sorted at once for the adaptive ECE, rounded to whole replicas."""
+FEATURES = 256
+"""Maximum of features whose inputs are counted by bin."""
 CELLS = 2**17
 """Maximum of columns × classes for which classwise calibration is summed by column, in 50 MB per replica. Above it the
 matrix is NaN and only the pooled value is defined."""
@@ -44,6 +46,8 @@ class Evaluator:
     part : {"test", "valid"}
         Whether columns are the stream's test sets or the validation samples held out of each experience.
     store : {"auto", "resident", "streamed"}
+    save_predictions : bool
+        Whether the results of `run` include the prediction of every sample, as ``samples.*``.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Evaluator:
         dtype: torch.dtype,
         device: torch.device,
         store: Store = "auto",
+        save_predictions: bool = False,
     ) -> None:
+        self.save_predictions = save_predictions
         self.stream, self.dtype, self.device = stream, dtype, device
         self.replicas, self.columns, self.classes = len(realisations), len(stream.columns), len(stream.classes)
         self.chunk = CHUNK if torch.Size(stream.data.shape).numel() <= LARGE else CHUNK // 2
@@ -84,14 +90,25 @@ class Evaluator:
         return present.view(self.replicas, self.columns, self.classes)
 
     @torch.no_grad()
-    def run(self, learner: Predictor, seen: np.ndarray) -> Arrays:
-        """Evaluate; ``seen`` is ``(R, C)`` bool, all False before training (then every class may be predicted).
+    def run(self, learner: Predictor, seen: np.ndarray, previous: np.ndarray | None = None) -> Arrays:
+        """Evaluate.
+
+        Parameters
+        ----------
+        learner : Predictor
+        seen : ndarray
+            ``(R, C)`` bool, all False before training (then every class may be predicted).
+        previous : ndarray, optional
+            ``samples.bits`` of the evaluation before.
 
         Returns
         -------
-        dict of float64 arrays
+        dict of arrays
             Rows of the matrices ``(R, E)`` by metric name; ``pooled.*`` ``(R,)`` over all test samples;
-            ``class.count/correct`` ``(R, C)`` and ``class.bins``; the same for each metadata column.
+            ``class.count/correct`` ``(R, C)`` and ``class.bins``; the same for each metadata column; ``predicted``
+            ``(R, C)``, how often each class is predicted, and ``confidence.count`` ``(R, bins)``;
+            ``flips.negative/positive`` ``(R, E)``, samples correct in the previous evaluation only and in this only.
+            ``samples.bits`` ``(R, ceil(N / 8))`` uint8, the correct predictions as packed bits.
         """
         learner.begin_evaluation()
         replicas, by_column = self.replicas, self.columns * self.classes <= CELLS
@@ -99,7 +116,8 @@ class Evaluator:
         classes = GroupSums.zeros(replicas, self.classes, device=self.device)
         slices = {k: GroupSums.zeros(replicas, len(v[1]), device=self.device) for k, v in self.slices.items()}
         classwise = ClasswiseSums.zeros(replicas, self.columns if by_column else 1, self.classes, device=self.device)
-        confidences, corrects = [], []
+        predicted = torch.zeros(replicas, self.classes, dtype=torch.float64, device=self.device)
+        confidences, corrects, samples = [], [], []
         mask = self._mask(seen)
         for piece in self._pieces():
             index, task, label = self._samples(piece)
@@ -113,10 +131,80 @@ class Evaluator:
             for name, sums in slices.items():
                 sums.add_(scores, self.slices[name][0][index], check=False)
             classwise.add_(scores, task if by_column else torch.zeros_like(task), check=False)
+            assert scores.predicted is not None
+            predicted.scatter_add_(1, scores.predicted, torch.ones_like(scores.nll, dtype=torch.float64))
             confidences.append(scores.confidence)
             corrects.append(scores.correct)
-        samples = torch.cat(confidences, 1), torch.cat(corrects, 1)
-        return self._reduce(columns, classes, classwise, slices, *samples, seen)
+            if self.save_predictions:
+                samples.append((scores.predicted, scores.nll))
+        confidence, correct = torch.cat(confidences, 1), torch.cat(corrects, 1)
+        out = self._reduce(columns, classes, classwise, slices, confidence, correct, seen)
+        out["predicted"] = predicted.cpu().numpy()
+        out["confidence.count"] = out["pooled.bins"][..., 0]
+        out |= self._flips(correct == 1, previous)
+        if self.save_predictions:
+            out["samples.confidence"] = confidence.half().cpu().numpy()
+            out["samples.predicted"] = torch.cat([p for p, _ in samples], 1).cpu().numpy().astype(self._codes)
+            out["samples.nll"] = torch.cat([nll for _, nll in samples], 1).clamp_max(6e4).half().cpu().numpy()
+        return out
+
+    @property
+    def _codes(self) -> type[np.unsignedinteger]:
+        return np.uint8 if self.classes <= 2**8 else np.uint16 if self.classes <= 2**16 else np.uint32
+
+    def _flips(self, correct: Tensor, previous: np.ndarray | None) -> Arrays:
+        """Correct predictions as packed bits, and how many changed since the previous evaluation in each column."""
+        bits = np.packbits(correct.cpu().numpy(), axis=-1)
+        if previous is None:
+            return {"samples.bits": bits}
+        before = np.unpackbits(previous, axis=-1, count=correct.shape[1])
+        was = torch.from_numpy(before).to(self.device).bool()
+        task = self.task.long().expand_as(correct)
+        out = {"samples.bits": bits}
+        for name, flipped in (("negative", was & ~correct), ("positive", ~was & correct)):
+            count = torch.zeros(self.replicas, self.columns, dtype=torch.float64, device=self.device)
+            out[f"flips.{name}"] = count.scatter_add_(1, task, flipped.double()).cpu().numpy()
+        return out
+
+    def samples(self) -> Arrays:
+        """Test samples in the order of predictions: ``index``, ``column``, ``label`` and ``slice.*`` ``(R or 1, N)``.
+
+        ``inputs`` ``(E, F, 10)`` counts the values of at most 256 features of each column in bins between the deciles
+        of the first column, for the first replica.
+        """
+        labels, slices = [], {name: [] for name in self.slices}  # type: dict[str, list[Tensor]]
+        for piece in self._pieces():
+            index, _, label = self._samples(piece)
+            labels.append(label)
+            for name, codes in slices.items():
+                codes.append(self.slices[name][0][index])
+        parts = {"index": self.index, "column": self.task, "label": torch.cat(labels, 1)}
+        parts |= {f"slice.{name}": torch.cat(codes, 1) for name, codes in slices.items()}
+        out = {}
+        for name, codes in parts.items():
+            values = codes.int().cpu().numpy()
+            out[name] = values[:1] if (values == values[:1]).all() else values
+        out["inputs"] = self._inputs().numpy()
+        return out
+
+    def _inputs(self) -> Tensor:
+        """``(E, F, 10)`` int64 histograms of the inputs."""
+        edges: Tensor | None = None
+        counts = []
+        for column in range(self.columns):
+            index = self.index[0][self.task[0] == column]
+            parts = []
+            for chunk in index.long().split(self.chunk):
+                table = {name: values[0] for name, values in self.table.items() if name != "targets"}
+                task = torch.full_like(chunk, column)
+                x = gather(self.shared, table, chunk, task, self.dtype)[0].flatten(1)
+                parts.append(x[:, :: max(1, -(-x.shape[1] // FEATURES))].cpu())
+            x = torch.cat(parts).float().T.contiguous()
+            if edges is None:
+                edges = x.quantile(torch.linspace(0.1, 0.9, 9), 1).T.contiguous()
+            bins = torch.searchsorted(edges, x, right=True)
+            counts.append(torch.zeros(len(x), 10, dtype=torch.int64).scatter_add_(1, bins, torch.ones_like(bins)))
+        return torch.stack(counts)
 
     def _pieces(self) -> Iterator[slice]:
         """Slices of the samples that are scored at once, in whole chunks."""

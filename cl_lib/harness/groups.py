@@ -12,7 +12,7 @@ from torch import Tensor
 from cl_lib.errors import InputError
 from cl_lib.harness.job import Job, Replica
 from cl_lib.streams.stream import SeededStream, Stream
-from cl_lib.types import Phase, Row
+from cl_lib.types import Arrays, Phase, Row
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Group:
     """Replicas with the same schedule, which train together.
 
     ``learned`` and ``before`` are ``(R, E)``: for each replica and column, the first row after its training ended and
-    the last row before its training began.
+    the last row before its training began. ``samples`` describes the test samples where predictions are saved.
     """
 
     members: list[int]
@@ -31,6 +31,7 @@ class Group:
     parameters: int | None = None
     memory_bytes: int | None = None
     steps: int = 0
+    samples: Arrays = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Group({len(self.members)} replicas, {self.steps} steps, {len(self.rows)} rows)"

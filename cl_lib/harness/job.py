@@ -62,6 +62,7 @@ class Job:
     compile: bool = False
     matmul: Literal["float32", "tf32", "bf16"] = "float32"
     store: Store = "auto"
+    save_predictions: bool = False
 
     def __post_init__(self) -> None:
         """Convert NumPy numbers to Python numbers, which are valid JSON."""
@@ -191,6 +192,7 @@ class Job:
             "compile": self.compile,
             "matmul": self.matmul,
             "store": self.store,
+            **({"save_predictions": True} if self.save_predictions else {}),
         }
 
     # ------------------------------------------------------------------ validation
@@ -222,6 +224,7 @@ class Job:
         ):
             check_choice(name, chosen, known)
         check_flag("engine.compile", self.compile)
+        check_flag("save_predictions", self.save_predictions)
         self._check_device()
         self._check_data  # noqa: B018
         self.optim.check()

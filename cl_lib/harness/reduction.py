@@ -20,9 +20,13 @@ from cl_lib.errors import printable
 from cl_lib.files import null, plain
 from cl_lib.harness.result import Result
 from cl_lib.record import Metric, Record
+from cl_lib.record.predictions import Predictions
 from cl_lib.record.slices import mean, reliability_diagrams, slice_accuracy, slice_means
 from cl_lib.stats import summarise
 
+SAMPLES = ("bits", "confidence", "nll", "predicted")
+FLIPS = ("flips.negative", "flips.positive")
+KEPT = ("pooled.", "class.", "column.", "age", "support", "experience.", "loss", "predicted", "confidence.")
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 
 
@@ -78,6 +82,7 @@ def make_record(result: Result, name: str, config: dict[str, Any] | None = None,
         grid=grid,
         environment=_environment(result, command),
         arrays=arrays,
+        samples=_predictions(result),
     )
 
 
@@ -98,11 +103,33 @@ def _arrays(result: Result) -> dict[str, np.ndarray]:
     out["before"] = np.concatenate([group.before for group in groups])[order]
     out["diverged"] = stacked("diverged", slice(-1, None))[:, 0]
     for name in sorted(names):
-        if name.startswith(("pooled.", "class.", "column.", "age", "support", "experience.", "loss")):
+        if name.startswith(KEPT):
             out[name] = stacked(name, slice(None))
             if name.endswith("bins"):
                 out[name] = out[name][:, [0, -1]]  # large: reports show the first and last evaluation
+    if all("flips.negative" in row.arrays for group in groups for row in group.rows[1:]):  # not in old checkpoints
+        out |= {name: stacked(name, slice(1, None)) for name in FLIPS}
     return out
+
+
+def _predictions(result: Result) -> Predictions | None:
+    """Predictions of all groups, replicas first, in the order of the run's replicas."""
+    groups = result.groups
+    if not groups[0].samples:
+        return None
+    order = np.argsort([member for group in groups for member in group.members])
+    parts = [{k: np.stack([row.arrays[f"samples.{k}"] for row in g.rows], 1) for k in SAMPLES} for g in groups]
+    arrays = {name: np.concatenate([part[name] for part in parts])[order] for name in SAMPLES}
+    for name in groups[0].samples:
+        if name == "inputs":
+            arrays[name] = groups[0].samples[name]
+            continue
+        per_group = [
+            np.broadcast_to(g.samples[name], (len(g.members), g.samples[name].shape[1])) for g in groups
+        ]
+        codes = np.concatenate(per_group)[order]
+        arrays[name] = codes[:1] if (codes == codes[:1]).all() else codes
+    return Predictions(arrays)
 
 
 def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -140,6 +167,7 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
         for name in ("forgetting", "bwt"):
             reasons[name] = "all experiences were trained on at once"
         reasons.setdefault("fwt", "all experiences were trained on at once")
+    _updates(result, arrays, values, reasons)
     healthy = arrays["diverged"] < 0
     for name in ("ece", "adaptive_ece", "classwise_ece", "brier", "nll"):
         values[name] = arrays[f"pooled.{name}"][:, -1]
@@ -158,6 +186,31 @@ def _values(result: Result, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np
     if not healthy.any():
         reasons = dict.fromkeys(values, "every replica diverged")
     return {name: np.where(healthy, value, np.nan) for name, value in values.items()}, reasons
+
+
+def _updates(
+    result: Result, arrays: dict[str, np.ndarray], values: dict[str, np.ndarray], reasons: dict[str, str]
+) -> None:
+    """Add the flip rates of the updates and the metrics on the experience that follows each of them."""
+    matrix, learned, before = arrays["matrix.accuracy"], arrays["learned"], arrays["before"]
+    replicas = range(len(matrix))
+    for name in ("accuracy", "nll"):
+        values[f"next_{name}"] = np.array(
+            [float(m.next_experience(arrays[f"matrix.{name}"][r], before[r])) for r in replicas]
+        )
+        if "fwt" in reasons:  # undefined for the same reason
+            values[f"next_{name}"][:] = np.nan
+            reasons[f"next_{name}"] = reasons["fwt"]
+    for name in FLIPS:
+        metric = f"{name.removeprefix('flips.')}_flip_rate"
+        if name not in arrays:
+            values[metric] = np.full(len(matrix), np.nan)
+            reasons[metric] = "resumed from a checkpoint of a version that did not count flips"
+            continue
+        support = arrays["support"][:, -1]
+        values[metric] = np.array([float(m.flip_rate(arrays[name][r], support[r], learned[r])) for r in replicas])
+        if np.isnan(values[metric]).all() and "forgetting" in reasons:
+            reasons[metric] = reasons["forgetting"]
 
 
 def _anytime(arrays: dict[str, np.ndarray]) -> np.ndarray:

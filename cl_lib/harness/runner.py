@@ -44,6 +44,7 @@ def iter_run(
     compile: bool = Job.compile,
     matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
     store: Store = Job.store,
+    save_predictions: bool = Job.save_predictions,
 ) -> Iterator[Row]:
     """Run with the options of `run`, yielding a `Row` at each evaluation; for use in a user's loop.
 
@@ -71,6 +72,7 @@ def iter_run(
         compile=compile,
         matmul=matmul,
         store=store,
+        save_predictions=save_predictions,
     )
     yield from Session(job)
 
@@ -98,6 +100,7 @@ def run(
     compile: bool = Job.compile,
     matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
     store: Store = Job.store,
+    save_predictions: bool = Job.save_predictions,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -142,6 +145,9 @@ def run(
     store : {"auto", "resident", "streamed"}
         Where inputs are stored: all on the device, or in their original place, read a block of steps ahead; ``auto``:
         memory-mapped inputs are streamed, others are resident. Results are the same.
+    save_predictions : bool, default False
+        Keep the prediction of every test sample at every evaluation, as ``record.predictions`` and in
+        ``predictions.npz``: 5 bytes per replica, evaluation and sample before compression.
     out : path, optional
         Directory for the record; must not hold another run.
     resume : bool, default False
@@ -194,6 +200,7 @@ def run(
             compile=compile,
             matmul=matmul,
             store=store,
+            save_predictions=save_predictions,
         )
         directory = Path(out) if out is not None else None
         return _run(job, directory, resume, progress, name, config, command, logging.log)

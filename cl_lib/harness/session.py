@@ -220,7 +220,17 @@ class Session:
         """Replicas of a group and their evaluator: restored from a checkpoint, or new and evaluated before training."""
         job = self.job
         learner = self._learner(group, plan)
-        evaluator = Evaluator(job.stream, group.realisations, job.eval_on, job.torch_dtype, self.device, job.store)
+        evaluator = Evaluator(
+            job.stream,
+            group.realisations,
+            job.eval_on,
+            job.torch_dtype,
+            self.device,
+            job.store,
+            job.save_predictions,
+        )
+        if job.save_predictions:
+            group.samples = evaluator.samples()
         if group.rows:  # resumed
             learner.restore(self.saved)
             self.saved = {}
@@ -268,10 +278,13 @@ class Session:
     def _row(self, number: int, group: Group, plan: Plan, learner: Learners, evaluator: Evaluator) -> Row:
         began = self._now()
         trained = plan.last_step >= 0
-        arrays = evaluator.run(learner, trained)
+        last = group.rows[-1].arrays if group.rows else {}
+        arrays = evaluator.run(learner, trained, last.get("samples.bits"))
+        if not self.job.save_predictions:
+            last.pop("samples.bits", None)
         diverged = learner.diverged
         for name, values in arrays.items():
-            if not name.endswith("count") and name != "support":
+            if not name.endswith("count") and name != "support" and not name.startswith("samples."):
                 values[diverged >= 0] = np.nan
         arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
         arrays["diverged"] = diverged

@@ -3,6 +3,7 @@
 from cl_lib.metrics.accuracy import accuracy, average_accuracy, learning_accuracy
 from cl_lib.metrics.anytime import anytime_accuracy
 from cl_lib.metrics.calibration import Reliability, adaptive_ece, classwise_ece, ece, mce, reliability
+from cl_lib.metrics.flips import flip_rate
 from cl_lib.metrics.scores import Scores
 from cl_lib.metrics.slices import (
     SliceTable,
@@ -14,7 +15,7 @@ from cl_lib.metrics.slices import (
     worst,
 )
 from cl_lib.metrics.sums import ClasswiseSums, GroupSums
-from cl_lib.metrics.transfer import bwt, forgetting, fwt
+from cl_lib.metrics.transfer import bwt, forgetting, fwt, next_experience
 
 __all__ = [
     "ClasswiseSums",
@@ -30,12 +31,14 @@ __all__ = [
     "bwt",
     "classwise_ece",
     "ece",
+    "flip_rate",
     "forgetting",
     "fwt",
     "gap",
     "learning_accuracy",
     "mce",
     "merge_groups",
+    "next_experience",
     "reliability",
     "slice_forgetting",
     "slice_table",

@@ -81,6 +81,8 @@ class Scores:
     target : Tensor of int64, shape (R, N)
     bins : int
         Number of equal-width bins.
+    predicted : Tensor of int64, shape (R, N), optional
+        The most probable class, the first of equal ones.
 
     References
     ----------
@@ -101,6 +103,7 @@ class Scores:
     probabilities: Tensor
     target: Tensor
     bins: int = BINS
+    predicted: Tensor | None = None
 
     @classmethod
     def from_log_probs(cls, log_probs: Tensor, target: Tensor, bins: int = BINS, *, check: bool = True) -> "Scores":
@@ -159,6 +162,7 @@ class Scores:
             probabilities=probabilities.transpose(1, 2),
             target=label,
             bins=bins,
+            predicted=predicted,
         )
 
 

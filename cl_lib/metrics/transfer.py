@@ -136,5 +136,47 @@ def fwt(matrix: ArrayLike, before: ArrayLike | None = None) -> Floats:
     return (values[..., rows[new], new] - values[..., 0, new]).mean(-1)
 
 
+def next_experience(matrix: ArrayLike, before: ArrayLike | None = None) -> Floats:
+    r"""Mean value on each experience just before it is trained: what a model in service meets.
+
+    .. math:: \frac{1}{|N|} \sum_{j \in N} R_{\text{before}_j, j}, \qquad N = \{j : \text{before}_j > 0\}
+
+    For ordinary streams this is the mean of the superdiagonal. With a stream by time it is the accuracy of a model that
+    is trained after every window, on the window that follows; a matrix of the NLL gives its NLL.
+
+    Parameters
+    ----------
+    matrix : array-like, shape (..., T + 1, E)
+        Accuracies or any other measure; row 0 is not used.
+    before : array-like of int, shape (E,), optional
+        Last row before the training of each experience began. Default: row j for column j, which needs T = E.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        In the unit of ``matrix``. NaN where N is empty, as with one experience.
+
+    Raises
+    ------
+    InputError
+        If a shape or a row is wrong.
+
+    References
+    ----------
+    Lin et al., The CLEAR Benchmark, NeurIPS 2021 (next-domain accuracy).
+
+    Examples
+    --------
+    >>> float(next_experience([[0.5, 0.5], [0.9, 0.6], [0.7, 0.8]]))
+    0.6
+    """
+    values = checked(matrix)
+    rows = rows_before(values, before)
+    new = np.flatnonzero(rows > 0)
+    if not new.size:
+        return _unmeasured(values)
+    return values[..., rows[new], new].mean(-1)
+
+
 def _unmeasured(values: Floats) -> Floats:
     return np.full(values.shape[:-2], np.nan)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cl_lib.errors import InputError, NotWritten
 from cl_lib.files import Lock, plain, remove_parts
+from cl_lib.record.predictions import PREDICTIONS
 from cl_lib.record.record import ARRAYS, CHECKPOINT, CONFIG, PARTIAL, RECORD, Record
 
 ADDED = ("network", "realisation", "class", "options", "mean", "std", "column_hash")
@@ -45,7 +46,7 @@ def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Reco
         finished = _finished(directory, job, resume)  # by a run that has ended meanwhile
         if finished is None:
             with suppress(OSError):
-                remove_parts(directory, (RECORD, ARRAYS, CONFIG, CHECKPOINT, PARTIAL))
+                remove_parts(directory, (RECORD, ARRAYS, PREDICTIONS, CONFIG, CHECKPOINT, PARTIAL))
         yield finished or lock
 
 

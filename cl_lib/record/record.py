@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cl_lib.errors import InputError
 from cl_lib.files import plain, read_json, read_npz, replace_file
 from cl_lib.record.check import SCHEMA, bytes_of_arrays, check_arrays, check_record
 from cl_lib.record.metric import Metric
+from cl_lib.record.predictions import PREDICTIONS, Predictions
 from cl_lib.record.text import summary
 
 RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
@@ -41,8 +43,8 @@ class Record:
         The metrics above then run over all replicas.
     arrays : dict of ndarray
         Not in the JSON. Per replica: every matrix ``(R, T + 1, E)``, class and slice sums; in ``arrays.npz``.
-    arrays_sha256 : str or None
-        The hash of ``arrays.npz``; set by `save`, and None in records of before.
+    arrays_sha256, predictions_sha256 : str or None
+        The hashes of ``arrays.npz`` and ``predictions.npz``; set by `save`, and None where there is no such file.
     directory : str
         Not in the JSON. Where it was loaded from.
     """
@@ -66,15 +68,33 @@ class Record:
     environment: dict[str, Any]
     schema: str = SCHEMA
     arrays_sha256: str | None = field(default=None, repr=False, compare=False)
+    predictions_sha256: str | None = field(default=None, repr=False, compare=False)
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     directory: str = field(default="", repr=False, compare=False)
+    samples: Predictions | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """The prediction of every sample, where the run had ``save_predictions=True``, else None; read when first used.
+
+        Raises
+        ------
+        InputError
+            Where ``predictions.npz`` is missing, damaged or another run's.
+        """
+        if self.samples is not None or self.predictions_sha256 is None or not self.directory:
+            return self.samples
+        path = Path(self.directory) / PREDICTIONS
+        return Predictions.load(path, self.predictions_sha256, len(self.replicas), len(self.rows))
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``record.json``."""
-        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("arrays", "directory")}
+        kept = ("arrays", "directory", "samples")
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in kept}
         data["metrics"] = {k: asdict(v) for k, v in self.metrics.items()}
-        if data["arrays_sha256"] is None:
-            del data["arrays_sha256"]
+        for name in ("arrays_sha256", "predictions_sha256"):
+            if data[name] is None:
+                del data[name]
         return {"schema": data.pop("schema"), **data}
 
     def save(self, directory: str | Path) -> Path:
@@ -86,6 +106,9 @@ class Record:
         replace_file(directory / CONFIG, lambda file: file.write(as_yaml(self.config).encode()))
         with (directory / ARRAYS).open("rb") as file:
             content["arrays_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        content.pop("predictions_sha256", None)
+        if self.predictions is not None:
+            content["predictions_sha256"] = self.predictions.save(directory / PREDICTIONS)
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         replace_file(directory / RECORD, lambda file: file.write(text.encode()))
         return directory

@@ -1,0 +1,220 @@
+"""What is known when a policy decides: results of the rows and windows of the past, cut out of the whole history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cl_lib.drift.watch import Kind
+from cl_lib.errors import InputError, nearest
+
+Array = np.ndarray
+METRICS = ("error", "nll", "brier")
+
+
+class SliceCounts(NamedTuple):
+    """Test samples ``(E, S)`` and correct predictions ``(R, T + 1, E, S)`` of each slice by window."""
+
+    labels: tuple[str, ...]
+    count: Array
+    correct: Array
+
+
+class Samples(NamedTuple):
+    """Predictions on one window: ``correct`` ``(R, T + 1, N)`` bool and ``nll`` ``(R, T + 1, N)``."""
+
+    correct: Array
+    nll: Array
+
+
+class Paired(NamedTuple):
+    """Comparison of two rows on the same samples, arrays of shape ``Known.shape``.
+
+    ``count``, number of samples; ``lost``, correct under the first row only; ``gained``, under the second only;
+    ``nll``, mean NLL of the second row minus that of the first, and ``nll_error``, its standard error.
+    """
+
+    count: int
+    lost: Array
+    gained: Array
+    nll: Array
+    nll_error: Array
+
+
+class History:
+    """Results of R replicas: rows 0 to T are the models (0 untrained, i trained up to window i - 1), columns windows.
+
+    Parameters
+    ----------
+    losses : dict
+        ``error``, ``nll``, ``brier``: ``(R, T + 1, E)``, mean loss of each row on each window.
+    support : ndarray
+        ``(E,)`` test samples of each window.
+    seeds : ndarray
+        ``(R,)``.
+    parts : dict of callables, optional
+        Computed when first used: ``labels`` ``(E, C)``, samples of each class; ``predicted`` ``(R, T + 1, E, C)`` and
+        ``confidence`` ``(R, T + 1, E, B)``, predictions by class and by bin of the confidence; ``inputs`` ``(E, F, B)``,
+        values of each feature by bin; ``slice.NAME``, `SliceCounts` of a metadata column.
+    samples : callable, optional
+        ``samples(window) -> Samples``.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Array],
+        support: Array,
+        seeds: Array,
+        parts: Mapping[str, Callable[[], Any]] | None = None,
+        samples: Callable[[int], Samples] | None = None,
+    ) -> None:
+        self.losses, self.support, self.seeds = losses, support, seeds
+        self.parts, self.samples = parts or {}, samples
+        self.cache: dict[Hashable, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"History({len(self.seeds)} replicas, {self.windows} windows)"
+
+    @property
+    def windows(self) -> int:
+        """Number of windows, E."""
+        return len(self.support)
+
+    def part(self, name: str) -> Any:
+        """One of ``parts``; `InputError` where the record has no predictions or no such slices."""
+        if name not in self.cache:
+            if not self.parts:
+                raise InputError("policy: needs predictions; run with save_predictions=true")
+            if name not in self.parts:
+                known = [k.removeprefix("slice.") for k in self.parts if k.startswith("slice.")]
+                given = name.removeprefix("slice.")
+                raise InputError(f"slice {given!r}: the predictions have no such column{nearest(given, known)}")
+            self.cache[name] = self.parts[name]()
+        return self.cache[name]
+
+    def products(self, window: int) -> tuple[Array, Array]:
+        """Inner products of all pairs of rows over the samples of a window, of correct bits and of NLLs."""
+        key = ("products", window)
+        if key not in self.cache:
+            if self.samples is None:
+                raise InputError("policy: a paired test needs predictions; run with save_predictions=true")
+            parts = (part.astype(np.float64) for part in self.samples(window))
+            self.cache[key] = tuple(part @ part.swapaxes(-1, -2) for part in parts)  # (R, T + 1, T + 1)
+        return self.cache[key]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a policy knows before window ``window`` is served; later results cannot be reached.
+
+    Rows are models: row i was trained on windows 0 to i - 1. With a label delay of d windows the labels of windows
+    0 to window - 1 - d have arrived, and row ``newest = window - d`` is trained on them. Evidence that a row has not been
+    trained on is its loss on windows i and later.
+
+    Attributes
+    ----------
+    window : int
+        The window to be served, from 0.
+    newest : int
+        The newest trained row, and the number of windows whose labels have arrived.
+    serving : ndarray
+        ``shape``, the row that serves each replica so far.
+    since : ndarray
+        ``shape``, number of windows served since the last update.
+    history : History
+        All results; use the methods of this class, which refuse what is not known yet.
+    """
+
+    window: int
+    newest: int
+    serving: Array
+    since: Array
+    history: History
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a policy's decision: ``(R,)``, or ``(G, R)`` for a grid of G points."""
+        return self.serving.shape
+
+    @cached_property
+    def _replicas(self) -> Array:
+        return np.arange(len(self.history.seeds))
+
+    @property
+    def seeds(self) -> Array:
+        """``(R,)`` seed of each replica."""
+        return self.history.seeds
+
+    def loss(self, row: Array | int, window: int, metric: str = "nll") -> Array:
+        """Mean loss of a row (one for each replica, or one for all) on a window whose labels have arrived."""
+        self._check(row, window)
+        return np.asarray(self._losses(metric)[self._replicas, row, window])
+
+    def losses(self, metric: str = "nll") -> Array:
+        """``(R, newest + 1, newest)`` mean losses of the trained rows on the windows whose labels have arrived."""
+        return self._losses(metric)[:, : self.newest + 1, : self.newest]
+
+    def support(self, window: int) -> int:
+        """Number of test samples of a window whose labels have arrived."""
+        self._check(0, window)
+        return int(self.history.support[window])
+
+    def slice_counts(self, name: str, row: Array | int, window: int) -> tuple[Array, Array]:
+        """``count`` ``(S,)`` and ``correct`` ``(shape, S)`` of the slices of a metadata column in a window."""
+        self._check(row, window)
+        part = self.history.part(f"slice.{name}")
+        return part.count[window], part.correct[self._replicas, row, window]
+
+    def compare(self, row: Array | int, other: Array | int, window: int) -> Paired:
+        """Compare two rows on the samples of a window whose labels have arrived."""
+        self._check(row, window)
+        self._check(other, window)
+        both, products = self.history.products(window)
+        r, count = self._replicas, int(self.history.support[window])
+        lost = both[r, row, row] - both[r, row, other]
+        gained = both[r, other, other] - both[r, row, other]
+        difference = self._losses("nll")[r, other, window] - self._losses("nll")[r, row, window]
+        square = products[r, row, row] + products[r, other, other] - 2 * products[r, row, other]
+        variance = np.maximum(square / count - difference**2, 0) / max(count - 1, 1)
+        return Paired(count, lost, gained, difference, np.sqrt(variance))
+
+    @property
+    def cache(self) -> MutableMapping[Hashable, Any]:
+        """Results of tests, shared by all policies."""
+        return self.history.cache
+
+    def counts(self, kind: Kind, row: int, windows: range) -> Array:
+        """Samples of windows by category, ``(R or 1, F, K)``; of ``labels`` and ``errors`` where labels have arrived."""
+        limit = self.newest if kind in ("labels", "errors") else self.window
+        self._check(row, 0)
+        if windows.start < 0 or windows.stop > limit:
+            raise InputError(
+                f"policy: reads {kind} of window {windows.stop - 1}; before window {self.window} those of windows below "
+                f"{limit} are known"
+            )
+        chosen = slice(windows.start, windows.stop)
+        if kind == "errors":
+            wrong = np.rint(self._losses("error")[:, row, chosen] * self.history.support[chosen]).sum(-1)
+            return np.stack([wrong, self.history.support[chosen].sum() - wrong], -1)[:, None]
+        if kind in ("labels", "inputs"):
+            total = self.history.part(kind)[chosen].sum(0)
+            return np.asarray(total if kind == "inputs" else total[None])[None]
+        return np.asarray(self.history.part(kind)[:, row, chosen].sum(1))[:, None]
+
+    def _losses(self, metric: str) -> Array:
+        if metric not in self.history.losses:
+            raise InputError(f"metric={metric!r}: unknown{nearest(metric, self.history.losses)}")
+        return self.history.losses[metric]
+
+    def _check(self, row: Array | int, window: int) -> None:
+        if not 0 <= window < self.newest:
+            raise InputError(
+                f"policy: reads the labels of window {window}; before window {self.window} those of windows below "
+                f"{self.newest} are known"
+            )
+        if np.max(row) > self.newest or np.min(row) < 0:
+            raise InputError(f"policy: reads row {np.max(row)}; rows 0 to {self.newest} are trained")

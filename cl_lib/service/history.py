@@ -1,0 +1,172 @@
+"""The history of a record: losses of all rows on all windows, checked for what a model in service needs."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cl_lib.errors import InputError
+from cl_lib.metrics.scores import BINS
+from cl_lib.policies.known import History, Samples, SliceCounts
+
+if TYPE_CHECKING:
+    from cl_lib.record import Record
+    from cl_lib.record.predictions import Predictions
+
+SMALLEST = 50
+"""Fewest test samples of a window."""
+
+
+def history_of(record: Record) -> History:
+    """Read a record as a history of models in service.
+
+    Raises
+    ------
+    InputError
+        Where the columns of the record are not windows in time with enough samples, or not every window has a row.
+    """
+    _check(record)
+    arrays = record.arrays
+    losses = {
+        "error": 1 - arrays["matrix.accuracy"],
+        "nll": arrays["matrix.nll"],
+        "brier": arrays["matrix.brier"],
+    }
+    support = arrays["support"][0, -1].astype(int)
+    seeds = np.array([replica["seed"] for replica in record.replicas])
+    predictions = record.predictions
+    if predictions is None:
+        return History(losses, support, seeds)
+    classes = record.stream["classes"]
+    parts = {
+        "labels": partial(_labels, predictions, classes),
+        "predicted": partial(_by_window, predictions, "predicted", classes),
+        "confidence": partial(_by_window, predictions, "confidence", BINS),
+        "inputs": lambda: predictions.arrays["inputs"],
+        **{
+            f"slice.{name}": partial(_slices, predictions, name, tuple(record.slices[name]["labels"]))
+            for name in predictions.names
+        },
+    }
+    return History(losses, support, seeds, parts, partial(_samples, predictions))
+
+
+def _check(record: Record) -> None:
+    stream, name = record.stream, record.strategy
+    columns, rows = stream["columns"], record.rows
+    if not record.arrays:
+        raise InputError(f"record {name}: has no arrays.npz; copy it together with its record")
+    if stream["eval_classes"] == "seen" or stream["scenario"] == "class":
+        raise InputError(
+            f"record {name}: {stream['name']} is class-incremental with predictions among seen classes, which say "
+            "nothing of windows to come; use a stream by time, such as streams.by_column"
+        )
+    if [row["experience"] for row in rows] != list(range(len(rows))):
+        raise InputError(f"record {name}: eval_every must be 1, so that every window has a row")
+    if stream["experiences"] != len(columns) or len(rows) != len(columns) + 1:
+        raise InputError(
+            f"record {name}: {stream['experiences']} experiences and {len(columns)} test sets; a window must be one "
+            "experience with its own test set (not an online or blurry stream)"
+        )
+    if len(columns) < 3:
+        raise InputError(f"record {name}: has {len(columns)} windows; at least 3 are needed")
+    support = record.arrays["support"][:, -1]
+    if (support != support[:1]).any():
+        raise InputError(f"record {name}: the test sets of the replicas differ; use class_order=natural")
+    if support.min() < SMALLEST:
+        window = int(support[0].argmin())
+        raise InputError(
+            f"record {name}: window {columns[window]} has {int(support[0, window])} test samples; at least {SMALLEST} "
+            "are needed: join windows or test on a larger share"
+        )
+    expected = np.arange(len(columns))
+    if (record.arrays["before"] != expected).any():
+        raise InputError(
+            f"record {name}: the strategy or stream does not train one window after the other (such as joint); "
+            "use cumulative to train on all windows so far"
+        )
+    place = in_time(columns)
+    if place is not None:
+        raise InputError(
+            f"record {name}: window {columns[place]} comes after window {columns[place - 1]}; give stream.order in time"
+        )
+
+
+def in_time(names: Sequence[str]) -> int | None:
+    """Position of the first window that is not later than the one before it; None if all are, or cannot be compared.
+
+    Examples
+    --------
+    >>> in_time(["1", "2", "10"]), in_time(["2024-02", "2024-01"]), in_time(["Jan", "Mar", "Feb"]), in_time(["a", "c"])
+    (None, 1, 2, None)
+    """
+    keys = _keys(names)
+    return next((i for i in range(1, len(keys)) if keys[i] <= keys[i - 1]), None)
+
+
+def _keys(names: Sequence[str]) -> list[tuple[float, ...]]:
+    """Sortable keys of numbers, of ISO dates and periods, and of months and weekdays; empty for other names."""
+    text = [str(name).strip() for name in names]
+    try:
+        return [(float(name),) for name in text]
+    except ValueError:
+        pass
+    if all(re.fullmatch(r"\d{4}[-/ ]?[WQ]?\d{1,2}([-/]\d{1,2})?([T ][\d:.]+)?", name) for name in text):
+        return [tuple(float(part) for part in re.findall(r"\d+(?:\.\d+)?", name)) for name in text]
+    for known in (calendar.month_name, calendar.month_abbr, calendar.day_name, calendar.day_abbr):
+        order = [str(name).lower() for name in known]
+        if all(name.lower() in order for name in text):
+            return [(float(order.index(name.lower())),) for name in text]
+    return []
+
+
+def _labels(predictions: Predictions, classes: int) -> np.ndarray:
+    label = predictions.slices("class")
+    return np.stack([np.bincount(label[place], minlength=classes) for place in predictions.positions])
+
+
+def _by_window(predictions: Predictions, name: str, categories: int) -> np.ndarray:
+    """``(R, T + 1, E, K)`` predictions by window and category."""
+    values, positions = predictions.arrays[name], predictions.positions
+    windows = np.empty(values.shape[2], int)
+    for window, place in enumerate(positions):
+        windows[place] = window
+    replicas, rows, _ = values.shape
+    out = np.empty((replicas, rows, len(positions), categories))
+    for r in range(replicas):
+        for row in range(rows):
+            codes = values[r, row]
+            if name == "confidence":
+                known = np.nan_to_num(codes.astype(np.float32))
+                codes = np.minimum((known * categories).astype(int), categories - 1)
+            counts = np.bincount(windows * categories + codes, minlength=len(positions) * categories)
+            out[r, row] = counts.reshape(len(positions), categories)
+    return out
+
+
+def _slices(predictions: Predictions, name: str, labels: tuple[str, ...]) -> SliceCounts:
+    codes, positions = predictions.slices(name), predictions.positions
+    groups = np.empty(len(codes), int)
+    for window, place in enumerate(positions):
+        groups[place] = window * len(labels) + codes[place]
+    shape = (len(positions), len(labels))
+    count = np.bincount(groups, minlength=shape[0] * shape[1]).reshape(shape)
+    rows = [predictions.correct(row) for row in range(predictions.shape[1])]
+    correct = np.array(
+        [
+            [np.bincount(groups, weights=bits[r], minlength=count.size).reshape(shape) for bits in rows]
+            for r in range(predictions.shape[0])
+        ]
+    )
+    return SliceCounts(labels, count, correct)
+
+
+def _samples(predictions: Predictions, window: int) -> Samples:
+    place = predictions.positions[window]
+    bits = np.stack([predictions.correct(row)[:, place] for row in range(predictions.shape[1])], 1)
+    return Samples(bits, predictions.arrays["nll"][:, :, place].astype(np.float64))

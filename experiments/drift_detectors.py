@@ -133,7 +133,7 @@ def summary(lines: Sequence[Line]) -> list[str]:
     measures = ["false alarms, one stream", "false alarms, new streams"]
     measures += [f"delay, {change}" for change in ("abrupt", "gradual", "recurring, return")]
     head = ["detector", "one stream", "new ones", "abrupt", "gradual", "return"]
-    names = dict.fromkeys(line["detector"] for line in lines)
+    names = sorted({line["detector"] for line in lines})
     rows = [[name, *(cell(name, what) for what in measures)] for name in names]
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     rule = "  ".join("=" * width for width in widths)

@@ -46,8 +46,8 @@ def mmd(
     seed : int, default 0
         Of the permutations and of the subsample.
     bandwidth : float, optional
-        h, above 0. By default the median distance between distinct rows of the pooled sample, the distances of equal
-        rows left out where they make that median 0.
+        h, above 0. By default h² is the median of the squared distances between the rows of the pooled sample; where
+        ties make that 0, of those that are not 0.
     most : int, default 2000
         Larger samples are replaced by that many rows drawn without replacement: the kernel matrix takes 8 (m + n)^2
         bytes.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from cl_lib.drift.contingency import chi_square, chi_squares
 from cl_lib.drift.kernel import mmd
-from cl_lib.drift.samples import SAME, TwoSample, numbers
+from cl_lib.drift.samples import SAME, Floats, TwoSample, numbers
 
 __all__ = ["TwoSample", "chi_square", "chi_squares", "kolmogorov_smirnov", "mean_shift", "mmd"]
 
@@ -93,15 +92,20 @@ def mean_shift(a: ArrayLike, b: ArrayLike) -> TwoSample:
     from scipy import stats
 
     first, second = numbers("a", a, 2), numbers("b", b, 2)
-    if (first == first[0]).all() and (second == second[0]).all():
-        if first[0] == second[0]:
-            return SAME
-        infinite = math.copysign(math.inf, second[0] - first[0])
-        return TwoSample(infinite, 0.0, infinite)
+    m, n = first.size, second.size
+    (low, var), (high, new_var) = _moments(first), _moments(second)
+    pooled = ((m - 1) * var + (n - 1) * new_var) / (m + n - 2)
+    if pooled == 0:
+        infinite = math.copysign(math.inf, high - low)
+        return SAME if low == high else TwoSample(infinite, 0.0, infinite)
     with warnings.catch_warnings():  # one of them may be constant
         warnings.simplefilter("ignore", RuntimeWarning)
         result = stats.ttest_ind(second, first, equal_var=False)
-    m, n = first.size, second.size
-    pooled = ((m - 1) * first.var(ddof=1) + (n - 1) * second.var(ddof=1)) / (m + n - 2)
-    shift = float(second.mean() - first.mean())
-    return TwoSample(float(result.statistic), float(result.pvalue), shift / math.sqrt(pooled))
+    return TwoSample(float(result.statistic), float(result.pvalue), (high - low) / math.sqrt(pooled))
+
+
+def _moments(values: Floats) -> tuple[float, float]:
+    """Mean and variance, without rounding where the values are equal."""
+    if (values == values[0]).all():
+        return float(values[0]), 0.0
+    return float(values.mean()), float(values.var(ddof=1))

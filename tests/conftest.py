@@ -23,6 +23,8 @@ FAST_FILES = {
     "test_lower.py",
     "test_imports.py",
     "test_reduction.py",
+    "test_sequential.py",
+    "test_two_sample.py",
 }
 """Files all of whose tests are fast; a test of theirs may still be marked slow."""
 FAST_STRATEGIES = ("er", "ewc_online", "icarl")

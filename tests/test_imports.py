@@ -20,7 +20,7 @@ FLOORS = (
     ("engine", "record"),
     ("strategies",),
     ("curvature", "plan", "streams"),
-    ("datasets", "memory", "models"),
+    ("datasets", "drift", "memory", "models"),
     ("metrics", "stats", "files", "validation", "types"),
     ("noise", "errors", "conf", "_version"),
 )

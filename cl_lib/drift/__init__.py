@@ -1,6 +1,34 @@
-"""Has the world changed? Two-sample tests with effect sizes, and sequential detectors."""
+"""Has the world changed? Two-sample tests with effect sizes, sequential detectors, watches, and explanations.
 
+Detectors need the extra ``drift`` (river), which is imported when they are first used.
+"""
+
+from cl_lib.drift.alarms import adjusted, calibrate, rest_period, signals
+from cl_lib.drift.explanation import Explanation, decompose, explain
 from cl_lib.drift.sequential import DETECTORS, detect
 from cl_lib.drift.two_sample import TwoSample, chi_square, chi_squares, kolmogorov_smirnov, mean_shift, mmd
+from cl_lib.drift.watch import Confidence, Errors, Inputs, Labels, PredictedLabels, Watch
 
-__all__ = ["DETECTORS", "TwoSample", "chi_square", "chi_squares", "detect", "kolmogorov_smirnov", "mean_shift", "mmd"]
+__all__ = [
+    "DETECTORS",
+    "Confidence",
+    "Errors",
+    "Explanation",
+    "Inputs",
+    "Labels",
+    "PredictedLabels",
+    "TwoSample",
+    "Watch",
+    "adjusted",
+    "calibrate",
+    "chi_square",
+    "chi_squares",
+    "decompose",
+    "detect",
+    "explain",
+    "kolmogorov_smirnov",
+    "mean_shift",
+    "mmd",
+    "rest_period",
+    "signals",
+]

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_lib.drift.two_sample import TwoSample, chi_square_many
+from cl_lib.drift.contingency import chi_squares
+from cl_lib.drift.samples import TwoSample
 from cl_lib.errors import InputError
 from cl_lib.validation import check_choice, check_whole, is_number
 
@@ -149,7 +150,7 @@ def calibrate(
     p, large = [], []
     for _ in range(draws):
         dealt = _dealt(table, rng)
-        test = chi_square_many(np.broadcast_to(dealt[:1], dealt[1:].shape), dealt[1:])
+        test = chi_squares(np.broadcast_to(dealt[:1], dealt[1:].shape), dealt[1:])
         p.append(adjusted(np.asarray(test.p_value), adjust))
         large.append(np.asarray(test.effect_size) >= effect)
     # the smallest level at which each window gives a signal

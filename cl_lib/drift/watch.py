@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from cl_lib.drift.two_sample import TwoSample, chi_square_many
+from cl_lib.drift.contingency import chi_squares
+from cl_lib.drift.samples import TwoSample
 from cl_lib.errors import InputError
 from cl_lib.validation import is_whole
 
@@ -78,7 +79,7 @@ class Watch:
         replica = np.arange(observed.serving.shape[-1])
         parts = []
         for name in TwoSample._fields:
-            values = np.stack([np.asarray(getattr(test, name)) for test in tests])  # (rows, R or 1, F)
+            values = np.stack(np.broadcast_arrays(*(getattr(test, name) for test in tests)))  # (rows, R or 1, F)
             parts.append(values[place, replica if values.shape[1] > 1 else 0])
         return TwoSample(*parts)
 
@@ -93,7 +94,7 @@ class Watch:
         last = range(end - self.recent, end)
         if last.start < first.stop:
             return TwoSample(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1)))
-        return chi_square_many(observed.counts(self.kind, row, first), observed.counts(self.kind, row, last))
+        return chi_squares(observed.counts(self.kind, row, first), observed.counts(self.kind, row, last))
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,8 @@ class Known:
             )
         chosen = slice(windows.start, windows.stop)
         if kind == "errors":
-            wrong = np.rint(self._losses("error")[:, row, chosen] * self.history.support[chosen]).sum(-1)
+            error = np.nan_to_num(self._losses("error")[:, row, chosen], nan=1.0)  # a diverged model is always wrong
+            wrong = np.rint(error * self.history.support[chosen]).sum(-1)
             return np.stack([wrong, self.history.support[chosen].sum() - wrong], -1)[:, None]
         if kind in ("labels", "inputs"):
             total = self.history.part(kind)[chosen].sum(0)

@@ -1,0 +1,351 @@
+"""Audit of updates: which predictions changed, and which slices lost accuracy though the whole did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cl_lib.drift.alarms import adjusted
+from cl_lib.errors import InputError, nearest
+from cl_lib.validation import check_choice, is_number, is_whole
+
+if TYPE_CHECKING:
+    from cl_lib.record import Record
+
+POWER = 0.8
+"""Probability with which the smallest detectable drop is found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """Changed predictions of one update in groups of samples; arrays have one entry for each group.
+
+    Attributes
+    ----------
+    count, negative, positive : ndarray
+        Samples; correct before and wrong after; wrong before and correct after.
+    p_value : ndarray
+        Two-sided exact McNemar test.
+    adjusted : ndarray
+        The same, adjusted by Benjamini and Hochberg for the number of slices; the whole is not adjusted.
+    detectable : ndarray
+        Smallest drop of accuracy that would be found with probability 0.8, at this number of samples and share of
+        changed predictions; 1 where no drop would be.
+    flagged : ndarray of bool
+        Slices with a significant drop though the whole has none.
+    """
+
+    count: np.ndarray
+    negative: np.ndarray
+    positive: np.ndarray
+    p_value: np.ndarray
+    adjusted: np.ndarray
+    detectable: np.ndarray
+    flagged: np.ndarray
+
+    @property
+    def drop(self) -> np.ndarray:
+        """Loss of accuracy, NaN without samples."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((self.negative - self.positive) / self.count)
+
+
+def mcnemar(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    r"""Two-sided exact p-values of McNemar's test: a fair coin for each changed prediction.
+
+    .. math:: p = \min\Bigl(1, 2 \, 2^{-n} \sum_{i=0}^{\min(b, c)} \binom{n}{i}\Bigr), \qquad n = b + c
+
+    Parameters
+    ----------
+    negative, positive : ndarray of int
+        Numbers b and c of changed predictions in the two directions.
+
+    References
+    ----------
+    McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 1947.
+
+    Examples
+    --------
+    >>> mcnemar(np.array([8, 0]), np.array([1, 0])).round(4)
+    array([0.0391, 1.    ])
+    """
+    from scipy.stats import binom
+
+    b, c = np.asarray(negative), np.asarray(positive)
+    return np.asarray(np.minimum(1, 2 * binom.cdf(np.minimum(b, c), b + c, 0.5)))
+
+
+def detectable_drop(count: np.ndarray, changed: np.ndarray, alpha: float) -> np.ndarray:
+    r"""Smallest drop of accuracy that McNemar's test finds with probability 0.8.
+
+    The smallest d that solves :math:`d \sqrt{n} = z_{1 - \alpha / 2} \sqrt{\psi} + z_{0.8} \sqrt{\psi - d^2}` for n samples
+    of which a share :math:`\psi` changes; a drop of d needs at least as large a share of changes.
+
+    Parameters
+    ----------
+    count, changed : ndarray
+        Samples and changed predictions; with no changes, one is assumed.
+    alpha : float
+        Level of the test.
+
+    Returns
+    -------
+    ndarray
+        In (0, 1]; 1 where none can be found.
+
+    References
+    ----------
+    Connor, Sample size for testing differences in proportions for the paired-sample design, Biometrics 1987.
+
+    Examples
+    --------
+    >>> detectable_drop(np.array([400, 1600]), np.array([40, 160]), 0.05).round(3)
+    array([0.044, 0.022])
+    """
+    from scipy.stats import norm
+
+    n, share = np.maximum(np.asarray(count, float), 1), np.maximum(np.asarray(changed, float), 1)
+    share, a, b = np.minimum(share / n, 1), norm.ppf(1 - alpha / 2), norm.ppf(POWER)
+    # d^2 (n + b^2) - 2 a sqrt(n share) d + (a^2 - b^2) share = 0
+    root = np.sqrt(np.maximum(a**2 * n * share - (n + b**2) * (a**2 - b**2) * share, 0))
+    drop = (a * np.sqrt(n * share) + root) / (n + b**2)
+    return np.where(np.asarray(count) > 0, np.minimum(drop, 1), 1.0)
+
+
+def compare(
+    before: np.ndarray, after: np.ndarray, slices: Mapping[str, np.ndarray], alpha: float = 0.05
+) -> tuple[Flips, dict[str, Flips]]:
+    """Compare two models on the same samples, as a whole and by slice.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool
+        ``(N,)`` correct predictions.
+    slices : mapping
+        ``(N,)`` codes from 0 for each metadata column. P-values are adjusted over the slices of all columns.
+    alpha : float, default 0.05
+        Share of false discoveries, in (0, 1).
+
+    Returns
+    -------
+    whole : Flips
+    by_slice : dict of Flips
+
+    Examples
+    --------
+    >>> before, after = np.ones(200, bool), np.ones(200, bool)
+    >>> after[:12] = False
+    >>> whole, by_slice = compare(before, after, {"site": np.arange(200) // 100})
+    >>> by_slice["site"].drop, by_slice["site"].p_value.round(4)
+    (array([0.12, 0.  ]), array([5.e-04, 1.e+00]))
+    """
+    if not is_number(alpha) or not 0 < alpha < 1:
+        raise InputError(f"alpha={alpha!r}: must be a number in (0, 1)")
+    was, now = (np.asarray(part).astype(bool) for part in (before, after))
+    negative, positive = was & ~now, ~was & now
+    whole = _flips(np.array([len(was)]), np.array([negative.sum()]), np.array([positive.sum()]))
+    counts = {}
+    for name, codes in slices.items():
+        groups = int(np.max(codes, initial=-1)) + 1
+        counts[name] = [np.bincount(codes[part], minlength=groups) for part in (was | ~was, negative, positive)]
+    p = {name: mcnemar(b, c) for name, (_, b, c) in counts.items()}
+    tested = {name: parts[0] > 0 for name, parts in counts.items()}
+    every = np.concatenate([p[name][tested[name]] for name in counts]) if counts else np.ones(0)
+    corrected = adjusted(every, "bh")
+    sound = not (whole.negative[0] > whole.positive[0] and whole.p_value[0] < alpha)
+    out, start = {}, 0
+    for name, (count, b, c) in counts.items():
+        q = np.ones(len(count))
+        size = int(tested[name].sum())
+        q[tested[name]] = corrected[start : start + size]
+        start += size
+        flagged = (q < alpha) & (b > c) & sound
+        level = alpha / max(len(every), 1)
+        out[name] = Flips(count, b, c, p[name], q, detectable_drop(count, b + c, level), flagged)
+    return whole, out
+
+
+def _flips(count: np.ndarray, negative: np.ndarray, positive: np.ndarray) -> Flips:
+    p = mcnemar(negative, positive)
+    return Flips(count, negative, positive, p, p, detectable_drop(count, negative + positive, 0.05), np.zeros(1, bool))
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Audits of U updates in R replicas.
+
+    Attributes
+    ----------
+    updates : list of tuple
+        Rows before and after each update, and the windows that both are compared on.
+    labels : dict
+        Names of the slices of each metadata column.
+    whole : list of lists of Flips
+        ``[update][replica]``.
+    by_slice : list of lists of dict of Flips
+    alpha : float
+    """
+
+    updates: list[tuple[int, int, list[int]]]
+    columns: list[str]
+    labels: dict[str, list[str]]
+    whole: list[list[Flips]]
+    by_slice: list[list[dict[str, Flips]]]
+    alpha: float = 0.05
+
+    def flags(self, name: str) -> np.ndarray:
+        """``(R, U, S)`` bool, slices that lost accuracy while the whole did not."""
+        return self._stack(name, "flagged")
+
+    def drops(self, name: str) -> np.ndarray:
+        """``(R, U, S)`` loss of accuracy of each slice."""
+        return self._stack(name, "drop")
+
+    def _stack(self, name: str, part: str) -> np.ndarray:
+        size = len(self.labels[name])
+        out = np.full((len(self.whole[0]), len(self.updates), size), np.nan)
+        for u, replicas in enumerate(self.by_slice):
+            for r, flips in enumerate(replicas):
+                values = getattr(flips[name], part)
+                out[r, u, : len(values)] = values
+        return np.nan_to_num(out).astype(bool) if part == "flagged" else out
+
+    def __repr__(self) -> str:
+        return f"Audit({len(self.updates)} updates, {len(self.whole[0])} replicas, by {', '.join(self.labels)})"
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def _lines(audit: Audit, most: int = 30) -> list[str]:
+    rows: list[tuple[str, ...]] = [
+        ("update", "tested on", "slice", "n", "neg. flips", "pos. flips", "drop", "detectable", "adj. p", "flagged")
+    ]
+    flagged: list[tuple[float, tuple[str, ...]]] = []
+    for u, (row, after, windows) in enumerate(audit.updates):
+        place = audit.columns[windows[0]] if len(windows) == 1 else f"{len(windows)} windows"
+        head = (f"{row} → {after}", place)
+        rows.append((*head, "all", *_means(audit.whole[u], 0, audit)))
+        for name, labels in audit.labels.items():
+            for s, label in enumerate(labels):
+                parts = [flips[name] for flips in audit.by_slice[u] if s < len(flips[name].count)]
+                share = np.mean([flips.flagged[s] for flips in parts]) if parts else 0
+                if share > 0:
+                    flagged.append((-share, (*head, f"{name} {label}", *_means(parts, s, audit))))
+    if len(rows) > most + 1:
+        rows = [*rows[: most + 1], (f"… {len(rows) - most - 1} more updates", *[""] * 9)]
+    rows += [line for _, line in sorted(flagged, key=lambda pair: pair[0])[:most]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if not flagged:
+        lines.append("no slice lost accuracy significantly while the whole did not")
+    elif len(flagged) > most:
+        lines.append(f"… {len(flagged) - most} more flagged slices")
+    lines.append(
+        f"neg./pos. flips: predictions that became wrong/correct, means of {len(audit.whole[0])} replicas; detectable: "
+        "smallest drop that would be found with probability 0.8; flagged: share of replicas"
+    )
+    return lines
+
+
+def _means(parts: Sequence[Flips], s: int, audit: Audit) -> tuple[str, ...]:
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(flips, name)[s] for flips in parts]))
+
+    values = f"{mean('count'):.0f}", f"{mean('negative'):.1f}", f"{mean('positive'):.1f}", f"{mean('drop'):+.4f}"
+    return (*values, f"{mean('detectable'):.4f}", f"{mean('adjusted'):.3g}", f"{mean('flagged'):.2f}")
+
+
+def audit(
+    record: Record,
+    by: str | Sequence[str] = (),
+    *,
+    row: int | None = None,
+    against: int | None = None,
+    on: Literal["next", "seen", "all"] = "next",
+    alpha: float = 0.05,
+) -> Audit:
+    """Audit the updates of a record for silent decay: predictions that became wrong, as a whole and by slice.
+
+    Parameters
+    ----------
+    record : Record
+        Of a run with ``save_predictions=True``.
+    by : str or sequence of str
+        Metadata columns, "class"; default: all of the record.
+    row, against : int, optional
+        The model after the update and the one before; default: all rows from 2 on, each against the row before.
+    on : {"next", "seen", "all"}
+        Windows that models are compared on: the next one, which neither was trained on (updates without one are left
+        out), those that the older model was trained on, or all.
+    alpha : float, default 0.05
+        Share of false discoveries among flagged slices.
+
+    Returns
+    -------
+    Audit
+        Prints as a table.
+
+    Raises
+    ------
+    InputError
+        For a record without predictions, and for columns or rows that do not exist.
+
+    Examples
+    --------
+    >>> import cl_lib
+    >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=4)
+    >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2, save_predictions=True)
+    >>> audit(record, "class")
+    Audit(2 updates, 2 replicas, by class)
+    """
+    predictions = record.predictions
+    if predictions is None:
+        raise InputError("record: has no predictions; run with save_predictions=true")
+    names = [by] if isinstance(by, str) else list(by) or predictions.names
+    for name in names:
+        if name not in predictions.names:
+            raise InputError(f"by={name!r}: the record has no such column{nearest(name, predictions.names)}")
+    check_choice("on", on, ("next", "seen", "all"))
+    last = len(record.rows) - 1
+    for name, value in (("row", row), ("against", against)):
+        if value is not None and (not is_whole(value) or not 1 <= value <= last):
+            raise InputError(f"{name}={value!r}: must be a row from 1 to {last}")
+    pairs = [(i - 1, i) for i in range(2, last + 1)] if row is None else [(row - 1 if against is None else against, row)]
+    if row is None and against is not None:
+        pairs = [(against, i) for i in range(against + 1, last + 1)]
+    codes = {name: predictions.slices(name) for name in names}
+    updates, whole, by_slice = [], [], []
+    for before, after in pairs:
+        windows = _windows(record, before, after, on)
+        if not windows or before < 1:
+            continue
+        place = np.concatenate([predictions.positions[w] for w in windows])
+        was, now = predictions.correct(before)[:, place], predictions.correct(after)[:, place]
+        parts = [
+            compare(a, b, {name: code[place] for name, code in codes.items()}, alpha)
+            for a, b in zip(was, now, strict=True)
+        ]
+        updates.append((before, after, windows))
+        whole.append([part[0] for part in parts])
+        by_slice.append([part[1] for part in parts])
+    if not updates:
+        raise InputError(f"record {record.strategy}: has no update with windows to compare on (on={on})")
+    labels = {name: [str(label) for label in record.slices[name]["labels"]] for name in names}
+    return Audit(updates, [str(c) for c in record.stream["columns"]], labels, whole, by_slice, alpha)
+
+
+def _windows(record: Record, before: int, after: int, on: str) -> list[int]:
+    """Positions of the windows that two rows are compared on."""
+    columns = range(len(record.stream["columns"]))
+    first, learned = record.arrays["before"][0], record.arrays["learned"][0]
+    older, newer = min(before, after), max(before, after)
+    if on == "all":
+        return list(columns)
+    if on == "seen":
+        return [c for c in columns if learned[c] <= older]
+    untrained = [c for c in columns if first[c] >= newer]
+    return untrained[:1]

@@ -81,7 +81,7 @@ class Stream:
     options : dict
         Options that the stream was made with, for the record.
     repeated : bool
-        Whether each sample belongs to every column that has its class (permuted, rotated) or to one of them.
+        Whether each sample belongs to every column that has its class (permuted, rotated) or to one such column.
     """
 
     name: str
@@ -186,11 +186,11 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
 
 
 def check_split(experiences: int, valid: float) -> None:
-    """Raise `InputError` for an invalid number of experiences or validation share."""
+    """Raise `InputError` for an invalid number of experiences or validation fraction."""
     check_whole("stream.experiences", experiences, 1)
     if not is_number(valid) or not 0 <= valid < 1:
         raise InputError(
-            f"stream.valid={valid!r}: must be at least 0 and below 1, the share of each experience held out"
+            f"stream.valid={valid!r}: must be at least 0 and below 1, the fraction of each experience held out"
         )
 
 
@@ -253,7 +253,7 @@ class StreamReport(NamedTuple):
 def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     """Verify that a stream loses, doubles and leaks no samples.
 
-    A sample belongs to the columns whose classes include its label: to each of them (permuted, rotated) or to one of
+    A sample belongs to columns whose classes include its label: to each such column (permuted, rotated) or to one of
     them. For each column that it belongs to, a train sample must be trained on or held out exactly once, and a test
     sample must be evaluated exactly once; no other samples may occur. Exact duplicates across parts are a property of
     the data: they are counted and reported, and are not an error.

@@ -38,7 +38,7 @@ def ece(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def mce(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def classwise_ece(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------

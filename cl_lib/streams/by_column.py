@@ -91,9 +91,9 @@ def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, 
             torch.nonzero(_column(part, column).codes == _column(part, column).labels.index(value))[:, 0]
             for part in (data.train, data.test)
         )
-        train, held = hold_out(samples, data.train.y[samples], valid)
+        train, held_out = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
         tests.append(test)
-        valids.append(held)
+        valids.append(held_out)
     all_classes = torch.ones(len(values), len(data.classes), dtype=torch.bool)
     return SeededStream(tuple(parts), tuple(tests), tuple(valids), all_classes)

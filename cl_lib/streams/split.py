@@ -106,9 +106,9 @@ def _realise(
     parts, tests, valids = [], [], []
     for e, group in enumerate(groups):
         samples = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
-        train, held = hold_out(samples, data.train.y[samples], valid)
+        train, held_out = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
-        valids.append(held)
+        valids.append(held_out)
         tests.append(torch.nonzero(torch.isin(data.test.y, group))[:, 0])
     if scenario == "domain":
         per_experience = groups.shape[1]

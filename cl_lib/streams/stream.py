@@ -145,13 +145,13 @@ class Stream:
         shown: set[int] = set()
         for number, e in enumerate(real.experiences):
             column = e.column
-            held = 0 if column in shown else len(real.valids[column])
+            held_out = 0 if column in shown else len(real.valids[column])
             shown.add(column)
             labels = real.labels(self.data.train.y[e.train], e.task).unique().tolist()
             more = f", … ({len(labels)})" if len(labels) > 6 else ""
             names = ", ".join(str(self.classes[c]) for c in labels[:6]) + more
             test = len(real.tests[column])
-            rows.append((str(number + 1), names, str(len(e.train)), str(held), self.columns[column], str(test)))
+            rows.append((str(number + 1), names, str(len(e.train)), str(held_out), self.columns[column], str(test)))
             if number == 19 and self.length > 22:
                 rows.append(("…", f"{self.length - 20} more", "", "", "", ""))
                 break
@@ -176,13 +176,13 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     Of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same for all runs)
     are held out; both parts keep the data set's order.
     """
-    held = torch.zeros(len(index), dtype=torch.bool)
+    held_out = torch.zeros(len(index), dtype=torch.bool)
     if valid:
         generator = torch.Generator().manual_seed(0)
         for label in labels.unique():
             members = torch.nonzero(labels == label)[:, 0]
-            held[members[torch.randperm(len(members), generator=generator)[: int(valid * len(members))]]] = True
-    return index[~held], index[held]
+            held_out[members[torch.randperm(len(members), generator=generator)[: int(valid * len(members))]]] = True
+    return index[~held_out], index[held_out]
 
 
 def check_split(experiences: int, valid: float) -> None:
@@ -196,11 +196,11 @@ def check_split(experiences: int, valid: float) -> None:
 
 def every_experience(data: Dataset, experiences: int, valid: float) -> dict[str, Any]:
     """Fields of a `SeededStream` with all the data in each experience, test and validation set (permuted, rotated)."""
-    train, held = hold_out(torch.arange(len(data.train)), data.train.y, valid)
+    train, held_out = hold_out(torch.arange(len(data.train)), data.train.y, valid)
     return {
         "experiences": tuple(Experience(train, torch.full_like(train, e), e) for e in range(experiences)),
         "tests": (torch.arange(len(data.test)),) * experiences,
-        "valids": (held,) * experiences,
+        "valids": (held_out,) * experiences,
     }
 
 

@@ -214,7 +214,7 @@ def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
 
 
 def grouped_adaptive_ece(confidence: Tensor, correct: Tensor, group: Tensor, groups: int, bins: int = 15) -> Tensor:
-    """`adaptive_ece` of each group of each replica's samples, with a single sort for all groups.
+    """`adaptive_ece` of each group of each replica's samples, computed for all groups at once.
 
     Parameters
     ----------

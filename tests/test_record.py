@@ -102,7 +102,7 @@ def test_arrays_of_another_run_are_refused(tmp_path: Path) -> None:
     run(tmp_path / "a")
     run(tmp_path / "b", epochs=2)
     (tmp_path / "a" / "arrays.npz").write_bytes((tmp_path / "b" / "arrays.npz").read_bytes())
-    with pytest.raises(InputError, match=r"arrays\.npz: is damaged or another run's"):
+    with pytest.raises(InputError, match=r"arrays\.npz: is damaged or belongs to another run"):
         Record.load(tmp_path / "a")
 
 
@@ -290,7 +290,7 @@ def test_a_report_leaves_out_what_arrays_would_say(saved: Path, tmp_path: Path) 
         ("age", 0.5, "whole numbers"),
         ("matrix.accuracy", 1.5, "from 0 to 1"),
         ("support", -1, "from 0 to"),
-        ("pooled.bins", [0, 1, 1], "none above its count"),
+        ("pooled.bins", [0, 1, 1], "do not exceed the count"),
         ("class.count", np.inf, "from 0 to"),
     ],
 )

@@ -25,7 +25,7 @@ METRICS: dict[str, Term] = {
     "forgetting": Term(
         "forgetting",
         "down",
-        "Highest accuracy on an earlier experience since it was learned minus its final accuracy, averaged.",
+        "Highest earlier accuracy on an experience minus its final accuracy, averaged over earlier experiences.",
     ),
     "bwt": Term(
         "BWT",

@@ -211,7 +211,7 @@ def _nulls(lines: Sequence[Entry]) -> list[str]:
             missing.setdefault((reason, tuple(labels)), []).append(term.title)
     return [
         f"{listed(titles)} {'is' if len(titles) == 1 else 'are'} not given for "
-        f"{'any entry' if 1 < len(lines) == len(labels) else listed(labels)}: {reason}."
+        f"{'any of them' if 1 < len(lines) == len(labels) else listed(labels)}: {reason}."
         for (reason, labels), titles in missing.items()
     ]
 

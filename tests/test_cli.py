@@ -359,7 +359,7 @@ def test_control_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     with program(*options, "out=cut") as process:
         _, error = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "holds an unfinished run; go on with resume=true" in error
+    assert "holds an unfinished run; resume it with resume=true" in error
     with program(*options, "out=cut", "resume=true") as process:
         process.communicate(timeout=200)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""`InputError`, which means a user's mistake: the command line prints it and exits with 2."""
+"""`InputError`, the exception for invalid input, which the command line prints before it exits with status 2."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 
 
 class InputError(ValueError):
-    """A user's mistake: the message names the value, the place and what would be right."""
+    """Invalid input from the user; the message has the form ``path=value: what would be right``."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
 class NotWritten(InputError):
-    """A run is over, and its record cannot be written; ``record`` holds the result."""
+    """The record of a finished run could not be written; ``record`` contains it."""
 
     def __init__(self, message: str, record: Any = None) -> None:
         super().__init__(message)
@@ -28,19 +28,19 @@ class NotWritten(InputError):
 
 
 def printable(text: str, one_line: bool = False) -> str:
-    """Text without characters that command a terminal or turn its direction; they are spelt out.
+    """Escape control characters and characters that change the direction of text.
 
     Examples
     --------
     >>> print(printable("red: \\x1b[31m"))
     red: \\x1b[31m
     """
-    text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    text = _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text
 
 
 def nearest(name: str, known: Iterable[str], more: bool = True) -> str:
-    """A hint with the closest known names, or all of them where none is close.
+    """Hint for an error message with the closest known names, or all known names if none is close.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def nearest(name: str, known: Iterable[str], more: bool = True) -> str:
 
 @contextmanager
 def within_memory(what: str) -> Iterator[None]:
-    """Say as an `InputError` that ``what`` does not fit into memory, for which torch and numpy have several errors.
+    """Convert the various out-of-memory errors of torch and NumPy to an `InputError` about ``what``.
 
     Examples
     --------
@@ -70,19 +70,19 @@ def within_memory(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        said = str(error).splitlines()[0] if str(error) else "out of memory"
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
         full = ("allocate memory", "out of memory", "size calculation overflowed")
-        if not isinstance(error, MemoryError) and not any(words in said for words in full):
+        if not isinstance(error, MemoryError) and not any(words in reason for words in full):
             raise
-        said = said.rpartition("Allocator: ")[2]
+        reason = reason.rpartition("Allocator: ")[2]
         raise InputError(
-            f"{what} do not fit into memory ({said}); take fewer seeds or points of a grid at once, smaller batches, "
+            f"{what} do not fit into memory ({reason}); take fewer seeds or points of a grid at once, smaller batches, "
             "or a smaller memory or state of the strategy"
         ) from error
 
 
 def renamed(module: str, names: Mapping[str, str], objects: Mapping[str, Any]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` under which old names still work, with a warning, until the next version.
+    """Make a module ``__getattr__`` that accepts deprecated names with a warning until the next version.
 
     Examples
     --------

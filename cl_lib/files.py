@@ -1,4 +1,4 @@
-"""Files: written whole and durably, read without trusting their headers; one writer for a directory at a time."""
+"""Atomic and durable writing of files, safe reading of arrays and JSON, and a lock for directories."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from cl_lib.errors import InputError
 
 LOCK = ".lock"
 DEEPEST = 100
-"""Levels of nesting in JSON, at most."""
+"""Maximum number of nesting levels in JSON."""
 
 
 # ---------------------------------------------------------------------- writing
 def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write a file that appears complete or not at all, and that a power cut after the return leaves in place."""
+    """Write a file atomically and durably: after the return it survives a power failure."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:
@@ -39,21 +39,23 @@ def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
         temporary.replace(path)
         _sync_directory(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # of a directory that has become read-only; the first error says more
+        with contextlib.suppress(
+            OSError
+        ):  # the directory may have become read-only; the first error is more informative
             temporary.unlink(missing_ok=True)
 
 
 def remove_parts(directory: Path, names: Iterable[str]) -> None:
-    """Remove what killed writes of files of these names left; only while no other process writes them."""
+    """Remove temporary files of interrupted writes to these files; only while no other process writes them."""
     for name in names:
-        # of this version, and of those that put the process id there
+        # earlier versions used the process id in place of a random token
         for part in directory.glob(f"{name}.*.part"):
             if re.fullmatch(r"[0-9a-f]+", part.name[len(name) + 1 : -len(".part")]):
                 part.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename durable, where the system can (Windows cannot open directories)."""
+    """Make a rename durable, if the system supports it (Windows cannot open directories)."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:
@@ -64,9 +66,9 @@ def _sync_directory(directory: Path) -> None:
 
 # ---------------------------------------------------------------------- one writer
 class Lock:
-    """The right to write a directory, which the system takes back when the process ends in whatever way.
+    """Exclusive right to write to a directory, released by the system when the process ends for any reason.
 
-    Two threads of one process exclude each other as two processes do.
+    Threads of one process exclude each other in the same way as processes.
 
     Parameters
     ----------
@@ -76,9 +78,9 @@ class Lock:
     Raises
     ------
     InputError
-        When another process holds it; the message names the process.
+        If another process holds the lock; the message names the process.
     OSError
-        When the directory cannot be written.
+        If the directory cannot be written.
 
     Examples
     --------
@@ -117,10 +119,10 @@ class Lock:
                 file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
                 file.flush()
                 return file
-            file.close()  # its owner removed it between our opening and our locking it
+            file.close()  # the previous owner removed the file after it was opened here and before it was locked
 
     def renew(self) -> None:
-        """Take the lock again where the directory was removed; an error where another process holds it now."""
+        """Acquire the lock again if the directory was removed; an error if another process holds it now."""
         if not self.held:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.file.close()
@@ -128,11 +130,11 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether the lock is still what others would see."""
+        """Whether the lock file in the directory is still the one that this lock has opened."""
         return _is(self.directory / LOCK, self.file)
 
     def release(self) -> None:
-        """Let others write; nothing stays behind."""
+        """Release the lock and remove its file."""
         if self.held:
             with contextlib.suppress(OSError):
                 (self.directory / LOCK).unlink()
@@ -146,7 +148,7 @@ class Lock:
 
 
 def _is(path: Path, file: IO[bytes]) -> bool:
-    """Whether a path still leads to an open file."""
+    """Whether a path refers to the given open file."""
     try:
         return not file.closed and os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except OSError:
@@ -154,12 +156,12 @@ def _is(path: Path, file: IO[bytes]) -> bool:
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock an open file or raise BlockingIOError."""
+    """Lock an open file, or raise BlockingIOError if it is locked."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # what is locked there cannot be read, and the owner's name stands at the beginning
+            file.seek(2**30)  # a locked region cannot be read, and the owner is written at the beginning
             try:
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             finally:
@@ -173,12 +175,12 @@ def _lock(file: IO[bytes]) -> None:
             raise BlockingIOError from error
         if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        said = "this file system has no locks: a second run that writes here would not be refused"
-        warnings.warn(f"{file.name}: {said}", RuntimeWarning, stacklevel=4)
+        message = "this file system does not support locks; do not start a second run in the same directory"
+        warnings.warn(f"{file.name}: {message}", RuntimeWarning, stacklevel=4)
 
 
 def new_directory(path: Path) -> Path:
-    """Make a directory of that name that was not there, or, where it was, ``path-2``, ``path-3`` and so on.
+    """Create the directory ``path``, or, if it exists, ``path-2``, ``path-3`` and so on.
 
     Examples
     --------
@@ -203,47 +205,47 @@ def new_directory(path: Path) -> Path:
 
 # ---------------------------------------------------------------------- reading
 def read_npz(source: Path | bytes, most: int) -> dict[str, np.ndarray]:
-    """The arrays of a file that `numpy.savez` wrote, none read before its size is known.
+    """Read the arrays of a file written by `numpy.savez`, after checking their total size.
 
     Parameters
     ----------
     source : Path or bytes
     most : int
-        Bytes that all arrays together may take, headers included.
+        Maximum number of bytes of all arrays together, including headers.
 
     Raises
     ------
     Exception
-        Of nearly any kind, for a damaged file; never pickled objects, never more than ``most`` bytes.
+        Of almost any type, for a damaged file. Pickled objects and more than ``most`` bytes are never loaded.
     """
     with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
         infos = archive.infolist()
         if sum(info.file_size for info in infos) > most:
-            raise ValueError(f"its arrays would take more than {most:,} bytes")
+            raise ValueError(f"its arrays need more than {most:,} bytes")
         if len({info.filename for info in infos}) != len(infos):
-            raise ValueError("holds an array twice")
+            raise ValueError("contains two arrays of the same name")
         return {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in infos}
 
 
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as member:
         if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError(f"{info.filename}: is no array of numbers")
+            raise ValueError(f"{info.filename}: is not an array of numbers")
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
         if dtype.kind not in "biufc" or member.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
-            raise ValueError(f"{info.filename}: its header does not describe its content")
+            raise ValueError(f"{info.filename}: its header does not match its content")
     with archive.open(info) as member:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
 # ---------------------------------------------------------------------- JSON
 def plain(value: Any, name: str = "") -> Any:
-    """What JSON will hold of ``value``: NumPy's and torch's numbers and arrays become Python's.
+    """Convert ``value`` to types that JSON supports; numbers and arrays of NumPy and torch become those of Python.
 
     Raises
     ------
     InputError
-        For what JSON cannot hold; the message names the place.
+        If a value cannot be represented in JSON; the message names its key.
 
     Examples
     --------
@@ -259,7 +261,7 @@ def plain(value: Any, name: str = "") -> Any:
 
 def _plain(value: Any, name: str, depth: int) -> Any:
     if depth > DEEPEST:
-        raise InputError(f"{name[:60]}…: is nested deeper than {DEEPEST} levels, which a record cannot hold")
+        raise InputError(f"{name[:60]}…: is nested deeper than the {DEEPEST} levels that a record supports")
     if hasattr(value, "tolist") and not isinstance(value, type):
         value = value.tolist()
     if isinstance(value, os.PathLike):
@@ -273,21 +275,21 @@ def _plain(value: Any, name: str, depth: int) -> Any:
     if isinstance(value, str):
         value = str.__str__(value)
         if not _encodes(value):
-            raise InputError(f"{name}={value!r}: holds characters that no text file can hold")
+            raise InputError(f"{name}={value!r}: contains characters that UTF-8 cannot encode")
         return value
     if isinstance(value, Mapping):
         return {_key(k, name): _plain(v, f"{name}.{k}".lstrip("."), depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v, f"{name}[{i}]", depth + 1) for i, v in enumerate(value)]
-    said = repr(value)
+    text = repr(value)
     raise InputError(
-        f"{name}={said if len(said) < 100 else said[:99] + '…'}: cannot be written to a record; give numbers, strings, "
+        f"{name}={text if len(text) < 100 else text[:99] + '…'}: cannot be written to a record; give numbers, strings, "
         "lists or dictionaries of these, finite and not too large"
     )
 
 
 def _key(key: Any, name: str) -> str:
-    """As the json module names it, NumPy's numbers included."""
+    """Convert a key as the json module does, including NumPy numbers."""
     key = _plain(key, f"{name}: key", 0)
     if isinstance(key, str):
         return key
@@ -305,10 +307,10 @@ def _encodes(text: str) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; a ValueError, RecursionError or OSError where it is none."""
+    """Read a JSON file; raises ValueError, RecursionError or OSError if it cannot be read."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"holds {constant}, which JSON has not")
+        raise ValueError(f"contains {constant}, which is not valid JSON")
 
     data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     if _deeper(data, DEEPEST + 4):
@@ -322,7 +324,7 @@ def _deeper(data: Any, levels: int) -> bool:
 
 
 def null(values: Any) -> Any:
-    """Nested lists with None for NaN: what JSON can hold."""
+    """Convert arrays to nested lists and replace non-finite numbers by None, as JSON requires."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if isinstance(values, list):

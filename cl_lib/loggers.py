@@ -1,4 +1,4 @@
-"""Where a run's rows go while it is under way: a CSV file, Weights & Biases, any object with ``log`` and ``close``."""
+"""Loggers for the rows of a run: a CSV file, Weights & Biases, or any object with ``log`` and ``close``."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ HEADER = ("replica", "experience", "step", "column", *METRICS)
 
 
 class Logger(Protocol):
-    """What ``run(..., loggers=[...])`` calls.
+    """Interface of the objects passed as ``run(..., loggers=[...])``.
 
-    An exception in either method ends the logging and never the run: it becomes one warning.
+    An exception in either method ends the logging with a warning; the run continues.
     """
 
     def log(self, row: Row) -> None:
-        """Take a row. ``row.step`` rises throughout the run, also where groups of replicas train one after another."""
+        """Log a row. ``row.step`` increases throughout the run, even if groups of replicas are trained in sequence."""
 
     def close(self) -> None:
-        """Called once, when the run is over, failed or was interrupted."""
+        """Called once, when the run has finished, failed or been interrupted."""
 
 
 class CSVLogger:
-    """A line for each replica, test set and evaluation in a CSV file, which holds the rows of one run, each once.
+    """Write a CSV file with one line for each replica, test set and evaluation of a run.
 
     Columns: replica, experience (trained), step (of the replica), column (tested, 1-based), accuracy, ece, nll, brier.
 
     Parameters
     ----------
     file : path
-        An older file of this kind is replaced when the first row is logged, anything else is left alone.
+        An existing file of this logger is replaced when the first row is logged; other files are never replaced.
     directory : path, optional
-        The run's directory, in which ``file`` then is a name.
+        Directory of the run; ``file`` is then the name of a file in it.
 
     Raises
     ------
     InputError
-        When ``file`` is something else than an older file of this kind.
+        If ``file`` exists and was not written by this logger.
 
     Examples
     --------
@@ -69,13 +69,13 @@ class CSVLogger:
             name = Path(file).name
             if name != str(file) or Path(name).suffix != ".csv":
                 raise InputError(
-                    f"logger.file={str(file)!r}: must be the name of a .csv file; it goes into the run's directory"
+                    f"logger.file={str(file)!r}: must be the name of a .csv file; it is written to the run's directory"
                 )
         self.path = Path(directory or "") / file
         self.written: tuple[int, int] | None = None
-        """The file's inode and size after the last row: another writer changes them."""
+        """Inode and size of the file after the last row, to detect other writers."""
         self.start = 0
-        with suppress(OSError):  # said by `log`, as it need not stay so
+        with suppress(OSError):  # reported by `log`, since the error may be temporary
             self._check()
 
     def _check(self) -> None:
@@ -85,14 +85,14 @@ class CSVLogger:
             with self.path.open(errors="replace") as file:
                 first = file.readline(200)
             if first.strip() != ",".join(HEADER):
-                raise InputError(f"logger.file={self.path}: holds something else than rows; choose another file")
+                raise InputError(f"logger.file={self.path}: was not written by this logger; choose another file")
 
     def log(self, row: Row) -> None:
-        """Append a row."""
+        """Append the lines of a row."""
         if self.written is None:
             self._begin()
         if row.experience == 0:
-            self.start = row.step  # where the row's group of replicas began
+            self.start = row.step  # first step of the row's group of replicas
         with self.path.open("r+", newline="") as file:
             now = os.fstat(file.fileno())
             if self.written != (now.st_ino, now.st_size):
@@ -110,24 +110,24 @@ class CSVLogger:
     def _begin(self) -> None:
         self._check()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # a new file, so that an earlier writer of this path finds out
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        # a new file, so that another logger with the same path detects the change
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
-            with fresh.open("w", newline="") as file:
+            with temporary.open("w", newline="") as file:
                 csv.writer(file).writerow(HEADER)
                 file.flush()
                 now = os.fstat(file.fileno())
-            fresh.replace(self.path)
+            temporary.replace(self.path)
         finally:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         self.written = (now.st_ino, now.st_size)
 
     def close(self) -> None:
-        """The file is closed after each row."""
+        """Do nothing, since the file is closed after each row."""
 
 
 class WandbLogger:
-    """Weights & Biases: `means` of each row, and every replica's accuracy; each logger is a W&B run of its own.
+    """Log the `means` of each row and the accuracy of every replica to Weights & Biases, each logger as a W&B run.
 
     The W&B run starts with the first row and is finished by ``close``.
 
@@ -135,19 +135,20 @@ class WandbLogger:
     ----------
     project : str
     name : str, optional
-        The W&B run's name.
+        Name of the W&B run.
     config : mapping, optional
-        Shown with the W&B run.
+        Configuration of the W&B run.
     entity : str, optional
     mode : {"auto", "online", "offline", "disabled"}
-        ``auto``: what ``WANDB_MODE`` says, else offline where nobody is logged in, so a run never waits for a prompt.
+        ``auto``: the value of ``WANDB_MODE`` if set, else online if the user is logged in and offline otherwise, so
+        that a run never waits for a prompt.
     directory : path, optional
-        Where W&B keeps its files.
+        Directory for the files of W&B.
 
     Raises
     ------
     InputError
-        When wandb is not installed, the mode is unknown, or it is ``online`` and nobody is logged in.
+        If wandb is not installed, the mode is unknown, or it is ``online`` and the user is not logged in.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class WandbLogger:
         check_choice("logger.mode", mode, ("auto", "online", "offline", "disabled"))
         logged_in = mode in ("auto", "online") and _logged_in(wandb)
         if mode == "online" and not logged_in:
-            raise InputError("logger.mode=online: nobody is logged in to W&B; run wandb login, or use mode=offline")
+            raise InputError("logger.mode=online: no W&B login found; run wandb login, or use mode=offline")
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in else "offline")
         self.options: dict[str, Any] = {
@@ -203,11 +204,11 @@ class WandbLogger:
 def _logged_in(wandb: Any) -> bool:
     if "prompt" in signature(wandb.login).parameters:
         return bool(wandb.login(prompt=False, verify=False))
-    return bool(wandb.setup().settings.api_key or wandb.api.api_key)  # versions of before 2026
+    return bool(wandb.setup().settings.api_key or wandb.api.api_key)  # wandb versions before 2026
 
 
 class NoLogger:
-    """Logs nothing."""
+    """Logger that does nothing."""
 
     def log(self, row: Row) -> None:
         """Nothing."""
@@ -217,7 +218,7 @@ class NoLogger:
 
 
 def means(row: Row) -> dict[str, float]:
-    """Accuracy, ECE, NLL and Brier score, means over the row's healthy replicas, and how many these are.
+    """Mean accuracy, ECE, NLL and Brier score over the replicas of a row that did not diverge, and their number.
 
     Examples
     --------
@@ -234,6 +235,6 @@ def means(row: Row) -> dict[str, float]:
     for name in METRICS:
         values = row.arrays[f"pooled.{name}"][healthy]
         values = values[np.isfinite(values)]
-        if len(values):  # calibration has no value where some tested classes may not be predicted
+        if len(values):  # calibration is undefined if some tested classes may not be predicted
             out[name] = float(values.mean())
     return out

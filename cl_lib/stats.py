@@ -1,7 +1,7 @@
-"""Statistics over seeds: intervals, paired tests that are exact, and what few seeds cannot show.
+"""Statistics over seeds: bootstrap intervals, exact paired tests, and limits of small numbers of seeds.
 
-Seeds are few, so nothing here assumes a normal distribution. Values of diverged replicas (None or NaN) are dropped
-and show in ``n``.
+No function assumes a normal distribution. Values of diverged replicas (None or NaN) are dropped and not counted in
+``n``.
 """
 
 import math
@@ -17,13 +17,13 @@ from cl_lib.errors import InputError
 Floats = NDArray[np.float64]
 RESAMPLES = 9_999
 PERMUTATIONS = 99_999
-EXACT_PAIRS = 40  # two halves of 2**20 signed sums each: a second, and some ten megabytes
+EXACT_PAIRS = 40  # two halves of 2**20 signed sums each, which take about a second and ten megabytes
 
 
 class Summary(NamedTuple):
     """Mean, standard deviation (ddof = 1), 95 % interval (low, high) and number of values.
 
-    None stands for what the values cannot tell: everything without values, the deviation and the interval with one.
+    Undefined statistics are None: all of them without values, deviation and interval with a single value.
     """
 
     mean: float | None
@@ -43,11 +43,11 @@ class PairedDifference(NamedTuple):
 
 
 def summarise(values: Iterable[float | None], seed: int = 0) -> Summary:
-    """Mean, spread and 95 % bootstrap interval of the mean.
+    """Compute mean, standard deviation and 95 % bootstrap interval of the mean.
 
-    The interval is bias-corrected and accelerated (BCa), from 9,999 resamples; where BCa is undefined it is the
-    percentile interval. Equal values give an interval of no width. With very few values any bootstrap interval is
-    too narrow: it never leaves the range of the values.
+    The interval is bias-corrected and accelerated (BCa), from 9,999 resamples, or the percentile interval if BCa is
+    undefined. Equal values give an interval of width 0. With very few values any bootstrap interval is too narrow,
+    since it cannot exceed the range of the values.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def summarise(values: Iterable[float | None], seed: int = 0) -> Summary:
     Returns
     -------
     Summary
-        In the unit of the values. With an infinite value, only the mean (and no interval) is given.
+        In the unit of the values. With an infinite value, only the mean is given.
 
     References
     ----------
@@ -78,7 +78,7 @@ def summarise(values: Iterable[float | None], seed: int = 0) -> Summary:
     if not kept.size:
         return Summary(None, None, None, 0)
     equal = bool((kept == kept[0]).all())
-    mean = float(kept[0] if equal else kept.mean())  # the mean of equal values may be off by a rounding
+    mean = float(kept[0] if equal else kept.mean())  # the computed mean of equal values may have a rounding error
     if kept.size == 1 or not math.isfinite(mean):
         return Summary(mean, None, None, kept.size)
     if equal:
@@ -92,16 +92,16 @@ def paired_difference(a: Iterable[float | None], b: Iterable[float | None], seed
     .. math:: p = 2^{-n} \, \bigl| \{ s \in \{-1, 1\}^n : |\textstyle\sum_i s_i d_i| \ge |\sum_i d_i| \} \bigr|,
               \qquad d = a - b
 
-    If the methods do not differ, the sign of each difference is a fair coin. Up to 40 pairs, all sign patterns are
-    counted exactly: the signed sums of one half of the pairs are sorted and those of the other half looked up in
-    them. Beyond, p is estimated from 99,999 random patterns.
+    Under the null hypothesis that the methods do not differ, both signs of each difference are equally likely. With up
+    to 40 pairs, all sign patterns are counted exactly: the signed sums of one half of the pairs are sorted, and those
+    of the other half are located in them by binary search. With more pairs, p is estimated from 99,999 random patterns.
 
     Parameters
     ----------
     a, b : iterable of float or None
         One value a seed, in the same order; pairs with a None or NaN are dropped.
     seed : int, default 0
-        Seed of the bootstrap, and of the permutations beyond 40 pairs.
+        Seed of the bootstrap, and of the permutations with more than 40 pairs.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def paired_difference(a: Iterable[float | None], b: Iterable[float | None], seed
     Raises
     ------
     InputError
-        If a and b differ in length, or hold infinities.
+        If a and b differ in length or contain infinities.
 
     References
     ----------
@@ -126,17 +126,17 @@ def paired_difference(a: Iterable[float | None], b: Iterable[float | None], seed
     """
     left, right = _floats(a), _floats(b)
     if left.shape != right.shape:
-        raise InputError(f"pairs need as many values of the one as of the other: {left.size} and {right.size}")
+        raise InputError(f"a and b must have the same length; got {left.size} and {right.size} values")
     if np.isinf(left).any() or np.isinf(right).any():
-        raise InputError("infinite values have no difference")
-    both = ~(np.isnan(left) | np.isnan(right))
-    left, right = left[both], right[both]
+        raise InputError("a and b must not contain infinite values")
+    valid = ~(np.isnan(left) | np.isnan(right))
+    left, right = left[valid], right[valid]
     difference = left - right
     summary = summarise(difference.tolist(), seed)
     exact = difference.size <= EXACT_PAIRS
     if not difference.size:
         return PairedDifference(None, None, None, 0, exact)
-    # Ties must survive rounding, and what rounds are the values, not their differences.
+    # Ties must be detected despite rounding errors, which are relative to the values, not to their differences.
     tolerance = 1e-12 * float(np.abs(left).sum() + np.abs(right).sum())
     p_value = _sign_flips(difference, tolerance) if exact else _random_flips(difference, seed)
     return PairedDifference(summary.mean, summary.ci95, p_value, difference.size, exact)
@@ -155,12 +155,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Returns
     -------
     list of float or None
-        Adjusted p-values in the order given, in [0, 1]; compare them with the level.
+        Adjusted p-values in the given order, in [0, 1], to be compared with the significance level.
 
     Raises
     ------
     InputError
-        If a p-value lies outside [0, 1].
+        If a p-value is outside [0, 1].
 
     References
     ----------
@@ -176,23 +176,23 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     largest = 0.0
     for rank, (p, place) in enumerate(ordered):
         if not 0 <= p <= 1:
-            raise InputError(f"a p-value lies between 0 and 1; got {p}")
+            raise InputError(f"p-values must be between 0 and 1; got {p}")
         largest = max(largest, min(1.0, (len(ordered) - rank) * p))
         adjusted[place] = largest
     return adjusted
 
 
 def unreachable(n: int, m: int, level: float = 0.05) -> bool:
-    """Whether n pairs cannot reach the level after Holm's correction over m comparisons, whatever they show.
+    """Whether n pairs cannot reach the level after Holm's correction over m comparisons, whatever their values.
 
     The smallest two-sided p-value of n pairs is 2**(1 - n), and Holm multiplies the smallest one by m.
 
     Parameters
     ----------
     n : int
-        Pairs (seeds), at least 1.
+        Number of pairs (seeds), at least 1.
     m : int
-        Comparisons, at least 1.
+        Number of comparisons, at least 1.
     level : float, default 0.05
         Significance level, in (0, 1).
 
@@ -216,7 +216,7 @@ def unreachable(n: int, m: int, level: float = 0.05) -> bool:
 
 
 def unreachable_note(n: int, m: int, level: float = 0.05) -> str | None:
-    """Sentence for the report where a level is out of reach, else None.
+    """Sentence for the report if the level is unreachable, else None.
 
     Parameters
     ----------
@@ -254,10 +254,10 @@ def _floats(values: Iterable[float | None]) -> Floats:
 
 
 def _interval(values: Floats, seed: int) -> tuple[float, float]:
-    from scipy import stats  # takes longer to import than all of cl_lib
+    from scipy import stats  # its import takes longer than that of all of cl_lib
 
     for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():  # BCa degenerates on nearly equal values; the fallback is the answer
+        with warnings.catch_warnings():  # BCa degenerates on nearly equal values; the fallback handles that
             warnings.simplefilter("ignore")
             result = stats.bootstrap(
                 (values,),
@@ -273,13 +273,13 @@ def _interval(values: Floats, seed: int) -> tuple[float, float]:
 
 
 def _sign_flips(difference: Floats, tolerance: float) -> float:
-    """Exact share of sign patterns whose total is at least as far from zero as the observed one."""
+    """Exact fraction of sign patterns whose sum is at least as far from zero as the observed sum."""
     bound = abs(float(difference.sum())) - tolerance
     if bound <= 0:
         return 1.0
     half = difference.size // 2
     first_sums, second_sums = _signed_sums(difference[:half]), np.sort(_signed_sums(difference[half:]))
-    # Patterns come in pairs of opposite sign, so count one tail and double it.
+    # Patterns come in pairs of opposite sign, so one tail is counted and doubled.
     tail = first_sums.size * second_sums.size - int(np.searchsorted(second_sums, bound - first_sums).sum())
     return 2 * tail / 2**difference.size
 
@@ -306,5 +306,5 @@ def _random_flips(difference: Floats, seed: int) -> float:
 
 
 def _batch(size: int) -> int:
-    """Resamples at a time, such that memory stays at some ten megabytes."""
+    """Number of resamples per batch, such that memory stays at about ten megabytes."""
     return max(1, 1_000_000 // size)

@@ -1,4 +1,4 @@
-"""Values of a configuration or a dataclass as the types that they were declared with."""
+"""Validation of values, and conversion to the types with which options and fields are declared."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 from cl_lib.errors import InputError
 
 LARGEST = 1.7e308
-"""Whole numbers beyond have no float."""
+"""Integers beyond this limit are not representable as floats."""
 
 
 def as_python(value: Any, arrays: bool = True) -> Any:
-    """``value`` with NumPy's scalars, and ``arrays``, as Python's numbers and lists, inside of others too.
+    """Convert NumPy scalars and, with ``arrays``, arrays to Python numbers and lists, also within containers.
 
     Examples
     --------
@@ -31,10 +31,10 @@ def as_python(value: Any, arrays: bool = True) -> Any:
     old: Any
     if isinstance(value, Mapping):
         old, new = list(value.values()), [as_python(v, arrays) for v in value.values()]
-        made: Any = dict(zip(map(as_python, value), new, strict=True))
+        converted: Any = dict(zip(map(as_python, value), new, strict=True))
     elif type(value) in (list, tuple):
         old, new = value, [as_python(v, arrays) for v in value]
-        made = type(value)(new)
+        converted = type(value)(new)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value) if f.init]
         old = [getattr(value, name) for name in names]
@@ -43,21 +43,21 @@ def as_python(value: Any, arrays: bool = True) -> Any:
         return dataclasses.replace(value, **changed) if changed else value
     else:
         return value
-    return value if all(a is b for a, b in zip(old, new, strict=True)) else made
+    return value if all(a is b for a, b in zip(old, new, strict=True)) else converted
 
 
 def is_whole(value: Any) -> bool:
-    """Whether ``value`` is a whole number, Python's or NumPy's."""
+    """Whether ``value`` is a whole number of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a real number, Python's or NumPy's."""
+    """Whether ``value`` is a real number of Python or NumPy."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_whole(name: str, value: Any, least: int | None = None) -> None:
-    """Raise `InputError` where ``value`` is no whole number, or one below ``least``.
+    """Raise `InputError` if ``value`` is not a whole number or is below ``least``.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def check_whole(name: str, value: Any, least: int | None = None) -> None:
 
 
 def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
-    """Raise `InputError` where ``value`` is none of ``known``.
+    """Raise `InputError` if ``value`` is not one of ``known``.
 
     Examples
     --------
@@ -86,13 +86,13 @@ def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise `InputError` where ``value`` is neither True nor False."""
+    """Raise `InputError` if ``value`` is neither True nor False."""
     if not isinstance(value, bool):
         raise InputError(f"{name}={value!r}: must be true or false")
 
 
 def flat(tree: Mapping[str, Any], join: str = ".", prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dictionaries, by their joined keys.
+    """Flatten nested dictionaries to their leaves, with joined keys.
 
     Examples
     --------
@@ -107,12 +107,12 @@ def flat(tree: Mapping[str, Any], join: str = ".", prefix: str = "") -> dict[str
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type that ``hint`` asks for.
+    """Convert ``value`` to the type of the annotation ``hint``.
 
     Raises
     ------
     InputError
-        When it is of another type, naming ``where``, the value and what would be right.
+        If the value has another type; the message names ``where``, the value and what would be right.
 
     Examples
     --------
@@ -160,10 +160,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     else:
         try:
             fits = isinstance(value, hint)
-        except TypeError:  # a hint that cannot be asked, such as a Protocol
+        except TypeError:  # a hint that isinstance does not support, such as a Protocol
             fits = True
     if not fits:
-        needs = f" (say which with {where}._target_)" if isinstance(value, Mapping) else ""
+        needs = f" (select a class with {where}._target_)" if isinstance(value, Mapping) else ""
         raise InputError(f"{where}={value!r}: must be {_words(hint)}{needs}")
     return value
 
@@ -178,4 +178,4 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(h) for h in get_args(hint))
     if get_origin(hint) in (tuple, list, Sequence):
         return f"a list (of {_words((*get_args(hint), Any)[0])})"
-    return getattr(hint, "__name__", "of another kind")
+    return getattr(hint, "__name__", "of another type")

@@ -197,12 +197,12 @@ def test_the_wandb_logger_is_offline_without_a_login(monkeypatch, tmp_path):
         (["seeds=some"], "seeds='some': must be a count"),
         (
             ["stream.experiences=3"],
-            "stream.experiences=3: 10 classes do not divide among them; choose one of 1, 2, 5, 10",
+            "stream.experiences=3: must divide the number of classes, 10; choose one of 1, 2, 5, 10",
         ),
         (["stream.experiences=0"], "stream.experiences=0"),
         (["stream.valid=1.5"], "stream.valid=1.5: must be at least 0 and below 1"),
         (["stream.scenario=instance"], "stream.scenario='instance': must be one of class, task, domain"),
-        (["stream.class_order=[0,1]"], "stream.class_order=[0, 1]: must hold each of 0 to 9 once"),
+        (["stream.class_order=[0,1]"], "stream.class_order=[0, 1]: must contain each of 0 to 9 once"),
         (["eval_on=valid"], "eval_on=valid: this stream holds no validation data"),
         (["engine.lift=maybe"], "engine.lift='maybe': must be one of auto, always, never"),
         (["engine.store=maybe"], "engine.store='maybe': must be one of auto, resident, streamed"),
@@ -315,7 +315,7 @@ def test_reports_of_what_is_no_run(capsys, tmp_path):
     assert "nowhere: there is no such directory" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert report("empty") == 2
-    assert "holds no record.json" in capsys.readouterr().err
+    assert "contains no record.json" in capsys.readouterr().err
     (tmp_path / "empty" / "record.json").write_text('{"schema": "other/1"}')
     assert report("empty") == 2
     assert "schema is 'other/1'" in capsys.readouterr().err
@@ -359,7 +359,7 @@ def test_control_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     with program(*options, "out=cut") as process:
         _, error = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "holds an unfinished run; go on with resume=true" in error
+    assert "holds an unfinished run; resume it with resume=true" in error
     with program(*options, "out=cut", "resume=true") as process:
         process.communicate(timeout=200)
     assert process.returncode == 0

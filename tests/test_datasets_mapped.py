@@ -153,7 +153,7 @@ def test_values_that_are_not_finite_are_found_in_any_piece(
     x[[17, 17, 44], 0, [0, 1, 2], 0] = np.nan, np.inf, np.nan
     np.save(tmp_path / "x.npy", x)
     for array in (x, opened(tmp_path / "x.npy")):
-        with pytest.raises(InputError, match=r"x holds 3 non-finite values \(NaN or infinity\), first in sample 17"):
+        with pytest.raises(InputError, match=r"x contains 3 non-finite values \(NaN or infinity\), first in sample 17"):
             from_arrays((array, Y), (X.astype(np.float32), Y))
 
 
@@ -199,11 +199,11 @@ def test_a_folder_is_opened(folder: Path) -> None:
 
 
 def test_a_folder_without_its_files_is_named(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: there is no such folder; give one that holds x_train\.npy, y_tr"):
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder; give a folder that contains x_train\.npy"):
         datasets.npy(folder / "nowhere")
     (folder / "y_test.npy").unlink()
     (folder / "x_train.npy").unlink()
-    with pytest.raises(InputError, match=r"mine: x_train\.npy, y_test\.npy missing; it must hold"):
+    with pytest.raises(InputError, match=r"mine: x_train\.npy, y_test\.npy missing; it must contain"):
         datasets.npy(folder)
 
 
@@ -236,7 +236,7 @@ def test_a_folder_from_the_command_line(
     argv = ["data@stream.data=npy", "stream.name=split_mine", "strategy.memory.capacity=10", "seeds=2", "epochs=1"]
     argv += ["progress=false", "device=cpu"]
     assert cli._guarded("cl-bench", cli._bench, [*argv, "out=a"]) == 2
-    assert "folder=None: name the folder that holds x_train.npy" in capsys.readouterr().err
+    assert "folder=None: give the folder that contains x_train.npy" in capsys.readouterr().err
     own = [*argv, "stream.data.folder=mine"]
     for out, store in (("b", "auto"), ("c", "resident")):
         assert cli._guarded("cl-bench", cli._bench, [*own, f"engine.store={store}", f"out={out}"]) == 0

@@ -54,7 +54,7 @@ NAN[2, 1], NAN[3, 0] = float("nan"), float("inf")
     [
         ({"train": part(y=torch.tensor([0, 1, 5, -1]))}, r"toy, train: y\[2\] is 5, outside \[0, 2\).*from 0 to 1"),
         ({"test": part(2, y=torch.tensor([0, -1]))}, r"toy, test: y\[1\] is -1, outside \[0, 2\)"),
-        ({"train": part(x=NAN)}, r"toy, train: x holds 2 non-finite values .* first in sample 2"),
+        ({"train": part(x=NAN)}, r"toy, train: x contains 2 non-finite values .* first in sample 2"),
         ({"train": part(y=torch.tensor([0, 1]))}, r"toy, train: x has 4 samples and y 2 labels"),
         ({"train": part(0)}, r"toy, train: there are no samples"),
         ({"test": part(0)}, r"toy, test: there are no samples"),
@@ -145,7 +145,7 @@ def test_split_is_stratified_complete_and_seeded():
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.2, True, float("nan"), "half"])
 def test_split_refuses_what_is_no_share(share):
-    with pytest.raises(InputError, match=r"test is .*: give the share .* between 0 and 1"):
+    with pytest.raises(InputError, match=r"test is .*: give the fraction .* between 0 and 1"):
         stratified_split(torch.tensor([0, 1]), share, seed=0)
 
 

@@ -223,5 +223,5 @@ def test_places_that_are_no_folder(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="which is a file"):
         cifar10(tmp_path / "file")
     monkeypatch.setenv("CL_LIB_DATA", str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"\$CL_LIB_DATA is '.*file', which is no folder"):
+    with pytest.raises(InputError, match=r"\$CL_LIB_DATA is '.*file', which is not a folder"):
         cifar10()

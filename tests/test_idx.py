@@ -70,13 +70,13 @@ GOOD = b"\0\0\x08\x01\0\0\0\x02\x05\x06"
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (GOOD[:-1], r"is truncated: its header announces shape \(2,\), 10 bytes in all, and it has 9"),
-        (GOOD + b"\0", r"is too long: .* 10 bytes in all, and it has 11"),
+        (GOOD[:-1], r"is truncated: its header says shape \(2,\), 10 bytes in total, and it has 9"),
+        (GOOD + b"\0", r"is too long: .* 10 bytes in total, and it has 11"),
         (GOOD[:6], r"ends within its header, after 6 of 8 bytes"),
-        (b"", r"starts with bytes '', so it is no idx file"),
+        (b"", r"starts with bytes '', so it is not an idx file"),
         (b"\0\0\x0d\x01\0\0\0\0", r"starts with bytes '00 00 0d 01'.*'00 00 08'"),
-        (b"\x89PNG....", r"starts with bytes '89 50 4e 47', so it is no idx file"),
-        (b"\0\0\x08\x03" + b"\xff" * 12, r"truncated: its header announces shape \(4294967295, 4294967295, 42949"),
+        (b"\x89PNG....", r"starts with bytes '89 50 4e 47', so it is not an idx file"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, r"truncated: its header says shape \(4294967295, 4294967295, 42949"),
         (gzip.compress(GOOD, mtime=0)[:-9], r"is a damaged gzip file"),
         (
             gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:],
@@ -146,7 +146,7 @@ def test_an_incomplete_place_is_passed_over(tmp_path):
 
 def test_a_given_root_is_never_replaced_by_another_place(tmp_path):
     put(tmp_path / "system")
-    with pytest.raises(InputError, match=r"Fashion-MNIST is complete in none of .*elsewhere.*dataset-fashion-mnist"):
+    with pytest.raises(InputError, match=r"Fashion-MNIST is not complete in any of .*elsewhere.*dataset-fashion-mnist"):
         fashion_mnist(tmp_path / "elsewhere", download=False)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="which is a file: give the folder"):
@@ -164,7 +164,7 @@ def test_nowhere_to_be_found_says_where_it_looked_and_how_to_get_it():
 def test_a_misspelt_data_folder_is_an_error_even_where_files_exist(tmp_path, monkeypatch):
     put(tmp_path / "system")
     monkeypatch.setenv("CL_LIB_DATA", str(tmp_path / "missing"))
-    with pytest.raises(InputError, match=r"\$CL_LIB_DATA is '.*missing', which is no folder"):
+    with pytest.raises(InputError, match=r"\$CL_LIB_DATA is '.*missing', which is not a folder"):
         fashion_mnist()
     monkeypatch.setenv("CL_LIB_DATA", "")
     assert len(fashion_mnist().train) == 20
@@ -175,20 +175,20 @@ def test_mislabelled_and_mismatched_files(tmp_path):
     images, labels = (root / name for name in NAMES[:2])
     swapped = images.read_bytes(), labels.read_bytes()
     labels.write_bytes(swapped[0])
-    with pytest.raises(InputError, match=r"train-labels-idx1-ubyte holds shape \(20, 28, 28\): labels .* belong there"):
+    with pytest.raises(InputError, match=r"train-labels-idx1-ubyte has shape \(20, 28, 28\): must be labels"):
         mnist(root)
     images.write_bytes(swapped[1])
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte holds shape \(20,\): images .* belong there"):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte has shape \(20,\): must be images"):
         mnist(root)
     images.write_bytes(swapped[0])
     write_idx(labels, np.zeros(19, np.uint8))
-    with pytest.raises(InputError, match=r"holds 20 images and .*train-labels-idx1-ubyte 19 labels"):
+    with pytest.raises(InputError, match=r"has 20 images and .*train-labels-idx1-ubyte 19 labels"):
         mnist(root)
     write_idx(labels, np.full(20, 47, np.uint8))
     with pytest.raises(InputError, match=r"mnist, train: y\[0\] is 47, outside \[0, 10\)"):
         mnist(root)
     write_idx(images, np.zeros((20, 32, 32), np.uint8))
-    with pytest.raises(InputError, match=r"holds shape \(20, 32, 32\): images of shape \(N, 28, 28\)"):
+    with pytest.raises(InputError, match=r"has shape \(20, 32, 32\): must be images of shape \(N, 28, 28\)"):
         mnist(root)
 
 
@@ -210,7 +210,7 @@ def test_outdated_torchvision_files_are_named(tmp_path, monkeypatch):
     import torchvision.datasets
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", lambda root, download: None)
-    with pytest.raises(InputError, match=r"MNIST lies in .*MNIST/processed in an outdated form"):
+    with pytest.raises(InputError, match=r"MNIST is in .*MNIST/processed in an outdated format"):
         mnist(tmp_path / "root")
 
 

@@ -97,7 +97,7 @@ def test_empty_and_diverged() -> None:
     np.testing.assert_array_equal(curve.confidence[0, 0], [0.25, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(curve.accuracy[0, 0], [0.5, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(curve.count[0, 0], [4, 0, 0, 0])
-    with pytest.raises(InputError, match="bins have the shape"):
+    with pytest.raises(InputError, match="`bins` must have the shape"):
         ece([[1.0, 2.0]])
 
 
@@ -152,7 +152,7 @@ def test_adaptive_edges() -> None:
     assert adaptive_ece(torch.zeros(2, 0), torch.zeros(2, 0)).isnan().tolist() == [True, True]
     confidence = torch.tensor([[0.5, 0.7, torch.nan], [0.5, 0.7, 0.9]])
     assert adaptive_ece(confidence, torch.ones(2, 3), bins=2).isnan().tolist() == [True, False]
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="the same shape"):
         adaptive_ece(torch.zeros(3), torch.zeros(2))
     with pytest.raises(InputError, match="at least 1"):
         adaptive_ece(torch.zeros(3), torch.zeros(3), bins=0)

@@ -152,7 +152,7 @@ def test_bad_input() -> None:
         forgetting(np.zeros((9, 3)), learned=[0, 2, 3])
     with pytest.raises(InputError, match="rows from 0 to 8"):
         fwt(np.zeros((9, 3)), before=[0, 2, 9])
-    with pytest.raises(InputError, match="seen at row 1"):
+    with pytest.raises(InputError, match="seen before row 1"):
         average_accuracy(np.zeros((3, 2)), before=[1, 1])
 
 

@@ -52,7 +52,7 @@ def test_ages() -> None:
     assert (group.tolist(), labels) == ([1, 1], ("0-9 steps", "never trained"))
     assert age_groups([10])[1] == ("0-9 steps", "10-99 steps", "never trained")
     for bad in ([0.5], [-2, 3]):
-        with pytest.raises(InputError, match="whole numbers"):
+        with pytest.raises(InputError, match="must contain integers"):
             age_groups(bad)
 
 

@@ -170,13 +170,13 @@ def test_bad_input() -> None:
         with pytest.raises(InputError, match="labels must lie"):
             Scores.from_log_probs(log_probs, torch.full((1, N), wrong))
     for sums in (GroupSums.zeros(R, G), ClasswiseSums.zeros(R, G, C)):
-        with pytest.raises(InputError, match="must lie below 4"):
+        with pytest.raises(InputError, match="must be below 4"):
             sums.add_(scores, group + 1)
         with pytest.raises(InputError, match="must have the shape"):
             sums.add_(scores, group[:, 1:])
-    with pytest.raises(InputError, match="bins must agree"):
+    with pytest.raises(InputError, match="bins must be the same"):
         GroupSums.zeros(R, G, bins=10).add_(scores, group)
-    with pytest.raises(InputError, match="replicas must agree"):
+    with pytest.raises(InputError, match="replicas must be the same"):
         GroupSums.zeros(1, G).add_(scores, group)
     with pytest.raises(InputError, match="replicas and classes"):
         ClasswiseSums.zeros(R, G, C + 1).add_(scores, group)

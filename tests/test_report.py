@@ -219,7 +219,7 @@ def test_page_is_self_contained_and_complete(finetune: Record, er: Record, tmp_p
     assert "capacity: 500" in told  # the resolved configuration
     assert er.environment["torch"] in told
     assert "Linear(in_features=64" in told
-    for title in ("adaptive ECE", "What it cost", "Every replica", "By class", "By age"):
+    for title in ("adaptive ECE", "Cost", "Replicas", "By class", "By age"):
         assert title in told
     assert text.count("<svg") == 6
     assert page([er]) == page([er])  # the same record, the same bytes
@@ -244,7 +244,7 @@ def test_page_survives_what_runs_can_do(er: Record, grid: Record, online: Record
     bare = replace(er, arrays={}, strategy="bare")
     told = text_of(page([er, grid, online, one, lost, bare]))
     assert "2 of 2 diverged" in told
-    assert "On online_split_digits" in told
+    assert "Calibration on online_split_digits" in told
     assert "nan" not in told.lower().replace("finetune", "")
     assert "None" not in re.sub(r"Resolved configuration.*?Network", "", told, flags=re.DOTALL).replace(
         "clip_norm=None", ""

@@ -101,7 +101,7 @@ def test_paired_edges() -> None:
     assert (result.mean, result.ci95, result.p_value, result.n) == (0.5, None, 1.0, 1)
     assert paired_difference([None], [1.0])[:4] == (None, None, None, 0)
     assert paired_difference([1.0, 2.0], [1.0, 2.0]).p_value == 1.0
-    with pytest.raises(InputError, match="pairs need"):
+    with pytest.raises(InputError, match="must have the same length"):
         paired_difference([1.0], [1.0, 2.0])
     with pytest.raises(InputError, match="infinite"):
         paired_difference([math.inf], [1.0])

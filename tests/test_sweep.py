@@ -153,7 +153,7 @@ def test_hydras_sweeps_are_read(argv, names):
         (["out=' '"], "out=' ': must not be blank"),
         (["out=" + 300 * "a"], "a…: cannot be a directory (File name too long)"),
         (["-m", "strategy=er,finetune", "out=" + 300 * "a"], "a…: cannot be a directory (File name too long)"),
-        (["-m", "strategy=er,finetune", "out=/proc/none"], "out=/proc/none: cannot be made a directory"),
+        (["-m", "strategy=er,finetune", "out=/proc/none"], "out=/proc/none: cannot be created as a directory"),
         (["out=[a]"], "out=['a']: must be a string"),
         (["stream.name=[a]"], "stream.name=['a']: must be a string"),
         (["seeds=[-1]"], "seeds: -1 is not a valid seed"),

@@ -1,4 +1,4 @@
-"""``python -m cl_lib.cli``: as ``cl-bench``."""
+"""``python -m cl_lib.cli`` runs ``cl-bench``."""
 
 from cl_lib.cli.main import bench
 

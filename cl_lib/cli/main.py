@@ -251,10 +251,12 @@ def _report(argv: list[str]) -> int:
     from cl_lib.report.html import check_target
 
     parser = argparse.ArgumentParser(
-        prog="cl-report", description="One comparison table and one report.html from records made at different times."
+        prog="cl-report", description="Compare finished runs: print a comparison table and write report.html."
     )
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="a run's directory, or one that holds several")
-    parser.add_argument("--out", default="report.html", help="where the report goes (default: report.html)")
+    parser.add_argument(
+        "directories", nargs="+", metavar="DIR", help="directory of a run, or a directory with several runs"
+    )
+    parser.add_argument("--out", default="report.html", help="file to write the report to (default: report.html)")
     parser.add_argument(
         "--baseline", default=None, help="strategy that the others are compared with (default: the first)"
     )
@@ -269,7 +271,7 @@ def _report(argv: list[str]) -> int:
 
 def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """Directories of the finished and of the unfinished runs."""
-    found: list[Path] = []
+    complete: list[Path] = []
     begun: list[Path] = []
     for name in directories:
         path = Path(name)
@@ -281,7 +283,7 @@ def _records(directories: Sequence[str]) -> tuple[list[Path], list[Path]]:
         other = [p for p in places if unfinished(p)]
         if not done:
             hint = f"; {other[0]} is unfinished, resume it with resume=true" if other else ""
-            raise InputError(f"{name}: holds no record.json; give the directory of a finished run{hint}")
-        found += [p for p in done if p not in found]
+            raise InputError(f"{name}: contains no record.json; give the directory of a finished run{hint}")
+        complete += [p for p in done if p not in complete]
         begun += [p for p in other if p not in begun]
-    return found, begun
+    return complete, begun

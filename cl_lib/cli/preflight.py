@@ -35,7 +35,7 @@ def check(
 ) -> list[dict[str, Any]]:
     """Compose, build and check all jobs before the first starts; return their configurations."""
     if "out" in swept:
-        raise InputError("out: must be one directory for the whole sweep; each run gets a folder in it")
+        raise InputError("out: must be one directory for the whole sweep; each run has a subdirectory in it")
     names = [directory_of("", job, swept).name for job in jobs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -145,7 +145,7 @@ def _check_sweep(config: Mapping[str, Any], searched: bool) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"out={_short(out)}: cannot be made a directory ({error.strerror})") from error
+        raise InputError(f"out={_short(out)}: cannot be created as a directory ({error.strerror})") from error
     check_target(out / "report.html")
 
 

@@ -1,6 +1,6 @@
-"""Data sets: inputs in their compact dtype, integer labels, slice columns; one small file per source.
+"""Data sets: inputs in their compact dtype, integer labels and slice columns, with one module per source.
 
-Importing this room imports neither torchvision, scikit-learn nor pandas: each loader imports what it needs.
+Importing this package imports neither torchvision, scikit-learn nor pandas: each loader imports what it needs.
 """
 
 from cl_lib.datasets.arrays import from_arrays

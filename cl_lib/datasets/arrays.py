@@ -1,4 +1,4 @@
-"""Tensors and NumPy arrays, in memory or in a file."""
+"""Data sets from tensors and NumPy arrays, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -35,26 +35,28 @@ def from_arrays(
     std: Scale = None,
     seed: int = 0,
 ) -> Dataset:
-    """Make a data set of tensors or NumPy arrays, without copying them where their memory can be shared.
+    """Make a data set from tensors or NumPy arrays, without a copy if their memory can be shared.
 
     Parameters
     ----------
     train : (x, y)
         `x` of shape (N, *shape), uint8 (images, channels first) or floating, kept in its dtype; `y` of shape (N,),
-        integers; without ``classes`` those that occur are the classes. A memory-mapped `x`
-        (``np.load(file, mmap_mode="r")``) stays in its file, unless it is not contiguous or in another byte order.
+        integers; without ``classes``, the labels that occur are the classes. A memory-mapped `x`
+        (``np.load(file, mmap_mode="r")``) stays on disk, unless it is not contiguous or has another byte order.
     test : (x, y), or float in (0, 1)
-        The test part, or the share of every class of `train` to use as one, unless that is memory-mapped.
+        The test part, or the fraction of every class of `train` to use as the test part, unless `train` is
+        memory-mapped.
     name : str, default "arrays"
         Name of the data set.
     classes : sequence of str, default None
-        Class names, for labels in [0, C); None: the labels that occur, in rising order.
+        Class names, for labels in [0, C); None: the labels that occur, in ascending order.
     columns : mapping, default None
-        Metadata by name: one value per sample, or a pair (train values, test values) where `test` is a part.
+        Metadata by name: one value per sample, or a pair (train values, test values) if `test` is a pair (x, y).
     mean, std : float or sequence of float, default None
-        The model sees ``(x - mean) / std``, per channel or one for all; None is 0, and 255 for uint8, else 1.
+        The model sees ``(x - mean) / std``, with one value per channel or one value for all channels. Default: mean
+        0; std 255 for uint8, else 1.
     seed : int, default 0
-        Seed of the stratified split; not used where `test` is a part.
+        Seed of the stratified split; not used if `test` is a pair (x, y).
 
     Returns
     -------
@@ -64,7 +66,7 @@ def from_arrays(
     Raises
     ------
     InputError
-        If `train` or `test` is no pair of arrays, a column does not fit, or `check_dataset` objects.
+        If `train` or `test` is not a pair of arrays, a column does not fit, or `check_dataset` fails.
 
     Examples
     --------
@@ -79,13 +81,13 @@ def from_arrays(
     if isinstance(test, int | float | np.number):
         if is_mapped(first[0]):
             raise InputError(
-                f"{name}: test={test} would read the memory-mapped x into memory to cut it; give the test part as a "
+                f"{name}: test={test} would read the memory-mapped x into memory to split it; give the test part as a "
                 "pair (x, y), such as slices of the same arrays"
             )
         names = _classes(name, classes, first[1])
         first = first[0], _numbered(first[1], names, classes is not None)
         whole, classes = Samples(*first, _columns(name, columns or {}, len(first[1]))), names
-        check_samples(f"{name}, train", whole, len(classes))  # here a message can still name the caller's index
+        check_samples(f"{name}, train", whole, len(classes))  # before the split, so that messages name the input index
         fit, held_out = (whole.take(index) for index in stratified_split(whole.y, test, seed))
     else:
         second = _pair(f"{name}, test", test)
@@ -93,7 +95,7 @@ def from_arrays(
         first, second = ((x, _numbered(y, names, classes is not None)) for x, y in (first, second))
         classes = names
         n, m = len(first[1]), len(second[1])
-        # both parts through one column each, so that a category has the same code in both
+        # one column for both parts, so that a category has the same code in both
         joined = _columns(name, {key: _join(name, key, values) for key, values in (columns or {}).items()}, n + m)
         fit = Samples(*first, {key: column.take(slice(n)) for key, column in joined.items()})
         held_out = Samples(*second, {key: column.take(slice(n, None)) for key, column in joined.items()})
@@ -102,7 +104,7 @@ def from_arrays(
         check_units(name, fit.x, means, None)
         if fit.x.dim() == 2:
             raise InputError(
-                f"{name}: x is uint8 of shape {tuple(fit.x.shape)}: give std=255 where these are pixels, std=1 where "
+                f"{name}: x is uint8 of shape {tuple(fit.x.shape)}: give std=255 if these are pixels, std=1 if "
                 "they are counts or codes"
             )
         stds = (255.0,)
@@ -119,12 +121,12 @@ def _classes(name: str, classes: Sequence[str] | None, y: Tensor) -> tuple[str, 
     if present[-1] >= MAX_UNNAMED_CLASSES:
         raise InputError(f"{name}: the largest label is {present[-1]}: number the classes from 0, or give classes=")
     if present[0] < 0:
-        return tuple(str(label) for label in range(max(0, present[-1]) + 1))  # the check of labels will say so
+        return tuple(str(label) for label in range(max(0, present[-1]) + 1))  # `check_samples` raises the error
     return tuple(map(str, present))
 
 
 def _numbered(y: Tensor, classes: tuple[str, ...], given: bool) -> Tensor:
-    """Labels as positions in ``classes``, where these are the labels that occur."""
+    """Labels as positions in ``classes``, if the classes are the labels that occur."""
     if given or not len(y) or int(y.min()) < 0 or classes == tuple(map(str, range(len(classes)))):
         return y
     return torch.searchsorted(torch.tensor([int(name) for name in classes]), y)
@@ -148,14 +150,14 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
             raise InputError(f"{where}: {what} has {masked} masked values: fill them, or leave those samples out")
         array = array.data
     if isinstance(array, MaskedTensor):
-        raise InputError(f"{where}: {what} is a MaskedTensor: fill what is masked, or leave those samples out")
+        raise InputError(f"{where}: {what} is a MaskedTensor: fill the masked values, or leave those samples out")
     if isinstance(array, np.ndarray):
         if array.dtype.kind == "O" and array.ndim:
             _check_objects(where, what, array)
         if array.dtype.kind not in "biufc":
             raise InputError(f"{where}: {what} is an array of {array.dtype}: give numbers")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        array = torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch shares writable memory only
+        array = torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch can share writable memory only
     if not isinstance(array, Tensor):
         raise InputError(f"{where}: {what} is a {type(array).__name__}: give a tensor or a NumPy array")
     if array.is_meta or array.is_nested:
@@ -166,7 +168,7 @@ def _tensor(where: str, what: str, array: Array) -> Tensor:
 
 
 def _check_objects(where: str, what: str, array: np.ndarray) -> None:
-    """Raise InputError that names what keeps an array of objects from being one of numbers, where that is to see."""
+    """Raise `InputError` for the first value of an object array that is missing or of a different type."""
     first: dict[str, object] = {}
     for i, value in enumerate(array.ravel().tolist()):
         if value is None or type(value).__name__ in ("NAType", "NaTType") or (is_number(value) and value != value):
@@ -176,28 +178,28 @@ def _check_objects(where: str, what: str, array: np.ndarray) -> None:
         first.setdefault(kind, value)
         if len(first) > 1:
             a, b = first.values()
-            raise InputError(f"{where}: {what} holds {a!r} and {b!r}, of two types: give numbers")
+            raise InputError(f"{where}: {what} contains {a!r} and {b!r}, of two types: give numbers")
 
 
 def _columns(name: str, columns: Mapping[str, Any], n: int) -> dict[str, Column]:
-    made: dict[str, Column] = {}
+    out: dict[str, Column] = {}
     for given, values in columns.items():
         key = str(given) if isinstance(given, int | np.integer) else given
         check_column_name(name, key)
-        if key in made:
+        if key in out:
             raise InputError(f"{name}: two columns have the name {key!r}: rename one")
         try:
-            made[key] = Column.of(values)
+            out[key] = Column.of(values)
         except InputError as error:
             raise InputError(f"{name}: column {key!r}: {error}") from error
-        if len(made[key].codes) != n:
-            raise InputError(f"{name}: column {key!r} has {len(made[key].codes)} values: give {n}, one per sample")
-    return made
+        if len(out[key].codes) != n:
+            raise InputError(f"{name}: column {key!r} has {len(out[key].codes)} values: give {n}, one per sample")
+    return out
 
 
 def _join(name: str, key: str, values: Any) -> list[object]:
     if not isinstance(values, tuple | list) or len(values) != 2 or any(isinstance(v, str) for v in values):
-        raise InputError(f"{name}: column {key!r} must be a pair (train values, test values), as test is a part")
+        raise InputError(f"{name}: column {key!r} must be a pair (train values, test values), as test is a pair (x, y)")
     return [value for part in values for value in as_list(part)]
 
 

@@ -1,4 +1,4 @@
-"""How the columns of a table become categories."""
+"""Conversion of the columns of a table to categories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cl_lib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_CATEGORIES = 10  # a numeric slice column with more distinct values is cut at its quartiles
+MAX_CATEGORIES = 10  # a numeric slice column with more distinct values is binned at its quartiles
 
 
 def categories(values: pd.Series[Any]) -> Column:
@@ -22,34 +22,34 @@ def categories(values: pd.Series[Any]) -> Column:
     import pandas as pd
 
     try:
-        found = pd.Categorical(values).remove_unused_categories()
+        categorical = pd.Categorical(values).remove_unused_categories()
     except TypeError as error:
-        raise InputError(f"column {values.name!r} holds values that are neither numbers nor texts ({error})") from error
+        raise InputError(f"column {values.name!r}: must contain numbers or strings ({error})") from error
     try:
-        names = names_of(list(found.categories))
+        names = names_of(list(categorical.categories))
     except InputError as error:
         raise InputError(f"column {values.name!r}: {error}") from error
-    return Column(torch.from_numpy(found.codes.astype(np.int64)), names)
+    return Column(torch.from_numpy(categorical.codes.astype(np.int64)), names)
 
 
 def whole_numbers(values: pd.Series[Any]) -> Column:
-    """Return the categories of a floating target; InputError if it is a measurement."""
+    """Return the categories of a floating-point target; raise `InputError` if it has fractional values."""
     fractional = values[values % 1 != 0]
     if len(fractional):
         raise InputError(
-            f"target {values.name!r} holds {len(fractional)} values that are no class, such as {fractional.iloc[0]}: "
-            "give classes, pd.qcut for some of a measurement"
+            f"target {values.name!r} has {len(fractional)} values that are not classes, such as {fractional.iloc[0]}: "
+            "give classes, for example the bins of pd.qcut for a continuous quantity"
         )
     return categories(values.astype("int64"))
 
 
 def cut(values: pd.Series[Any], train: np.ndarray) -> Column:
-    """Return the categories of a slice column, cut at the quartiles of rows `train` where it has many numbers."""
+    """Return the categories of a slice column; many distinct numbers are binned at the quartiles of rows `train`."""
     import pandas as pd
 
     if isinstance(values.dtype, pd.CategoricalDtype):
         return categories(values)
-    if values.dtype.kind in "MOTU":  # points in time, and texts, which may be numbers
+    if values.dtype.kind in "MOTU":  # dates, and strings, which may be numbers
         try:
             return Column.of(values)
         except InputError as error:
@@ -63,7 +63,7 @@ def cut(values: pd.Series[Any], train: np.ndarray) -> Column:
     known = numbers[train]
     edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
     edges = edges[edges < known.max()]
-    if not len(edges):  # most rows share the largest value: set it apart from the rest
+    if not len(edges):  # most rows have the largest value: separate it from all smaller values
         edges = np.unique(known)[-2:-1]
     names = [f"{edge:.6g}" for edge in edges]
     if not names:

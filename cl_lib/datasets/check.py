@@ -1,4 +1,4 @@
-"""The one gate that all data pass before any work is done on them."""
+"""Validation of data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cl_lib.datasets.samples import Dataset, Samples
 from cl_lib.errors import InputError
 
 LOST = 1e-3
-"""Share of a standard deviation that rounding may cost."""
+"""Largest rounding error allowed, as a fraction of the standard deviation."""
 RESERVED = ("class", "experience", "age")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -24,7 +24,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     Parameters
     ----------
     dataset : Dataset
-        The data to look at: two passes over `x` at most.
+        The data to check, with at most two passes over `x`.
 
     Returns
     -------
@@ -34,10 +34,10 @@ def check_dataset(dataset: Dataset) -> Dataset:
     Raises
     ------
     InputError
-        If a part is empty, two classes have one name, `x` is neither uint8 nor floating or has no sample shape, `x`
-        holds NaN or infinity, `y` is not int64 or not in [0, C), lengths differ, train and test differ in sample
-        shape, dtype or columns, a column's codes are outside its labels, `mean` and `std` do not fit the channels or
-        are in units of [0, 1] where pixels are in [0, 255], or images have their channels last.
+        If a part is empty, two classes have the same name, `x` is neither uint8 nor floating or has no sample shape,
+        `x` contains NaN or infinity, `y` is not int64 or not in [0, C), lengths differ, train and test differ in
+        sample shape, dtype or columns, a column's codes are outside its labels, `mean` and `std` do not fit the
+        channels or are in units of [0, 1] while pixels are in [0, 255], or images have their channels last.
 
     Examples
     --------
@@ -52,16 +52,16 @@ def check_dataset(dataset: Dataset) -> Dataset:
         raise InputError(f"{name}: classes is empty: name every class")
     twice = [label for label, n in Counter(map(str, dataset.classes)).items() if n > 1]
     if twice:
-        raise InputError(f"{name}: classes holds {twice[0]!r} more than once: give every class a name of its own")
+        raise InputError(f"{name}: classes contains {twice[0]!r} more than once: give every class a different name")
     check_samples(f"{name}, train", train, len(dataset.classes))
     check_samples(f"{name}, test", test, len(dataset.classes))
-    for what, ours, theirs in (
+    for what, of_train, of_test in (
         ("sample shape", tuple(train.x.shape[1:]), tuple(test.x.shape[1:])),
         ("dtype", train.x.dtype, test.x.dtype),
         ("columns", _labels(train), _labels(test)),
     ):
-        if ours != theirs:
-            raise InputError(f"{name}: the {what} of train is {ours}, of test {theirs}: they must be the same")
+        if of_train != of_test:
+            raise InputError(f"{name}: the {what} of train is {of_train}, of test {of_test}: they must be the same")
     channels = dataset.shape[0]
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if len(values) not in (1, channels):
@@ -77,7 +77,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
 
 def check_axes(name: str, x: Tensor) -> None:
-    """Raise InputError for images whose last axis is most likely that of the channels."""
+    """Raise `InputError` for images whose last axis is most likely the channel axis."""
     shape = tuple(x.shape)
     if channels_last(shape[1:]) and (x.dtype == torch.uint8 or shape[1] == shape[2]):
         raise InputError(
@@ -87,7 +87,7 @@ def check_axes(name: str, x: Tensor) -> None:
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether an image of this shape would be a few pixels wide with channels first.
+    """Whether an image of this shape has its channels last: read as channels first, it would be 1 to 4 pixels wide.
 
     Examples
     --------
@@ -98,19 +98,19 @@ def channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def check_units(name: str, x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
-    """Raise InputError where `mean` and `std` are in units of [0, 1] and `x` holds pixels in [0, 255]."""
+    """Raise `InputError` if `mean` and `std` are in units of [0, 1] and `x` contains pixels in [0, 255]."""
     fraction = mean is not None and any(0 < m < 1 for m in mean) and max(mean) <= 1
     if not x.numel() or not (max(std) < 1 or (fraction and max(std) <= 1) if std is not None else fraction):
         return
     image, pixels = x.dim() > 2, x.dtype == torch.uint8
     if not image and max(len(mean or ()), len(std or ())) > 1:
-        return  # features with deviations of their own, no pixels
-    looked_at = pieces(x if pixels else x[:100])
-    found = [(float(p.min()), float(p.max()), pixels or bool((p == p.round()).all())) for p in looked_at]
-    least, most = min(low for low, _, _ in found), max(high for _, high, _ in found)
-    if least < 0 or most > 255 or not all(whole for _, _, whole in found):
+        return  # features, each with its standard deviation, not pixels
+    inspected = pieces(x if pixels else x[:100])
+    ranges = [(float(p.min()), float(p.max()), pixels or bool((p == p.round()).all())) for p in inspected]
+    least, most = min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)
+    if least < 0 or most > 255 or not all(whole for _, _, whole in ranges):
         return
-    # counts have small deviations too, so that without a sign of an image only values near 255 tell
+    # counts may have small standard deviations too: unless x has uint8 images, only values above 127 indicate pixels
     if most > (1 if image and pixels else 127):
         given = f"mean={_short(mean)}" if std is None else f"std={_short(std)}"
         kind = "uint8" if pixels else "whole numbers"
@@ -124,10 +124,10 @@ def _short(values: tuple[float, ...] | None) -> str:
 
 
 def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
-    """Raise InputError where values, as they are or normalised, do not fit the dtype of a run.
+    """Raise `InputError` if values, raw or normalised, are outside the range of the dtype of a run.
 
-    Wider data are rounded to it before the mean is subtracted: where a mean is given, that must cost no more than a
-    thousandth of the standard deviation.
+    Data of a wider dtype are rounded to it before the mean is subtracted; if a mean is given, the rounding error must
+    not exceed a thousandth of the standard deviation.
     """
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (dataset.mean, dataset.std))
     most, rounding = torch.finfo(dtype).max, torch.finfo(dtype).eps / 2
@@ -147,11 +147,11 @@ def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
         start = 0
         for piece in pieces(samples.x):
             channels = piece.flatten(2) if piece.dim() > 2 else piece.unsqueeze(2)
-            # the extremes of each channel decide, and cost no copy
+            # only the extremes of each channel are checked, which needs no copy
             for ends in (channels.amin((0, 2)).double(), channels.amax((0, 2)).double()):
                 bad = (ends.abs() > most) | ((ends - mean).abs() > most) | (((ends - mean) / std).abs() > most)
                 lost = wider & (mean != 0) & (ends.abs() * rounding > std * LOST)
-                if lost.any():  # whole numbers, for one, may need no rounding
+                if lost.any():  # the actual rounding error may be smaller: that of integers may be 0
                     lost &= (channels.to(dtype).to(channels.dtype) - channels).abs().amax((0, 2)) > std * LOST
                 for wrong, why in (
                     (bad, f"too large for {short}: scale the data or drop those samples"),
@@ -160,7 +160,7 @@ def check_range(dataset: Dataset, dtype: torch.dtype) -> None:
                     if wrong.any():
                         c = int(wrong.nonzero()[0])
                         i = start + int((channels[:, c] == ends[c]).any(1).nonzero()[0])
-                        raise InputError(f"{dataset.name}, {part}: x holds {float(ends[c]):g} in sample {i}, {why}")
+                        raise InputError(f"{dataset.name}, {part}: x contains {float(ends[c]):g} in sample {i}, {why}")
             start += len(piece)
 
 
@@ -169,14 +169,14 @@ def _some(values: tuple[float, ...]) -> str:
 
 
 def check_samples(where: str, samples: Samples, classes: int) -> None:
-    """Raise InputError, with `where` in front of its message, unless one part alone is sound."""
+    """Raise `InputError`, with `where` in front of the message, if one part alone is invalid."""
     x, y = samples.x, samples.y
     if x.layout != torch.strided:
         raise InputError(f"{where}: x is {str(x.layout).removeprefix('torch.')}: give a dense tensor, x.to_dense()")
     if x.is_floating_point() and x.dtype not in FLOATS:
-        raise InputError(f"{where}: x is {x.dtype}, with which little can be computed: give x.float()")
+        raise InputError(f"{where}: x is {x.dtype}, a dtype that few operations support: give x.float()")
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise InputError(f"{where}: x is {x.dtype}: give uint8 (images) or a floating dtype, x.float() for one")
+        raise InputError(f"{where}: x is {x.dtype}: give uint8 (images) or a floating dtype, such as x.float()")
     if x.dim() < 2:
         raise InputError(f"{where}: x has shape {tuple(x.shape)}: give (N, *shape), x[:, None] for single numbers")
     check_labels(where, x, y)
@@ -187,7 +187,7 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
     if x.is_floating_point():
         values, first, start = 0, 0, 0
         for piece in pieces(x):
-            # NaN and infinity show in the extremes, which cost a tenth of a look at each value
+            # NaN and infinity appear in the extremes, which take a tenth of the time of a test of each value
             if not torch.stack(piece.aminmax()).isfinite().all():
                 finite = torch.isfinite(piece)
                 first = first if values else start + int((~finite).flatten(1).any(1).nonzero()[0])
@@ -195,7 +195,7 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
             start += len(piece)
         if values:
             raise InputError(
-                f"{where}: x holds {values} non-finite values (NaN or infinity), first in sample {first}: "
+                f"{where}: x contains {values} non-finite values (NaN or infinity), first in sample {first}: "
                 "fill them in or drop those samples"
             )
     outside = ((y < 0) | (y >= classes)).nonzero()
@@ -221,20 +221,20 @@ def check_samples(where: str, samples: Samples, classes: int) -> None:
 
 
 def check_column_name(where: str, name: object) -> None:
-    """Raise InputError for a name that a slice column cannot have."""
+    """Raise `InputError` for a name that a slice column cannot have."""
     if not isinstance(name, str):
-        raise InputError(f"{where}: column {name!r} is named by a {type(name).__name__}: give a string, {str(name)!r}")
+        raise InputError(f"{where}: column {name!r} has a {type(name).__name__} as name: give a string, {str(name)!r}")
     if not name.strip():
-        raise InputError(f"{where}: column {name!r} has a blank name: give it one that a report can show")
+        raise InputError(f"{where}: column {name!r} has a blank name: give a name that a report can show")
     if name in RESERVED:
         raise InputError(
             f"{where}: column {name!r} has the name of a slicing that every record has ({', '.join(RESERVED)}): rename "
-            f"it, my_{name} for one"
+            f"it, for example to my_{name}"
         )
 
 
 def check_labels(where: str, x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless `y` holds one int64 label per sample of `x`."""
+    """Raise `InputError` unless `y` contains one int64 label per sample of `x`."""
     if y.is_floating_point():
         if (unknown := y.isnan()).any():
             i = int(unknown.nonzero()[0, 0])

@@ -25,7 +25,7 @@ class Column:
     labels : tuple of str
         Readable name of each category.
     values : Column, optional
-        Where the categories are ranges of whole numbers: the numbers themselves, for `by_column`.
+        If the categories are ranges of integers: the integers themselves, for `by_column`.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Column:
         Parameters
         ----------
         values : iterable, or 1-d tensor or array
-            Hashable values, none missing. Texts that are all numbers are sorted as numbers.
+            Hashable values, none missing. Strings that are all numbers are sorted as numbers.
 
         Raises
         ------
@@ -62,17 +62,17 @@ class Column:
             if value is None or type(value).__name__ in ("NAType", "NaTType") or _is_nan(value):
                 raise InputError(f"column value {i} is missing ({value}): fill it in or drop the sample")
             if not isinstance(value, Hashable):
-                raise InputError(f"column value {i} is a {type(value).__name__}, {value!r}: give numbers or texts")
+                raise InputError(f"column value {i} is a {type(value).__name__}, {value!r}: give numbers or strings")
         try:
             distinct = in_order(list(dict.fromkeys(listed)))
-        except TypeError as error:  # a tuple that holds a list
-            raise InputError(f"column values must be numbers or texts ({error})") from error
+        except TypeError as error:  # a tuple that contains a list
+            raise InputError(f"column values must be numbers or strings ({error})") from error
         code = {value: c for c, value in enumerate(distinct)}
         codes = torch.tensor([code[value] for value in listed], dtype=torch.int64)
         return cls(codes, names_of(distinct))
 
     def take(self, index: Tensor | slice) -> Column:
-        """Return the column of the samples at `index`; the labels stay."""
+        """Return the column of the samples at `index`, with the same labels."""
         return Column(self.codes[index], self.labels, None if self.values is None else self.values.take(index))
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class Column:
 
 
 def as_list(values: Iterable[object]) -> list[Any]:
-    """Values as Python's own; points in time as ISO texts, which numbers of nanoseconds would hide.
+    """Values as Python objects; dates and times as ISO strings rather than numbers of nanoseconds.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def as_list(values: Iterable[object]) -> list[Any]:
 
 
 def in_order(distinct: list[Any]) -> list[Any]:
-    """Sorted; texts that are all numbers as numbers, what cannot be compared by its text.
+    """Sort values: strings that are all numbers as numbers, values that cannot be compared as strings.
 
     Examples
     --------
@@ -113,11 +113,13 @@ def in_order(distinct: list[Any]) -> list[Any]:
 
 
 def names_of(distinct: Sequence[Any]) -> tuple[str, ...]:
-    """Names of categories; `InputError` where two are the same."""
+    """Names of categories; raises `InputError` if two are the same."""
     first: dict[str, Any] = {}
     for value in distinct:
         if (name := str(value)) in first:
-            raise InputError(f"values {first[name]!r} and {value!r} have the same name {name!r}: give all one type")
+            raise InputError(
+                f"values {first[name]!r} and {value!r} have the same name {name!r}: give all values the same type"
+            )
         first[name] = value
     return tuple(first)
 

@@ -1,4 +1,4 @@
-"""Real digits that need no download: scikit-learn carries them."""
+"""The handwritten digits included in scikit-learn, which need no download."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cl_lib.datasets.split import stratified_split
 
 
 def digits(test: float = 0.25, seed: int = 0) -> Dataset:
-    """Return 1,797 real handwritten digits of 8x8 pixels (UCI, through scikit-learn).
+    """Return the 1,797 handwritten digits of 8x8 pixels of scikit-learn (originally from UCI).
 
     Parameters
     ----------
     test : float in (0, 1), default 0.25
-        Share of every class in the test part; the default leaves at least 44 test samples of each.
+        Fraction of every class in the test part; the default gives at least 44 test samples per class.
     seed : int, default 0
         Seed of the stratified split.
 
@@ -39,7 +39,7 @@ def digits(test: float = 0.25, seed: int = 0) -> Dataset:
     >>> data.fingerprint()
     '5717f0e463b66181'
     """
-    from sklearn.datasets import load_digits  # slow to import, and only this loader needs it
+    from sklearn.datasets import load_digits  # imported here since it is slow and only this loader needs it
 
     images, labels = load_digits(return_X_y=True)
     x = torch.from_numpy(images.astype("uint8")).reshape(-1, 1, 8, 8)

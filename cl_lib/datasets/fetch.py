@@ -21,41 +21,41 @@ def data_home() -> Path:
     Raises
     ------
     InputError
-        If ``$CL_LIB_DATA`` is set but is no folder: a misspelt path must not turn into a download elsewhere.
+        If ``$CL_LIB_DATA`` is set but is not a folder: a misspelt path must not cause a download to another folder.
 
     Examples
     --------
     >>> data_home().is_absolute()
     True
     """
-    named = os.environ.get(ENVIRONMENT)
-    if not named:
+    value = os.environ.get(ENVIRONMENT)
+    if not value:
         return Path.home() / ".cache" / "cl_lib"
-    home = Path(named).expanduser().absolute()
+    home = Path(value).expanduser().absolute()
     if not home.is_dir():
-        raise InputError(f"${ENVIRONMENT} is {named!r}, which is no folder: create it, or set or unset the variable")
+        raise InputError(f"${ENVIRONMENT} is {value!r}, which is not a folder: create it, or set or unset the variable")
     return home
 
 
 def chosen_root(root: str | os.PathLike[str] | None) -> Path:
-    """Return `root` as a path, or `data_home()` where it is None; InputError if it is a file."""
+    """Return `root` as a path, or `data_home()` if it is None; raise `InputError` if it is a file."""
     if root is None:
         return data_home()
     folder = Path(root).expanduser()
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"root is {str(root)!r}, which is a file: give the folder that holds the data")
+        raise InputError(f"root is {str(root)!r}, which is a file: give the folder that contains the data")
     return folder
 
 
 def torchvision_set(kind: str, root: Path, advice: str, **options: Any) -> Any:
-    """Build torchvision's data set class `kind` in `root`.
+    """Construct torchvision's data set class `kind` in `root`.
 
-    torchvision finds, downloads and verifies the files itself. Whatever goes wrong (no torchvision, no network,
-    missing or damaged files) becomes an InputError that ends in `advice`, how else to get the data.
+    torchvision finds, downloads and verifies the files itself. Any failure (no torchvision, no network, missing or
+    damaged files) becomes an `InputError` that ends in `advice`: another way to get the data.
     """
     try:
         import torchvision.datasets
-    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another version of torch
         raise InputError(
             f'{kind} needs torchvision, which does not import ({error}): pip install "cl-lib[vision]"; {advice}'
         ) from error
@@ -63,7 +63,7 @@ def torchvision_set(kind: str, root: Path, advice: str, **options: Any) -> Any:
         return getattr(torchvision.datasets, kind)(root, **options)
     except (RuntimeError, OSError, HTTPException) as error:
         tried = "could not be downloaded to" if options.get("download") else "was not found in"
-        reason = " ".join(str(error).split())  # torchvision's messages span lines
+        reason = " ".join(str(error).split())  # torchvision's messages have several lines
         raise InputError(f"{kind} {tried} {root} ({reason}): {advice}") from error
 
 

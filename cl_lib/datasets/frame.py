@@ -1,4 +1,4 @@
-"""Tables: any pandas DataFrame becomes a data set, with its columns as features and slices."""
+"""Data sets from pandas DataFrames, with columns as features and slices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 JITTER = 1e-13
-"""Relative deviation below which a feature is a constant, computed in float64."""
+"""Relative standard deviation, in float64, up to which a feature counts as constant."""
 
 
 def from_frame(
@@ -34,7 +34,7 @@ def from_frame(
     seed: int = 0,
     name: str = "frame",
 ) -> Dataset:
-    """Turn a table into a data set: one row, one sample.
+    """Make a data set from a table, with one sample per row.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def from_frame(
     target : str
         Column with the class of each row; its distinct values, sorted, are the classes.
     slices : str or sequence of str, default ()
-        Columns to slice results by. A numeric one with more than 10 distinct values is cut at the quartiles of the
-        train part.
+        Columns to slice results by. A numeric column with more than 10 distinct values is binned at the quartiles of
+        the train part.
     features : str or sequence of str, default None
         Numeric or boolean columns that the model sees, in this order; None takes every column that is neither the
-        target, a slice nor `test`. A slice is a feature only where it is named here.
+        target, a slice nor `test`. A slice column is a feature only if it is named here.
     test : float in (0, 1) or str, default 0.25
-        Share of every class in the test part, or the boolean column that is true in its rows.
+        Fraction of every class in the test part, or the boolean column that is true in the rows of the test part.
     seed : int, default 0
         Seed of the stratified split.
     name : str, default "frame"
@@ -64,9 +64,9 @@ def from_frame(
     Raises
     ------
     InputError
-        If a column is unknown, occurs twice, has missing or infinite values or is not of the type its role needs, or
-        a feature such as a time in seconds since 1970 would lose more than a thousandth of its standard deviation by
-        rounding to float32.
+        If a column is unknown, occurs twice, has missing or infinite values or does not have the type its role needs,
+        or rounding a feature (such as a time in seconds since 1970) to float32 would cause an error of more than a
+        thousandth of its standard deviation.
 
     Examples
     --------
@@ -78,10 +78,10 @@ def from_frame(
     >>> data.test.columns["site"]
     Column(10 samples: north 3, south 7)
     """
-    import pandas as pd  # slow to import, and only this loader needs it
+    import pandas as pd  # imported here since it is slow and only this loader needs it
 
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"frame is a {type(frame).__name__}: give a pandas DataFrame, pd.DataFrame(frame) for one")
+        raise InputError(f"frame is a {type(frame).__name__}: give a pandas DataFrame, such as pd.DataFrame(frame)")
     chosen = [slices] if isinstance(slices, str) else list(slices)
     marker = [test] if isinstance(test, str) else []
     if features is None:
@@ -113,10 +113,10 @@ def from_frame(
         check_column_name(name, str(column))
     columns = {str(column): cut(frame[column], train.numpy()) for column in chosen}
     if len(columns) < len(set(chosen)):
-        raise InputError(f"{name}: two slice columns have the same name as text: rename one")
+        raise InputError(f"{name}: two slice columns have the same name as strings: rename one")
     whole = Samples(x, classes.codes, columns)
     known = x[train].double()
-    constant = known.amax(0) == known.amin(0)  # exact, where a computed deviation is not quite 0
+    constant = known.amax(0) == known.amin(0)  # exact, unlike the standard deviation, which rounding makes positive
     std = torch.where(constant, 1.0, known.std(0, correction=0))
     return check_dataset(
         Dataset(
@@ -135,17 +135,17 @@ def _check_column(frame: pd.DataFrame, column: str) -> None:
     if count == 0:
         names = [str(known) for known in frame.columns]
         near = get_close_matches(str(column), names, n=3)
-        right = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the columns are {', '.join(names)}"
-        raise InputError(f"frame has no column {column!r}: {right}")
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the columns are {', '.join(names)}"
+        raise InputError(f"frame has no column {column!r}: {hint}")
     if count > 1:
-        raise InputError(f"frame has {count} columns {column!r}: give every column a name of its own")
+        raise InputError(f"frame has {count} columns {column!r}: give every column a different name")
     missing = int(frame[column].isna().sum())
     if missing:
         raise InputError(f"column {column!r} has {missing} missing values: fill them in or drop those rows")
 
 
 def _check_names(values: pd.Series[Any]) -> None:
-    """Raise InputError for classes that are one number in two types, 1 and "1" or True for example."""
+    """Raise `InputError` if the same number occurs as a class in two types, for example 1 and "1" or True."""
     if values.dtype.kind not in "OTU":
         return
     known: dict[str, object] = {}
@@ -153,10 +153,11 @@ def _check_names(values: pd.Series[Any]) -> None:
         number = isinstance(value, Real | np.bool_)
         name = str(int(value)) if number and value % 1 == 0 else str(value)
         first = known.setdefault(name, value)
-        # two of the same text are told apart nowhere: `categories` refuses them
+        # two values with the same string are rejected by `categories`
         if type(first) is not type(value) and str(first) != str(value) and not (is_number(first) and is_number(value)):
             raise InputError(
-                f"column {values.name!r}: values {first!r} and {value!r} name one class: give all one type"
+                f"column {values.name!r}: values {first!r} and {value!r} name the same class: give all values the same "
+                "type"
             )
 
 
@@ -181,6 +182,6 @@ def _check_features(frame: pd.DataFrame, features: list[str], leaks: set[str]) -
         lost, spread = np.abs(values - values.astype(np.float32)).max(), values.std()
         if lost > LOST * spread and spread > JITTER * np.abs(values).max():
             raise InputError(
-                f"column {column!r} would be rounded to float32 by {lost:.2g}, its standard deviation is {spread:.2g}: "
-                f"subtract an offset beforehand, {values.mean():.6g} for one"
+                f"column {column!r}: rounding to float32 changes it by {lost:.2g}, its standard deviation is "
+                f"{spread:.2g}: subtract an offset beforehand, such as {values.mean():.6g}"
             )

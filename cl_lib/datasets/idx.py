@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from the folders where their idx files usually lie."""
+"""MNIST and Fashion-MNIST, from the folders where their idx files are usually stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class _Family:
-    """One data set in MNIST's four files, and where people keep it."""
+    """A data set in MNIST's four files, and the folders it is usually stored in."""
 
     name: str
     title: str
@@ -45,12 +45,12 @@ def mnist(root: PathLike | None = None, download: bool = True) -> Dataset:
     Parameters
     ----------
     root : path, default None
-        Folder with the four files, or with ``mnist`` or ``MNIST/raw`` inside. A given root is the only place looked
-        at. None looks in ``$CL_LIB_DATA``, ``./data``, ``~/.cache/torchvision`` and ``~/.cache/cl_lib``, in this
-        order.
+        Folder with the four files, or with the folder ``mnist`` or ``MNIST/raw``. If given, no other folder is
+        searched. None searches ``$CL_LIB_DATA``, ``./data``, ``~/.cache/torchvision`` and ``~/.cache/cl_lib``, in
+        this order.
     download : bool, default True
-        Whether torchvision may download (12 MB) what is not there: into `root`, or where it is None into
-        ``$CL_LIB_DATA`` or ``~/.cache/cl_lib``.
+        Whether torchvision may download missing files (12 MB): to `root`, or if it is None to ``$CL_LIB_DATA`` or
+        ``~/.cache/cl_lib``.
 
     Returns
     -------
@@ -65,8 +65,8 @@ def mnist(root: PathLike | None = None, download: bool = True) -> Dataset:
 
     Notes
     -----
-    MNIST and Fashion-MNIST use the same file names: only the folder tells them apart, so keep them in folders of
-    their own.
+    MNIST and Fashion-MNIST use the same file names and are distinguished by the folder only: keep them in separate
+    folders.
 
     Examples
     --------
@@ -84,18 +84,17 @@ def mnist(root: PathLike | None = None, download: bool = True) -> Dataset:
 
 
 def fashion_mnist(root: PathLike | None = None, download: bool = True) -> Dataset:
-    """Return Fashion-MNIST: 60,000 train and 10,000 test pictures of clothes, 28x28 pixels.
+    """Return Fashion-MNIST: 60,000 train and 10,000 test images of clothes of 28x28 pixels.
 
     Parameters
     ----------
     root : path, default None
-        Folder with the four files, or with ``fashion-mnist`` or ``FashionMNIST/raw`` inside. A given root is the
-        only place looked at. None looks in ``$CL_LIB_DATA``, ``./data``, ``~/.cache/torchvision``,
-        ``~/.cache/cl_lib`` and ``/usr/share/datasets/fashion-mnist`` (Debian's package dataset-fashion-mnist), in
-        this order.
+        Folder with the four files, or with the folder ``fashion-mnist`` or ``FashionMNIST/raw``. If given, no other
+        folder is searched. None searches ``$CL_LIB_DATA``, ``./data``, ``~/.cache/torchvision``, ``~/.cache/cl_lib``
+        and ``/usr/share/datasets/fashion-mnist`` (Debian's package dataset-fashion-mnist), in this order.
     download : bool, default True
-        Whether torchvision may download (31 MB) what is not there: into `root`, or where it is None into
-        ``$CL_LIB_DATA`` or ``~/.cache/cl_lib``.
+        Whether torchvision may download missing files (31 MB): to `root`, or if it is None to ``$CL_LIB_DATA`` or
+        ``~/.cache/cl_lib``.
 
     Returns
     -------
@@ -133,22 +132,22 @@ def _load(family: _Family, root: PathLike | None, download: bool) -> Dataset:
         places += family.system
     files = find_files(places)
     if files is None:
-        looked = ", ".join(dict.fromkeys(str(place) for place in places))
+        searched = ", ".join(dict.fromkeys(str(place) for place in places))
         advice = (
             f"run {family.name}() once with torchvision and a network, or put the four files "
             f"(train-images-idx3-ubyte.gz and so on) into the folder given as root or in ${ENVIRONMENT}{family.hint}"
         )
         if not download:
-            raise InputError(f"{family.title} is complete in none of {looked}: {advice}")
+            raise InputError(f"{family.title} is not complete in any of {searched}: {advice}")
         torchvision_set(family.kind, target, advice, download=True)
         files = find_files([target / family.kind / "raw"])
-        if files is None:  # torchvision is content with files that an old release of it had converted
+        if files is None:  # torchvision does not download if there are files that an old release had converted
             old = target / family.kind / "processed"
-            raise InputError(f"{family.title} lies in {old} in an outdated form only: delete that folder and retry")
+            raise InputError(f"{family.title} is in {old} in an outdated format only: delete that folder and retry")
     train, test = (read_part(*files[part]) for part in ("train", "t10k"))
     return images(family.name, train, test, family.classes)
 
 
 def _inside(family: _Family, folder: Path) -> list[Path]:
-    # a folder of the data set's own name is surer than files that might be the other family's
+    # folders named after the data set first: files in `folder` itself may belong to the other data set
     return [folder / name for name in family.folders] + [folder]

@@ -1,4 +1,4 @@
-"""The idx files of MNIST and its family: unsigned bytes with a short header, four files a data set."""
+"""Reading and writing of idx files, the format of MNIST: unsigned bytes with a short header."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def read_idx(path: PathLike) -> np.ndarray:
     Parameters
     ----------
     path : path
-        The file; compression is recognised by content, whatever the name says.
+        The file; compression is recognised by content, not by the name.
 
     Returns
     -------
     ndarray of uint8
-        In the shape the header announces: (N,) labels, (N, height, width) images.
+        With the shape given in the header: (N,) for labels, (N, height, width) for images.
 
     Raises
     ------
     InputError
-        If there is no such file, its gzip stream is damaged, it is not idx, or it is shorter or longer than its
-        header announces.
+        If there is no such file, its gzip stream is damaged, it is not an idx file, or it is shorter or longer than
+        its header says.
 
     Examples
     --------
@@ -53,28 +53,28 @@ def read_idx(path: PathLike) -> np.ndarray:
         try:
             raw = gzip.decompress(raw)
         except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+            raise InputError(f"{path} is a damaged gzip file ({error}): download it again") from error
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or raw[3] not in (1, 2, 3, 4):
         raise InputError(
-            f"{path} starts with bytes {raw[:4].hex(' ')!r}, so it is no idx file of unsigned bytes: "
+            f"{path} starts with bytes {raw[:4].hex(' ')!r}, so it is not an idx file of unsigned bytes: "
             "those start with '00 00 08' and the number of dimensions, 01 for labels, 03 for images"
         )
     header = 4 + 4 * raw[3]
     if len(raw) < header:
-        raise InputError(f"{path} ends within its header, after {len(raw)} of {header} bytes: fetch it again")
+        raise InputError(f"{path} ends within its header, after {len(raw)} of {header} bytes: download it again")
     shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", raw[3], offset=4))
     announced = header + int(np.prod(shape, dtype=object))  # object: a damaged header must not overflow
     if len(raw) != announced:
         wrong = "truncated" if len(raw) < announced else "too long"
         raise InputError(
-            f"{path} is {wrong}: its header announces shape {shape}, {announced} bytes in all, "
-            f"and it has {len(raw)}: fetch it again"
+            f"{path} is {wrong}: its header says shape {shape}, {announced} bytes in total, "
+            f"and it has {len(raw)}: download it again"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
 
 
 def write_idx(path: PathLike, array: np.ndarray) -> None:
-    """Write an array of 1 to 4 dimensions and unsigned bytes in the idx format, compressed where `path` ends in .gz.
+    """Write a uint8 array of 1 to 4 dimensions in the idx format, compressed if `path` ends in .gz.
 
     Raises
     ------
@@ -95,15 +95,15 @@ def write_idx(path: PathLike, array: np.ndarray) -> None:
 
 
 def find_files(places: list[Path]) -> Files | None:
-    """Return the files of the first place that has all four."""
+    """Return the files of the first folder that has all four."""
     for place in places:
-        found: Files = {}
+        files: Files = {}
         for part in ("train", "t10k"):
             images, labels = _file(place, f"{part}-images", "idx3"), _file(place, f"{part}-labels", "idx1")
             if images and labels:
-                found[part] = images, labels
-        if len(found) == 2:
-            return found
+                files[part] = images, labels
+        if len(files) == 2:
+            return files
     return None
 
 
@@ -113,15 +113,15 @@ def _file(place: Path, stem: str, form: str) -> Path | None:
 
 
 def read_part(images_path: Path, labels_path: Path) -> Samples:
-    """Read a pair of files; InputError if they are exchanged, of another family or differ in number."""
+    """Read a file of images and its labels; raise `InputError` if shapes or numbers of samples do not fit."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise InputError(f"{images_path} holds shape {images.shape}: images of shape (N, 28, 28) belong there")
+        raise InputError(f"{images_path} has shape {images.shape}: must be images of shape (N, 28, 28)")
     if labels.ndim != 1:
-        raise InputError(f"{labels_path} holds shape {labels.shape}: labels of shape (N,) belong there")
+        raise InputError(f"{labels_path} has shape {labels.shape}: must be labels of shape (N,)")
     if len(images) != len(labels):
         raise InputError(
-            f"{images_path} holds {len(images)} images and {labels_path} {len(labels)} labels: "
+            f"{images_path} has {len(images)} images and {labels_path} {len(labels)} labels: "
             "both files must come from the same data set"
         )
     return Samples(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))

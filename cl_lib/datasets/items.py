@@ -1,4 +1,4 @@
-"""Any map-style torch data set, read once."""
+"""Data sets from map-style PyTorch data sets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ def from_torch(train: Any, test: Any, *, name: str = "torch", classes: Sequence[
     Parameters
     ----------
     train, test : map-style data set
-        ``len()`` and items (x, y) from index 0: `x` a tensor, PIL image or NumPy array, all of one shape and dtype;
-        `y` an integer. PIL images, uint8 arrays (height, width) and uint8 arrays whose last dimension is
-        1, 3 or 4 become uint8 with channels first; other arrays and tensors stay as they are.
+        ``len()`` and items (x, y) from index 0: `x` a tensor, PIL image or NumPy array, all with the same shape and
+        dtype; `y` an integer. PIL images, uint8 arrays (height, width) and uint8 arrays whose last dimension is
+        1, 3 or 4 become uint8 with channels first; other arrays and tensors are unchanged.
     name : str, default "torch"
         Name of the data set.
     classes : sequence of str, default None
-        Class names; None takes those that `train` carries as ``classes``, or else the labels that occur, in rising
-        order.
+        Class names; None takes ``train.classes`` if it has strings, else the labels that occur, in ascending order.
 
     Returns
     -------
@@ -38,12 +37,12 @@ def from_torch(train: Any, test: Any, *, name: str = "torch", classes: Sequence[
     Raises
     ------
     InputError
-        If a data set is not map-style, an item is no pair (x, y) of these types or differs in shape or dtype from
-        the first one (the message names its index), or `check_dataset` objects.
+        If a data set is not map-style, an item is not a pair (x, y) of these types or differs in shape or dtype from
+        the first item (the message names its index), or `check_dataset` fails.
 
     Notes
     -----
-    Random transforms are drawn once, here: leave augmentation out of the data set.
+    Random transforms are drawn only once, when the items are read: leave augmentation out of the data set.
 
     Examples
     --------
@@ -54,8 +53,8 @@ def from_torch(train: Any, test: Any, *, name: str = "torch", classes: Sequence[
     (tensor([5., 5.]), tensor(1))
     """
     if classes is None:
-        carried = getattr(train, "classes", None)
-        classes = carried if carried and all(isinstance(label, str) for label in carried) else None
+        names = getattr(train, "classes", None)
+        classes = names if names and all(isinstance(label, str) for label in names) else None
     parts = [_read(f"{name}, {part}", items) for part, items in (("train", train), ("test", test))]
     return from_arrays(parts[0], parts[1], name=name, classes=classes)
 
@@ -75,7 +74,7 @@ def _read(where: str, items: Any) -> tuple[Tensor, Tensor]:
         if sample.shape != x.shape[1:] or sample.dtype != x.dtype:
             raise InputError(
                 f"{where}: x of item {i} is {sample.dtype} of shape {tuple(sample.shape)}, of item 0 {x.dtype} of "
-                f"shape {tuple(x.shape[1:])}: all must be alike, so resize or crop them"
+                f"shape {tuple(x.shape[1:])}: all must have the same shape and dtype, so resize or crop them"
             )
         x[i] = sample
     return x, y
@@ -87,7 +86,7 @@ def _input(where: str, i: int, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if hasattr(value, "getbands"):  # a PIL image, without importing PIL
-        if value.mode in ("1", "P"):  # bits and palette indices are no grey levels
+        if value.mode in ("1", "P"):  # bits and palette indices are not grey levels
             value = value.convert("L" if value.mode == "1" else "RGB")
         value = np.array(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":

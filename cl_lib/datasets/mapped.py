@@ -1,4 +1,4 @@
-"""Data that stay in their file: memory-mapped tensors, and letting go of the pages that were read."""
+"""Memory-mapped tensors: their creation, reading them in pieces, and releasing the pages that were read."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from cl_lib.errors import InputError
 
 PIECE = 2**25
-"""Bytes of a tensor that are looked at together, at most: what a pass over it keeps in memory."""
+"""Largest number of bytes of a tensor that are read together and kept in memory in a pass over it."""
 AROUND = 2**21
-"""Bytes that the system may map around a row that is read: a file can lie in its cache in pieces of this size."""
+"""Bytes that the system may map around a row that is read: the page cache can store a file in pieces of this size."""
 
 _files: WeakValueDictionary[int, np.memmap] = WeakValueDictionary()
-"""By the address of a tensor's storage the file it was made of. The tensor keeps it alive, so no entry is outdated."""
+"""Mapped file by the address of a tensor's storage. The tensor keeps the file alive, so no entry is outdated."""
 
 
 def from_memmap(array: np.ndarray) -> Tensor | None:
-    """The tensor that shares a memory-mapped array's file, or None where there is no file or it cannot be shared.
+    """Tensor that shares the file of a memory-mapped array, or None if there is no file or it cannot be shared.
 
-    Shared are whole arrays and contiguous slices of them, in C order and the machine's byte order. The tensor must not
-    be written to.
+    Arrays and their contiguous slices can be shared if they are in C order and the native byte order. The tensor must
+    not be written to.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def from_memmap(array: np.ndarray) -> Tensor | None:
     file: object = array
     while isinstance(file, np.ndarray) and not isinstance(file.base, mmap.mmap):
         file = file.base
-    # mode c has changes that are in no file, and would be lost with the pages
+    # changes of an array of mode "c" are not in the file and would be lost when pages are released
     if not isinstance(file, np.memmap) or file.mode == "c":
         return None
     flags = array.flags
@@ -50,26 +50,26 @@ def from_memmap(array: np.ndarray) -> Tensor | None:
     if not (array.ndim and array.size):
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the array is not writable: nobody writes
+        warnings.simplefilter("ignore", UserWarning)  # that the array is not writable: the tensor is never written to
         tensor = torch.from_numpy(array)
     _files[tensor.untyped_storage().data_ptr()] = file
     return tensor
 
 
 def is_mapped(tensor: Tensor) -> bool:
-    """Whether a tensor (or what it is a view of) was made by `from_memmap`."""
+    """Whether a tensor, or the base of a view, was made by `from_memmap`."""
     return tensor.untyped_storage().data_ptr() in _files
 
 
 def check_file(tensor: Tensor) -> None:
-    """Raise InputError where a mapped tensor's file has become shorter: to read it would end the process."""
+    """Raise `InputError` if the file of a mapped tensor has become shorter: reading it would kill the process."""
     file = _files.get(tensor.untyped_storage().data_ptr())
     if file is not None and _map(file).size() < file.offset + file.nbytes:
         raise InputError(f"{file.filename}: has become shorter since it was opened; do not change data that are in use")
 
 
 def release(tensor: Tensor) -> None:
-    """Let the pages of a mapped contiguous tensor go; read again, they come from the file. Else do nothing."""
+    """Release the memory pages of a mapped contiguous tensor, to be read again from the file; else do nothing."""
     file = _files.get(tensor.untyped_storage().data_ptr())
     if file is None or not tensor.numel() or not hasattr(mmap, "MADV_DONTNEED"):
         return
@@ -80,7 +80,7 @@ def release(tensor: Tensor) -> None:
 
 
 def pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """A tensor's rows, in order, at most `PIECE` bytes at once; those of a mapped one are let go of.
+    """Yield a tensor's rows in order, at most `PIECE` bytes at once; pages of a mapped tensor are released after use.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def pieces(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def loaded(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on the device; a mapped one is read into memory, once."""
+    """Tensor on the device; a mapped tensor is read into memory once."""
     if not is_mapped(tensor):
         return tensor.to(device)
     out, start = torch.empty_like(tensor, device=device), 0
@@ -105,7 +105,7 @@ def loaded(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def take(tensor: Tensor, index: Tensor) -> Tensor:
-    """Rows of a tensor, on its device; of a mapped one, in memory."""
+    """Rows of a tensor, on its device; those of a mapped tensor in memory."""
     if not is_mapped(tensor):
         return tensor.index_select(0, index)
     rows = torch.empty(len(index), *tensor.shape[1:], dtype=tensor.dtype)
@@ -114,9 +114,9 @@ def take(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 def copy_rows(tensor: Tensor, index: np.ndarray, out: Tensor) -> None:
-    """Copy rows of a contiguous tensor in memory or mapped, those of rising ``index`` the fastest, to ``out``.
+    """Copy rows of a contiguous tensor, in memory or mapped, to ``out``; an ascending ``index`` is fastest.
 
-    One call for many rows, in one thread: Python does not wait, and neither do those who compute.
+    Many rows are copied by one call in one thread, without the interpreter lock, so that computation can go on.
     """
     if not len(index):
         return
@@ -132,7 +132,7 @@ def copy_rows(tensor: Tensor, index: np.ndarray, out: Tensor) -> None:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    """The same memory as rows of bytes: NumPy does not have all of torch's dtypes."""
+    """View the same memory as rows of bytes, since NumPy does not have all dtypes of PyTorch."""
     return tensor.detach().view(len(tensor), -1).view(torch.uint8).numpy()
 
 

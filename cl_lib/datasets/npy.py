@@ -1,4 +1,4 @@
-"""A folder of ``.npy`` files whose inputs stay on disk."""
+"""Data sets from folders of ``.npy`` files, whose inputs stay on disk."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def npy(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
 ) -> Dataset:
-    """Open a folder's ``x_train.npy``, ``y_train.npy``, ``x_test.npy`` and ``y_test.npy``, however large.
+    """Open ``x_train.npy``, ``y_train.npy``, ``x_test.npy`` and ``y_test.npy`` of a folder, of any size.
 
     Parameters
     ----------
     folder : path
-        What `numpy.save` wrote there: `x` of shape (N, *shape), uint8 (images, channels first) or floating, stays on
-        disk, memory-mapped; `y` of shape (N,), integers, is read.
+        Folder with the files, as written by `numpy.save`: `x` of shape (N, *shape), uint8 (images, channels first) or
+        floating, stays on disk, memory-mapped; `y` of shape (N,), integers, is read into memory.
     name : str, default None
-        Name of the data set; None takes the folder's.
+        Name of the data set; None takes the name of the folder.
     classes, mean, std
         As in `from_arrays`.
 
@@ -43,11 +43,11 @@ def npy(
     Raises
     ------
     InputError
-        If a file is missing or cannot be memory-mapped, or `from_arrays` objects.
+        If a file is missing or cannot be memory-mapped, or `from_arrays` fails.
 
     Notes
     -----
-    A file too large for memory is written a piece at a time through ``np.lib.format.open_memmap``.
+    A file that is too large for memory can be written in pieces with ``np.lib.format.open_memmap``.
 
     Examples
     --------
@@ -61,13 +61,13 @@ def npy(
     Dataset(blank: 20 train + 10 test, 5 classes, uint8 (3, 8, 8))
     """
     if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"folder={folder!r}: name the folder that holds {', '.join(FILES)}")
+        raise InputError(f"folder={folder!r}: give the folder that contains {', '.join(FILES)}")
     home = Path(folder)
     if not home.is_dir():
-        raise InputError(f"{home}: there is no such folder; give one that holds {', '.join(FILES)}")
+        raise InputError(f"{home}: there is no such folder; give a folder that contains {', '.join(FILES)}")
     missing = [file for file in FILES if not (home / file).is_file()]
     if missing:
-        raise InputError(f"{home}: {', '.join(missing)} missing; it must hold {', '.join(FILES)}")
+        raise InputError(f"{home}: {', '.join(missing)} missing; it must contain {', '.join(FILES)}")
     x_train, y_train, x_test, y_test = (_open(home / file) for file in FILES)
     title = home.resolve().name if name is None else name
     data = from_arrays((x_train, y_train), (x_test, y_test), name=title, classes=classes, mean=mean, std=std)

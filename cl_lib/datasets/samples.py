@@ -1,4 +1,4 @@
-"""What every loader returns: samples with labels and slice columns, in a train and a test part."""
+"""Data set classes: samples with labels and slice columns, in a train and a test part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Samples:
     Parameters
     ----------
     x : Tensor of shape (N, *shape), uint8 or floating
-        Inputs as they are kept: images as uint8 in [0, 255], channels first. What is memory-mapped stays in its file.
+        Inputs as they are stored: images as uint8 in [0, 255], channels first. Memory-mapped inputs stay on disk.
     y : Tensor of shape (N,), int64
         Class labels in [0, C).
     columns : mapping of str to Column, default {}
@@ -54,18 +54,18 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named train and test part; the model sees ``(x - mean) / std``.
+    """A named data set with a train and a test part; the model sees ``(x - mean) / std``.
 
     Parameters
     ----------
     name : str
         Short name, as it appears in records and reports.
     train, test : Samples
-        The two parts; sample shape and dtype agree.
+        The two parts, with the same sample shape and dtype.
     classes : tuple of str
         Name of each of the C classes.
     mean, std : tuple of float, default (0.0,) and (1.0,)
-        In units of `x`: one value per channel (dim 0 of a sample), or a single one for all.
+        In units of `x`: one value per channel (dim 0 of a sample), or a single value for all channels.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Dataset:
         """Return the data hash: 16 hex digits of the SHA-256 over x and y of train and test."""
         digest = hashlib.sha256()
         for tensor in (self.train.x, self.train.y, self.test.x, self.test.y):
-            # dtype and shape go in too: the same bytes cut in another way are other data
+            # dtype and shape are hashed too: the same bytes in another shape are different data
             digest.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
             for piece in pieces(tensor.detach()):
                 digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""A test part drawn per class, the same for the same seed."""
+"""Stratified split into a train and a test part."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from cl_lib.validation import is_number, is_whole
 
 
 def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw a share of every class for the test part.
+    """Draw a fraction of every class for the test part.
 
     Parameters
     ----------
     y : Tensor of shape (N,), int64
         Labels.
     test : float in (0, 1)
-        Share of every class that goes to the test part, rounded; a class with at least two samples keeps one on
-        each side, a class with a single sample stays in train.
+        Fraction of every class that goes to the test part, rounded; a class with at least two samples has at least
+        one in each part, a class with a single sample stays in train.
     seed : int
-        Same seed, same split.
+        Seed of the split; the same seed gives the same split.
 
     Returns
     -------
     train, test : Tensor, int64
-        Indices in rising order; together, every index in [0, N) once.
+        Indices in ascending order; together, every index in [0, N) once.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]
     ([2, 3, 4, 5, 6, 7], [0, 1])
     """
     if not is_number(test) or not 0 < test < 1:
-        raise InputError(f"test is {test!r}: give the share of the samples to test on, between 0 and 1 (say 0.25)")
+        raise InputError(f"test is {test!r}: give the fraction of samples in the test part, between 0 and 1 (say 0.25)")
     if not is_whole(seed) or not -(2**63) <= seed < 2**63:
         raise InputError(f"seed is {seed!r}: must be a whole number of at most 64 bits")
     generator = torch.Generator().manual_seed(int(seed))

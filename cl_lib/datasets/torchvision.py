@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and SVHN, found, downloaded and verified by torchvision."""
+"""CIFAR-10, CIFAR-100 and SVHN, loaded, downloaded and verified by torchvision."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def cifar10(root: Root = None, download: bool = True) -> Dataset:
     Parameters
     ----------
     root : path, default None
-        Folder that holds, or will hold, ``cifar-10-batches-py``; None is ``$CL_LIB_DATA`` or ``~/.cache/cl_lib``.
+        Folder that contains ``cifar-10-batches-py`` or to download it to; None is ``$CL_LIB_DATA`` or
+        ``~/.cache/cl_lib``.
     download : bool, default True
-        Whether torchvision may download (170 MB) what is missing.
+        Whether torchvision may download missing files (170 MB).
 
     Returns
     -------
@@ -57,9 +58,10 @@ def cifar100(root: Root = None, download: bool = True) -> Dataset:
     Parameters
     ----------
     root : path, default None
-        Folder that holds, or will hold, ``cifar-100-python``; None is ``$CL_LIB_DATA`` or ``~/.cache/cl_lib``.
+        Folder that contains ``cifar-100-python`` or to download it to; None is ``$CL_LIB_DATA`` or
+        ``~/.cache/cl_lib``.
     download : bool, default True
-        Whether torchvision may download (169 MB) what is missing.
+        Whether torchvision may download missing files (169 MB).
 
     Returns
     -------
@@ -92,16 +94,16 @@ def svhn(root: Root = None, download: bool = True) -> Dataset:
     Parameters
     ----------
     root : path, default None
-        Folder that holds, or will hold, ``train_32x32.mat`` and ``test_32x32.mat``; None is ``$CL_LIB_DATA`` or
-        ``~/.cache/cl_lib``.
+        Folder that contains ``train_32x32.mat`` and ``test_32x32.mat`` or to download them to; None is
+        ``$CL_LIB_DATA`` or ``~/.cache/cl_lib``.
     download : bool, default True
-        Whether torchvision may download (246 MB) what is missing.
+        Whether torchvision may download missing files (246 MB).
 
     Returns
     -------
     Dataset
         `x` uint8 of shape (N, 3, 32, 32) in [0, 255], channels first; mean 0, std 255; label 0 is the digit 0
-        (the files say 10).
+        (10 in the files).
 
     Raises
     ------
@@ -143,7 +145,7 @@ def _cifar(part: Any) -> Samples:
 
 
 def _coarse(part: Any, file: str) -> Samples:
-    # torchvision drops the superclasses; the files are those whose checksums it has just verified
+    # torchvision drops the superclasses; it has just verified the checksums of these files
     folder = Path(part.root, part.base_folder)
     codes = pickle.loads((folder / file).read_bytes(), encoding="latin1")["coarse_labels"]
     labels = pickle.loads((folder / "meta").read_bytes(), encoding="latin1")["coarse_label_names"]

@@ -1,1 +1,1 @@
-"""Bridges to other libraries, each imported only when it is asked for."""
+"""Conversions to other libraries, each of which must be imported explicitly."""

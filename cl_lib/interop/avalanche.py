@@ -1,4 +1,4 @@
-"""A stream as an Avalanche benchmark: the only place that imports Avalanche."""
+"""Conversion of a stream to an Avalanche benchmark; no other module imports Avalanche."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from cl_lib.streams.stream import Stream
 
 
 def benchmark(stream: Stream, seed: int = 0) -> Any:
-    """One seed's realisation of a stream, as tensors in memory that Avalanche's strategies train on.
+    """Convert a stream for one seed to a benchmark that Avalanche's strategies can train on.
 
     Parameters
     ----------
     stream : Stream
-        One whose training loss is over all classes, or a task-incremental one.
+        A stream whose training loss is over all classes, or a task-incremental stream.
     seed : int, default 0
-        Seed of the realisation: class order, permutations, angles.
+        Seed of the stream: class order, permutations, angles.
 
     Returns
     -------
     avalanche.benchmarks.CLScenario
-        ``train_stream`` with an experience for each of the stream's, ``test_stream`` with one for each test set. Inputs
-        are float32, normalised and transformed; targets are the stream's labels; task labels are the test column in
-        task-incremental streams (what multi-head models ask for) and 0 in all others.
+        ``train_stream`` with the experiences of the stream, ``test_stream`` with an experience for each test set.
+        Inputs are float32, normalised and transformed; targets are the stream's labels; task labels are the test column
+        in task-incremental streams (as multi-head models need) and 0 in all others.
 
     Raises
     ------
     InputError
-        Where Avalanche is not installed, and for streams that it cannot express: a class mask within one head, data
+        If Avalanche is not installed, and for streams that it cannot express: a class mask within one head, or data
         that are not tensors.
 
     Notes
     -----
-    All inputs are copied as float32, those of permuted and rotated streams once for each experience: 3.1 kB for an
-    image of 28x28. Which classes may be predicted at test time is up to Avalanche; validation sets are left out.
+    All inputs are copied to float32 tensors in memory, those of permuted and rotated streams once for each experience:
+    3.1 kB for an image of 28x28. Avalanche decides which classes may be predicted at test time (``eval_classes`` is not
+    used). Validation sets are left out.
 
     Examples
     --------
@@ -64,8 +65,8 @@ def benchmark(stream: Stream, seed: int = 0) -> Any:
 
     def dataset(shared: dict[str, Tensor], index: Tensor, task: Tensor) -> Any:
         x, y = gather(shared, table, index, task, dtype)
-        asked = task if stream.scenario == "task" else torch.zeros_like(task)
-        attributes = [DataAttribute(y.tolist(), "targets"), TaskLabels(asked.tolist())]
+        task_labels = task if stream.scenario == "task" else torch.zeros_like(task)
+        attributes = [DataAttribute(y.tolist(), "targets"), TaskLabels(task_labels.tolist())]
         return TaskAwareSupervisedClassificationDataset([TensorDataset(x, y)], data_attributes=attributes)
 
     scenario = benchmark_from_datasets(
@@ -76,11 +77,11 @@ def benchmark(stream: Stream, seed: int = 0) -> Any:
 
 
 def _check(stream: Stream) -> None:
-    """Refuse what would silently be another problem in Avalanche."""
+    """Raise `InputError` for a stream that Avalanche would train on differently."""
     if not isinstance(stream, Stream):
         raise InputError(f"stream: expected a cl_lib stream, got {type(stream).__name__}")
     if not all(isinstance(part.x, Tensor) for part in (stream.data.train, stream.data.test)):
-        raise InputError(f"stream {stream.name}: its data are not tensors in memory, which Avalanche is given")
+        raise InputError(f"stream {stream.name}: its data must be tensors in memory for Avalanche")
     masked = stream.train_classes == "seen" or (stream.train_classes == "experience" and stream.scenario != "task")
     if masked:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Metrics: accuracy matrices, transfer, calibration, slices, and the additive sums that feed them."""
+"""Metrics: accuracy, transfer, calibration and slices, and the additive sums from which they are computed."""
 
 from cl_lib.metrics.accuracy import accuracy, average_accuracy, learning_accuracy
 from cl_lib.metrics.anytime import anytime_accuracy

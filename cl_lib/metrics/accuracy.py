@@ -1,4 +1,4 @@
-"""How good the network is: at the end, along the way, and right after each experience."""
+"""Accuracy of the final network, averaged over the evaluations, and right after each experience."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,18 +40,18 @@ def accuracy(matrix: ArrayLike) -> Floats:
 
 
 def average_accuracy(matrix: ArrayLike, before: ArrayLike | None = None) -> Floats:
-    r"""Mean over the evaluations of the mean accuracy over the experiences seen by then.
+    r"""Mean over the evaluations of the mean accuracy over the experiences seen so far.
 
     .. math:: \bar A = \frac{1}{T} \sum_{i=1}^{T} \frac{1}{|S_i|} \sum_{j \in S_i} R_{i,j},
               \qquad S_i = \{j : \text{before}_j < i\}
 
-    An experience counts as seen from the first row after its training began. For ordinary streams this is the
-    lower triangle with the diagonal, and the evaluations are the ends of the experiences.
+    An experience counts as seen from the first row after its training began. For ordinary streams, evaluated at the
+    end of each experience, these are the entries of the lower triangle including the diagonal.
 
     Parameters
     ----------
     matrix : array-like, shape (..., T + 1, E)
-        Accuracies; row 0 is not used. Unseen experiences may be NaN; a NaN among the seen makes the result NaN.
+        Accuracies; row 0 is not used. Unseen experiences may be NaN; a NaN of a seen experience makes the result NaN.
     before : array-like of int, shape (E,), optional
         Last row before the training of each experience began. Default: row j for column j, which needs T = E.
 
@@ -63,7 +63,7 @@ def average_accuracy(matrix: ArrayLike, before: ArrayLike | None = None) -> Floa
     Raises
     ------
     InputError
-        If a shape or a row is wrong, or nothing had been seen by the first evaluation.
+        If a shape or a row is wrong, or no experience had been seen by the first evaluation.
 
     References
     ----------
@@ -80,12 +80,12 @@ def average_accuracy(matrix: ArrayLike, before: ArrayLike | None = None) -> Floa
     seen = np.arange(1, values.shape[-2])[:, None] > rows_before(values, before)
     support = seen.sum(-1)
     if support.min() == 0:
-        raise InputError("`before` says that nothing had been seen at row 1: one experience must begin at row 0")
+        raise InputError("`before`: no experience was seen before row 1; at least one must begin at row 0")
     return (np.where(seen, values[..., 1:, :], 0.0).sum(-1) / support).mean(-1)
 
 
 def learning_accuracy(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
-    r"""Mean accuracy on each experience right after it was learned: plasticity alone.
+    r"""Mean accuracy on each experience right after it was learned, a measure of plasticity.
 
     .. math:: LA = \frac{1}{E} \sum_{j=1}^{E} R_{\text{learned}_j, j}
 

@@ -1,4 +1,4 @@
-"""How good the network is at any time, for streams that are evaluated while they run."""
+"""Anytime accuracy, for streams that are evaluated during training."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,7 +8,7 @@ from cl_lib.metrics.matrix import Floats
 
 
 def anytime_accuracy(times: ArrayLike, accuracy: ArrayLike) -> Floats:
-    r"""Area under the accuracy-over-steps curve, divided by the span of the steps.
+    r"""Area under the curve of accuracy over steps, divided by the range of the steps.
 
     .. math:: \frac{1}{t_n - t_1} \sum_{k=1}^{n-1} (t_{k+1} - t_k) \frac{a_k + a_{k+1}}{2}
 
@@ -32,8 +32,8 @@ def anytime_accuracy(times: ArrayLike, accuracy: ArrayLike) -> Floats:
     References
     ----------
     Koh et al., Online Continual Learning on Class Incremental Blurry Task Configuration with Anytime Inference,
-    ICLR 2022 (their area under the curve is a plain mean over equally spaced evaluations; this one is a trapezoid
-    rule and allows any spacing).
+    ICLR 2022 (their area under the curve is the mean over equally spaced evaluations; this function uses the
+    trapezoidal rule and allows any spacing).
 
     Examples
     --------
@@ -42,8 +42,8 @@ def anytime_accuracy(times: ArrayLike, accuracy: ArrayLike) -> Floats:
     """
     steps, values = np.asarray(times, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
-        raise InputError("`times` must be one axis of at least two strictly increasing numbers")
+        raise InputError("`times` must be one-dimensional, with at least two strictly increasing numbers")
     if values.shape[-1:] != steps.shape:
-        raise InputError(f"{len(steps)} times, but accuracies of the shape {values.shape}")
+        raise InputError(f"{len(steps)} times, but accuracies of shape {values.shape}")
     middles = (values[..., 1:] + values[..., :-1]) / 2
     return (middles * np.diff(steps)).sum(-1) / (steps[-1] - steps[0])

@@ -1,8 +1,8 @@
-"""Does the confidence match the accuracy? Errors and diagrams from binned sums, in NumPy.
+"""Calibration errors and reliability diagrams, from binned sums in NumPy.
 
-``bins`` holds, on its last axis, [count, confidence sum, hit sum] of each confidence bin, as `GroupSums.bins` and
-`ClasswiseSums.bins` do (move them with ``.cpu().numpy()``). Only `adaptive_ece`, which needs every sample, works on
-torch tensors, on any device.
+The last axis of ``bins`` is [count, confidence sum, hit sum] of a confidence bin, as in `GroupSums.bins` and
+`ClasswiseSums.bins` (convert them with ``.cpu().numpy()``). Only the adaptive errors, which need every sample, are
+computed from torch tensors, on any device.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from cl_lib.metrics.matrix import Floats
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram: three arrays of the shape (..., B); empty bins are NaN with a count of 0."""
+    """A reliability diagram: three arrays of shape (..., B); empty bins are NaN with a count of 0."""
 
     confidence: Floats
     accuracy: Floats
@@ -38,7 +38,7 @@ def ece(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------
@@ -57,12 +57,12 @@ def ece(bins: ArrayLike) -> Floats:
     0.25
     """
     count, confidence, hits = _split(bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 without samples is the NaN we want
+    with np.errstate(invalid="ignore"):  # 0 / 0 without samples is the NaN of the docstring
         return np.abs(hits - confidence).sum(-1) / count.sum(-1)
 
 
 def mce(bins: ArrayLike) -> Floats:
-    r"""Maximum calibration error over the bins that hold samples.
+    r"""Maximum calibration error over the non-empty bins.
 
     .. math:: MCE = \max_{b : n_b > 0} |acc_b - conf_b|
 
@@ -74,7 +74,7 @@ def mce(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------
@@ -100,8 +100,8 @@ def classwise_ece(bins: ArrayLike) -> Floats:
 
     .. math:: \frac{1}{C} \sum_c \sum_b \frac{n_{b,c}}{n} |\overline{[y = c]}_{b,c} - \bar p_{b,c}|
 
-    Every sample is binned once for every class c, by its probability of c, and is a hit where its label is c. A
-    class without a single label still counts: its probabilities should be zero.
+    Every sample is binned once for every class c, by its probability of c, and is a hit if its label is c. Classes
+    without samples are included, since their probabilities should be zero.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def classwise_ece(bins: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN without samples, and where a sum is NaN.
+        In [0, 1]. NaN without samples or if a sum is NaN.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def classwise_ece(bins: ArrayLike) -> Floats:
     References
     ----------
     Kull et al., Beyond temperature scaling, NeurIPS 2019 (classwise-ECE); Nixon et al., Measuring Calibration in
-    Deep Learning, CVPR workshops 2019 (static calibration error). Both average over all classes, equally.
+    Deep Learning, CVPR workshops 2019 (static calibration error). Both average over all classes with equal weights.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def reliability(bins: ArrayLike) -> Reliability:
     Returns
     -------
     Reliability
-        Three float64 arrays of the shape (..., B); confidence and accuracy are NaN in empty bins.
+        Three float64 arrays of shape (..., B); confidence and accuracy are NaN in empty bins.
 
     Raises
     ------
@@ -164,22 +164,22 @@ def reliability(bins: ArrayLike) -> Reliability:
 
 
 def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
-    r"""Calibration error over bins of equal mass, found exactly by sorting.
+    r"""Calibration error over bins of equal mass, computed exactly by sorting.
 
     .. math:: \sum_b \frac{n_b}{n} |acc_b - conf_b|, \qquad b(k) = \lfloor k B / n \rfloor
               \text{ for the k-th smallest confidence, } k = 0 \dots n - 1
 
-    Bin sizes differ by one at most. Ties: samples of equal confidence may fall on both sides of a boundary; each of
-    them counts with the mean correctness of its tie, so that the result does not depend on the order of the samples.
+    Bin sizes differ by at most one. Samples of equal confidence may be in two bins; the correctness of each is
+    replaced by the mean over the tied samples, so that the result does not depend on the order of the samples.
 
     Parameters
     ----------
     confidence : Tensor, shape (..., N)
         Probability of the predicted class, in [0, 1]. NaN makes its row NaN.
     correct : Tensor, shape (..., N)
-        1 where the prediction is right, else 0.
+        1 if the prediction is correct, else 0.
     bins : int, default 15
-        Number of bins, at least 1. With fewer samples than bins each sample is a bin of its own.
+        Number of bins, at least 1. With fewer samples than bins, each sample has a separate bin.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
     References
     ----------
     Nguyen & O'Connor, Posterior calibration and exploratory analysis for NLP models, EMNLP 2015 (equal-mass bins);
-    Nixon et al. 2019 apply it to every class, this function to the predicted one.
+    Nixon et al. 2019 apply it to every class, this function to the predicted class.
 
     Examples
     --------
@@ -203,7 +203,9 @@ def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
     0.25
     """
     if confidence.shape != correct.shape or confidence.ndim < 1:
-        raise InputError(f"confidence {tuple(confidence.shape)} and correct {tuple(correct.shape)} must be alike")
+        raise InputError(
+            f"confidence {tuple(confidence.shape)} and correct {tuple(correct.shape)} must have the same shape"
+        )
     if bins < 1:
         raise InputError(f"`bins` must be at least 1; got {bins}")
     rows, size = confidence.shape[:-1].numel(), confidence.shape[-1]
@@ -212,7 +214,7 @@ def adaptive_ece(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
 
 
 def grouped_adaptive_ece(confidence: Tensor, correct: Tensor, group: Tensor, groups: int, bins: int = 15) -> Tensor:
-    """`adaptive_ece` of each replica's samples group by group, as many groups as there are at the cost of one.
+    """`adaptive_ece` of each group of each replica's samples, computed for all groups at once.
 
     Parameters
     ----------
@@ -246,7 +248,7 @@ def grouped_adaptive_ece(confidence: Tensor, correct: Tensor, group: Tensor, gro
 
 def _equal_mass(confidence: Tensor, correct: Tensor, segment: Tensor, segments: int, bins: int) -> Tensor:
     """Error of each segment, ``(segments,)``, of samples in any order."""
-    # The bits of floats that are not negative sort as the floats do, and integers sort ten times as fast.
+    # the bits of non-negative floats have the same order as the floats, and integers sort ten times as fast
     value = confidence if confidence.dtype == torch.float64 else confidence.float()
     bits = value.view(torch.int64 if value.dtype == torch.float64 else torch.int32)
     order = bits.sort(stable=True).indices
@@ -257,7 +259,7 @@ def _equal_mass(confidence: Tensor, correct: Tensor, segment: Tensor, segments: 
     starts = torch.ones_like(value, dtype=torch.bool)
     starts[1:] = (value[1:] != value[:-1]).logical_or_(segment[1:] != segment[:-1])
     tie = starts.cumsum(0, dtype=torch.int32).sub_(1)
-    # counts, exact in float32: half the memory to go through
+    # counts, which are exact in float32 and need half the memory bandwidth
     zeros, ones = torch.zeros_like(value, dtype=torch.float32), value.new_ones(1, dtype=torch.float32)
     length = zeros.index_add(0, tie, ones.expand(len(value))).index_select(0, tie)
     hits = zeros.index_add_(0, tie, correct.index_select(0, order).float()).index_select(0, tie)
@@ -267,11 +269,11 @@ def _equal_mass(confidence: Tensor, correct: Tensor, segment: Tensor, segments: 
     edge = (torch.arange(bins + 1, device=value.device) * size + bins - 1) // bins  # first rank of each bin
     bin = torch.arange(segments * bins, device=value.device).repeat_interleave(edge.diff().view(-1))
     gaps = gap.new_zeros(segments * bins).index_add_(0, bin, gap)
-    return gaps.view(segments, bins).abs().sum(-1) / size.squeeze(1)  # 0 / 0 without samples is the NaN we want
+    return gaps.view(segments, bins).abs().sum(-1) / size.squeeze(1)  # 0 / 0 without samples: NaN
 
 
 def _split(bins: ArrayLike) -> tuple[Floats, Floats, Floats]:
     values = np.asarray(bins, dtype=np.float64)
     if values.ndim < 2 or values.shape[-1] != 3:
-        raise InputError(f"bins have the shape (..., B, 3); these have {values.shape}")
+        raise InputError(f"`bins` must have the shape (..., B, 3); got {values.shape}")
     return values[..., 0], values[..., 1], values[..., 2]

@@ -1,4 +1,4 @@
-"""The accuracy matrix: what its axes mean, and which row belongs to which experience.
+"""Validation of the accuracy matrix, and the rows at which each experience began and ended.
 
 ``matrix`` has the shape (..., T + 1, E). Row 0 is the untrained network, row i the network at the i-th
 evaluation, which for ordinary streams is the end of experience i. Column j is the test set of the (j + 1)-th
@@ -39,7 +39,7 @@ def checked(matrix: ArrayLike) -> Floats:
     values = np.asarray(matrix, dtype=np.float64)
     if values.ndim < 2 or values.shape[-2] < 2 or values.shape[-1] < 1:
         raise InputError(
-            f"an accuracy matrix has the shape (..., T + 1, E) with T >= 1 and E >= 1; this one has {values.shape}"
+            f"an accuracy matrix must have the shape (..., T + 1, E) with T >= 1 and E >= 1; got {values.shape}"
         )
     return values
 
@@ -60,7 +60,7 @@ def rows_learned(matrix: Floats, learned: ArrayLike | None = None) -> Rows:
     Raises
     ------
     InputError
-        If ``learned`` has the wrong shape, type or range, or is missing where T and E differ.
+        If ``learned`` has the wrong shape, type or range, or is missing although T and E differ.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def rows_before(matrix: Floats, before: ArrayLike | None = None) -> Rows:
     Raises
     ------
     InputError
-        If ``before`` has the wrong shape, type or range, or is missing where T and E differ.
+        If ``before`` has the wrong shape, type or range, or is missing although T and E differ.
 
     Examples
     --------
@@ -107,9 +107,9 @@ def _rows(matrix: Floats, rows: ArrayLike | None, first: int, name: str) -> Rows
     given = np.asarray(rows)
     if given.shape != (experiences,) or not np.issubdtype(given.dtype, np.integer):
         raise InputError(
-            f"`{name}` holds one integer for each of the {experiences} experiences; "
-            f"got the shape {given.shape} and the type {given.dtype}"
+            f"`{name}` must contain one integer for each of the {experiences} experiences; "
+            f"got shape {given.shape} and dtype {given.dtype}"
         )
     if given.min() < first or given.max() > last:
-        raise InputError(f"`{name}` holds rows from {first} to {last}; got {given.tolist()}")
+        raise InputError(f"`{name}` must contain rows from {first} to {last}; got {given.tolist()}")
     return given.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What one forward pass says about each sample, computed once and used for every grouping."""
+"""Per-sample scores of a forward pass, computed once for all groupings of the samples."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ BINS = 15
 def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
     """Equal-width bin of each probability.
 
-    Bin b holds [b / bins, (b + 1) / bins), with the edges in float32; the last bin also holds its upper edge, 1.
-    torchmetrics up to 1.9 puts a probability of exactly 1 into a bin of its own, which its issue 3510 calls a bug.
+    Bin b is the interval [b / bins, (b + 1) / bins), with edges in float32; the last bin includes its upper edge, 1.
+    torchmetrics up to 1.9 puts a probability of exactly 1 into an extra bin, which its issue 3510 calls a bug.
 
     Parameters
     ----------
     probabilities : Tensor, any shape
-        In [0, 1]; compared in float32. NaN falls into the last bin.
+        In [0, 1]; compared in float32. NaN is in the last bin.
     bins : int, default 15
         Number of equal-width bins, at least 1.
 
@@ -48,12 +48,12 @@ def bin_index(probabilities: Tensor, bins: int = BINS) -> Tensor:
 
 
 def small_bin_index(probabilities: Tensor, bins: int) -> Tensor:
-    """`bin_index` in 32 bits and with as few tensors as can be, since going through memory is all that it costs."""
+    """`bin_index` in int32 and with few temporary tensors, since it is limited by memory bandwidth."""
     above = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=probabilities.device)[1:]
-    above[-1] = torch.nan  # the last bin holds its upper edge
+    above[-1] = torch.nan  # the last bin includes its upper edge
     value = probabilities.float()
-    # A product just too small finds the bin or the one below it, and one comparison with the edge tells which: exact,
-    # and five times as fast as a binary search.
+    # the slightly too small product gives the bin or the bin below it, and a comparison with the edge decides: this is
+    # exact, and five times as fast as a binary search
     bin = (value * (bins * (1 - 1e-6))).nan_to_num_(nan=bins).clamp_(0, bins - 1).int()
     edge = above.index_select(0, bin.reshape(-1)).view(bin.shape)
     return bin.add_(value >= edge)
@@ -68,7 +68,7 @@ class Scores:
     Attributes
     ----------
     correct : Tensor, shape (R, N)
-        1 where the most probable class is the target, else 0; NaN where the replica diverged.
+        1 if the most probable class is the target, else 0; NaN if the replica diverged.
     nll : Tensor, shape (R, N)
         Negative log-likelihood in nats, in [0, inf].
     brier : Tensor, shape (R, N)
@@ -118,12 +118,12 @@ class Scores:
         bins : int, default 15
             Number of equal-width confidence bins.
         check : bool, default True
-            Look at the labels, for which the host waits for a CUDA device. False where they are known to be right.
+            Whether to validate the labels, which synchronises with a CUDA device. False if they are known to be valid.
 
         Returns
         -------
         Scores
-            In the type and on the device of ``log_probs``.
+            With the dtype and on the device of ``log_probs``.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Scores:
         if check and label.numel() and (label.min() < 0 or label.max() >= classes):
             raise InputError(f"labels must lie between 0 and {classes - 1}")
         chosen = label.unsqueeze(1)
-        # samples contiguous in memory: reductions over the few classes are then several times as fast
+        # samples contiguous in memory, which makes reductions over the few classes several times as fast
         log_probs = log_probs.transpose(1, 2).contiguous()
         probabilities = log_probs.exp()
         confidence, predicted = probabilities.max(1)
@@ -156,7 +156,7 @@ class Scores:
         return cls(
             correct=torch.where(confidence.isnan(), confidence, correct),
             nll=-log_probs.gather(1, chosen).squeeze(1),
-            brier=error.square_().transpose(1, 2).contiguous().sum(-1),  # a sum whose order no other sample changes
+            brier=error.square_().transpose(1, 2).contiguous().sum(-1),  # the summation order is the same for any N
             confidence=confidence,
             bin=bin_index(confidence, bins),
             probabilities=probabilities.transpose(1, 2),
@@ -167,12 +167,12 @@ class Scores:
 
 
 def shared(values: Tensor, replicas: int, samples: int, name: str) -> Tensor:
-    """Broadcast an integer tensor of the shape (R or 1, N) to (R, N), without a copy.
+    """Broadcast an integer tensor of shape (R or 1, N) to (R, N), without a copy.
 
     Raises
     ------
     InputError
-        If it has another shape.
+        If it has a different shape.
 
     Examples
     --------

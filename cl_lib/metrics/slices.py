@@ -1,7 +1,7 @@
-"""Where is the network worse? Accuracy and calibration by slice of the test samples, in NumPy.
+"""Accuracy and calibration by slice of the test samples, in NumPy.
 
-A slice is any group of `GroupSums`: a class, a label of the data set, or the classes of one age. The age of a class
-is the number of steps since a sample of it was last trained on, replay excluded.
+A slice is any group of `GroupSums`: a class, a label of a slice column, or the classes of similar recency. The recency
+of a class (``age``) is the number of steps since a sample of the class was last trained on, replay excluded.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from cl_lib.errors import InputError
 from cl_lib.metrics.calibration import ece
 from cl_lib.metrics.matrix import Floats
 
-MINIMUM = 30  # samples below which the accuracy of a slice is mostly noise
+MINIMUM = 30  # number of samples below which the accuracy of a slice is mostly noise
 
 
 @dataclass(frozen=True, eq=False)
 class SliceTable:
-    """What is known of each slice: labels (G names), support, accuracy and ece, each of the shape (..., G).
+    """Labels (G names) of slices, and their support, accuracy and ece, each of shape (..., G).
 
-    Accuracy and calibration error are NaN in a slice without samples.
+    Accuracy and calibration error are NaN for a slice without samples.
     """
 
     labels: tuple[str, ...]
@@ -67,19 +67,19 @@ def slice_table(labels: Sequence[str], count: ArrayLike, correct: ArrayLike, bin
 
 
 def worst(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Floats:
-    """Accuracy of the worst slice among those with enough samples.
+    """Accuracy of the worst slice among the slices with enough samples.
 
     Parameters
     ----------
     accuracy, support : array-like, shape (..., G)
-        They broadcast: replicas may share the support.
+        Broadcast against each other: replicas may share the support.
     minimum : int, default 30
-        Samples that a slice needs to be eligible, at least 1.
+        Number of samples that a slice needs to be eligible, at least 1.
 
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN where fewer than two slices are eligible, or an eligible one is NaN.
+        In [0, 1]. NaN if no slice is eligible, or an eligible slice is NaN.
 
     Raises
     ------
@@ -100,19 +100,19 @@ def worst(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Fl
 
 
 def gap(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Floats:
-    """Accuracy of the best slice minus that of the worst, among those with enough samples.
+    """Accuracy of the best slice minus accuracy of the worst, among the slices with enough samples.
 
     Parameters
     ----------
     accuracy, support : array-like, shape (..., G)
-        They broadcast: replicas may share the support.
+        Broadcast against each other: replicas may share the support.
     minimum : int, default 30
-        Samples that a slice needs to be eligible, at least 1.
+        Number of samples that a slice needs to be eligible, at least 1.
 
     Returns
     -------
     ndarray of float64, shape (...)
-        In [0, 1]. NaN where fewer than two slices are eligible, or an eligible one is NaN.
+        In [0, 1]. NaN if fewer than two slices are eligible, or an eligible slice is NaN.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def gap(accuracy: ArrayLike, support: ArrayLike, minimum: int = MINIMUM) -> Floa
 
 
 def slice_forgetting(history: ArrayLike) -> Floats:
-    r"""Forgetting of each slice, `max_past`: its best past accuracy minus the last one.
+    r"""Forgetting of each slice, `max_past`: best past accuracy minus last accuracy.
 
     .. math:: F_g = \max_{1 \le i < T} a_{i,g} - a_{T,g}
 
@@ -142,7 +142,7 @@ def slice_forgetting(history: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of float64, shape (..., G)
-        In [-1, 1]; negative where the last row is the best one. NaN with T < 2, and where a row is NaN.
+        In [-1, 1]; negative if the last accuracy is the best. NaN if T < 2 or a row is NaN.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def slice_forgetting(history: ArrayLike) -> Floats:
 
     References
     ----------
-    Chaudhry et al., Riemannian Walk for Incremental Learning, ECCV 2018, there for experiences.
+    Chaudhry et al., Riemannian Walk for Incremental Learning, ECCV 2018, where it is defined for experiences.
 
     Examples
     --------
@@ -160,31 +160,31 @@ def slice_forgetting(history: ArrayLike) -> Floats:
     """
     values = np.asarray(history, dtype=np.float64)
     if values.ndim < 2 or values.shape[-2] < 1:
-        raise InputError(f"a history has the shape (..., T + 1, G); this one has {values.shape}")
+        raise InputError(f"a history must have the shape (..., T + 1, G); got {values.shape}")
     if values.shape[-2] < 3:
         return np.full(values.shape[:-2] + values.shape[-1:], np.nan)
     return values[..., 1:-1, :].max(-2) - values[..., -1, :]
 
 
 def age_groups(age: ArrayLike) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Group classes by age, in decades of steps.
+    """Group classes by steps since last trained (recency), in powers of ten.
 
     Parameters
     ----------
     age : array-like of int, shape (..., C)
-        Steps since a sample of the class was last trained on, replay excluded; -1 = never.
+        Steps since a sample of the class was last trained on, replay excluded; -1 if never.
 
     Returns
     -------
     group : ndarray of int64, shape (..., C)
         Index of the label of each class.
     labels : tuple of str
-        "0-9 steps", "10-99 steps" and so on, up to the largest age, then "never trained".
+        "0-9 steps", "10-99 steps" and so on, up to the largest number of steps, then "never trained".
 
     Raises
     ------
     InputError
-        If the ages are not integers from -1.
+        If ``age`` is not integer or has values below -1.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def age_groups(age: ArrayLike) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """
     ages = np.asarray(age)
     if not np.issubdtype(ages.dtype, np.integer) or ages.min(initial=0) < -1:
-        raise InputError("ages are whole numbers of steps, or -1 for never")
+        raise InputError("`age` must contain integers: numbers of steps, or -1 for never")
     decades = len(str(ages.max(initial=0)))
     group = np.searchsorted(10 ** np.arange(1, decades), ages, side="right")
     spans = (f"{10**d if d else 0}-{10 ** (d + 1) - 1} steps" for d in range(decades))
@@ -202,14 +202,14 @@ def age_groups(age: ArrayLike) -> tuple[NDArray[np.int64], tuple[str, ...]]:
 
 
 def merge_groups(sums: ArrayLike, group: ArrayLike, groups: int) -> Floats:
-    """Merge the sums of fine slices, such as classes, into those of coarse ones, such as ages.
+    """Merge the sums of fine slices, such as classes, into the sums of coarse slices, such as ranges of recency.
 
     Parameters
     ----------
     sums : array-like, shape (*L, C, *rest)
-        Sums to add up along the axis of the classes.
+        Sums to add up along the class axis.
     group : array-like of int, shape (*L, C)
-        Coarse slice of each class, from 0 to ``groups`` - 1. Its shape says which axis is that of the classes.
+        Coarse slice of each class, from 0 to ``groups`` - 1. The last axis of this shape is the class axis.
     groups : int
         Number of coarse slices, G.
 
@@ -229,7 +229,7 @@ def merge_groups(sums: ArrayLike, group: ArrayLike, groups: int) -> Floats:
     """
     values, index = np.asarray(sums, dtype=np.float64), np.asarray(group)
     if index.ndim < 1 or values.shape[: index.ndim] != index.shape:
-        raise InputError(f"groups of the shape {index.shape} do not fit sums of the shape {values.shape}")
+        raise InputError(f"groups of shape {index.shape} do not fit sums of shape {values.shape}")
     if index.min(initial=0) < 0 or index.max(initial=0) >= groups:
         raise InputError(f"groups must lie between 0 and {groups - 1}")
     merged = np.zeros((*index.shape[:-1], groups, *values.shape[index.ndim :]))

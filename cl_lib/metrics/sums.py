@@ -1,8 +1,8 @@
-"""Additive sufficient statistics: sums over samples, by group or by class, kept in float64 on the device.
+"""Additive sufficient statistics: sums over samples, by group or by class, in float64 on the device.
 
-Sums of two chunks of samples add up to the sums of both, so an evaluation needs the memory of one batch. Replicas
-come first on every axis. A diverged replica's NaN stays in its own sums. On a CPU each sum is taken sample by sample,
-in order: it depends neither on the chunks nor on the number of replicas.
+The sums of two chunks of samples add up to the sums over both chunks, so an evaluation needs the memory of one batch.
+The first axis is the replicas. NaN of a diverged replica affects only the sums of that replica. On a CPU, samples are
+added one by one in order, so that a sum depends neither on the chunks nor on the number of replicas.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from cl_lib.metrics.scores import BINS, Scores, shared, small_bin_index
 class GroupSums:
     r"""Sums over the samples of each group: experiences, slices, or any other labelling of the samples.
 
-    Divide by the count for the means: accuracy is ``correct / count``, and so are NLL and Brier. The expected
-    calibration error comes from ``bins``.
+    Divide by the count for means: accuracy is ``correct / count``; NLL and Brier score likewise. The expected
+    calibration error is computed from ``bins``.
 
     Attributes
     ----------
@@ -78,17 +78,17 @@ class GroupSums:
         Parameters
         ----------
         scores : Scores
-            Of R replicas and N samples.
+            Scores of R replicas and N samples.
         group : Tensor of int64, shape (R, N) or (1, N)
             Group of each sample, below G; samples with a negative group are ignored.
         check : bool, default True
-            Look at the groups, for which the host waits for a CUDA device. False where all are known to lie between 0
-            and G - 1.
+            Whether to validate the groups, which synchronises with a CUDA device. False if all are known to be between
+            0 and G - 1.
 
         Returns
         -------
         GroupSums
-            Itself.
+            This object.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class GroupSums:
         return self
 
     def __add__(self, other: "GroupSums") -> "GroupSums":
-        """Sums over the samples of both. Raises InputError if the shapes differ."""
+        """Sums over the samples of both objects; raises `InputError` if the shapes differ."""
         _check_same("shapes of sums", tuple(self.bins.shape), tuple(other.bins.shape))
         return GroupSums(
             self.count + other.count,
@@ -132,7 +132,7 @@ class ClasswiseSums:
     Attributes
     ----------
     bins : Tensor of float64, shape (R, E, C, B, 3)
-        [count, probability sum, hit sum] by experience, class c and bin of p_c; a sample is a hit where y = c.
+        [count, probability sum, hit sum] by experience, class c and bin of p_c; a sample is a hit if y = c.
 
     Examples
     --------
@@ -182,17 +182,17 @@ class ClasswiseSums:
         Parameters
         ----------
         scores : Scores
-            Of R replicas, N samples and C classes.
+            Scores of R replicas, N samples and C classes.
         experience : Tensor of int64, shape (R, N) or (1, N)
-            Experience of each sample, below E; samples with a negative one are ignored.
+            Experience of each sample, below E; samples with a negative experience are ignored.
         check : bool, default True
-            Look at the experiences, for which the host waits for a CUDA device. False where all are known to lie
+            Whether to validate the experiences, which synchronises with a CUDA device. False if all are known to be
             between 0 and E - 1.
 
         Returns
         -------
         ClasswiseSums
-            Itself.
+            This object.
 
         Raises
         ------
@@ -204,12 +204,12 @@ class ClasswiseSums:
         _check_same("replicas and classes", tuple(scores.probabilities.shape[::2]), (replicas, classes))
         experience = shared(experience, replicas, scores.nll.shape[1], "experience")
         keep = _kept(experience, experiences, "experience") if check else None
-        probabilities = scores.probabilities.transpose(1, 2)  # (R, C, N), as they lie in memory
-        kind = torch.int32 if self.bins.numel() < 2**31 else torch.int64  # half the memory to go through
+        probabilities = scores.probabilities.transpose(1, 2)  # (R, C, N), contiguous in memory
+        kind = torch.int32 if self.bins.numel() < 2**31 else torch.int64  # int32 needs half the memory bandwidth
         first = (_slots(experience, experiences) * (classes * bins)).to(kind).unsqueeze(1)
         column = torch.arange(0, classes * bins, bins, dtype=kind, device=experience.device).unsqueeze(-1)
         place = small_bin_index(probabilities, scores.bins).to(kind).add_(first).add_(column)
-        # Only the label's own class is a hit: (R, N) values, not (R, C, N).
+        # only the class of the label is a hit: (R, N) values, not (R, C, N)
         target_bin = place.gather(1, scores.target.unsqueeze(1)).squeeze(1)
         hit = torch.where(scores.correct.isnan(), scores.correct, 1.0)
         everywhere = None if keep is None else keep.unsqueeze(1).expand_as(place)
@@ -220,7 +220,7 @@ class ClasswiseSums:
         return self
 
     def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":
-        """Sums over the samples of both. Raises InputError if the shapes differ."""
+        """Sums over the samples of both objects; raises `InputError` if the shapes differ."""
         _check_same("shapes of sums", tuple(self.bins.shape), tuple(other.bins.shape))
         return ClasswiseSums(self.bins + other.bins)
 
@@ -232,17 +232,17 @@ def _slots(group: Tensor, groups: int) -> Tensor:
 
 
 def _kept(group: Tensor, groups: int, name: str) -> Tensor | None:
-    """Which samples have a group, None for all."""
+    """Mask of the samples that have a group; None if all have one."""
     if not group.numel():
         return None
     lowest, highest = torch.stack(group.aminmax()).tolist()
     if highest >= groups:
-        raise InputError(f"`{name}` must lie below {groups}; the largest is {highest}")
+        raise InputError(f"`{name}` must be below {groups}; the largest is {highest}")
     return group >= 0 if lowest < 0 else None
 
 
 def _add_(total: Tensor, place: Tensor, values: Tensor, keep: Tensor | None) -> None:
-    """Add each value that is kept to its place in the flattened total (R, G, ...)."""
+    """Add each value, or those in ``keep``, at its index in the flattened total (R, G, ...)."""
     if keep is not None:
         place, values = place[keep], values[keep]
     total.view(-1).index_add_(0, place.reshape(-1), values.double().reshape(-1))
@@ -250,4 +250,4 @@ def _add_(total: Tensor, place: Tensor, values: Tensor, keep: Tensor | None) -> 
 
 def _check_same(name: str, left: object, right: object) -> None:
     if left != right:
-        raise InputError(f"{name} must agree: {left} and {right}")
+        raise InputError(f"{name} must be the same: {left} and {right}")

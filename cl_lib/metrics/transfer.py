@@ -1,7 +1,7 @@
-"""What learning one experience does to the others: forgetting, backward and forward transfer.
+"""Forgetting, backward transfer and forward transfer.
 
-The names carry their variant, for the literature and its libraries do not agree: forgetting is `max_past`, backward
-transfer is `last_row`, forward transfer subtracts the untrained network.
+Definitions differ between papers and libraries; the variant is therefore named: forgetting is `max_past`, backward
+transfer is `last_row`, and forward transfer subtracts the accuracy of the untrained network.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from cl_lib.metrics.matrix import Floats, checked, rows_before, rows_learned
 
 
 def forgetting(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
-    r"""Forgetting, `max_past`: the best accuracy of the past minus the last one.
+    r"""Forgetting, `max_past`: best past accuracy minus last accuracy.
 
     .. math:: F = \frac{1}{|L|} \sum_{j \in L} \Bigl( \max_{1 \le i < T} R_{i,j} - R_{T,j} \Bigr),
               \qquad L = \{j : \text{learned}_j < T\}
@@ -19,15 +19,15 @@ def forgetting(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
     Parameters
     ----------
     matrix : array-like, shape (..., T + 1, E)
-        Accuracies; row 0 is not used. NaN propagates, so the past must be measured on all of L.
+        Accuracies; row 0 is not used. NaN propagates, so every row must be measured for the experiences in L.
     learned : array-like of int, shape (E,), optional
         Row at which each experience was first finished. Default: row j + 1 for column j, which needs T = E.
 
     Returns
     -------
     ndarray of float64, shape (...)
-        In [-1, 1]; negative where the last row is the best one. NaN where no experience was learned before the
-        last row, as with one experience.
+        In [-1, 1]; negative if the last accuracy is the best. NaN if no experience was learned before the last row,
+        for example with one experience.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def forgetting(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
 
 
 def bwt(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
-    r"""Backward transfer, `last_row`: the last accuracy minus that right after learning.
+    r"""Backward transfer, `last_row`: last accuracy minus accuracy right after learning.
 
     .. math:: BWT = \frac{1}{|L|} \sum_{j \in L} \bigl( R_{T,j} - R_{\text{learned}_j, j} \bigr),
               \qquad L = \{j : \text{learned}_j < T\}
@@ -67,7 +67,7 @@ def bwt(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [-1, 1]; negative where the past was forgotten. NaN where no experience was learned before the last row.
+        In [-1, 1]; negative if past experiences were forgotten. NaN if no experience was learned before the last row.
 
     Raises
     ------
@@ -93,13 +93,13 @@ def bwt(matrix: ArrayLike, learned: ArrayLike | None = None) -> Floats:
 
 
 def fwt(matrix: ArrayLike, before: ArrayLike | None = None) -> Floats:
-    r"""Forward transfer: the accuracy just before an experience minus that of the untrained network.
+    r"""Forward transfer: accuracy just before an experience minus accuracy of the untrained network.
 
     .. math:: FWT = \frac{1}{|N|} \sum_{j \in N} \bigl( R_{\text{before}_j, j} - R_{0,j} \bigr),
               \qquad N = \{j : \text{before}_j > 0\}
 
-    For ordinary streams N is every experience but the first. An experience that began before the first
-    evaluation has no measured row in between, and is left out rather than counted as zero.
+    For ordinary streams N contains every experience but the first. An experience that began before the first
+    evaluation has no measured row in between, and is omitted rather than counted as zero.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def fwt(matrix: ArrayLike, before: ArrayLike | None = None) -> Floats:
     Returns
     -------
     ndarray of float64, shape (...)
-        In [-1, 1]; positive where the past helps. NaN where N is empty, as with one experience. With a class mask
-        that hides unseen classes the number means nothing: the harness then leaves it out.
+        In [-1, 1]; positive if earlier training helps. NaN if N is empty, for example with one experience. With a class
+        mask that excludes unseen classes the value is meaningless, and the harness does not report it.
 
     Raises
     ------

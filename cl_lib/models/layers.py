@@ -39,18 +39,18 @@ def listen(
 ) -> tuple[Tensor, Tensors]:
     """Run the network with ``added[name]`` added to each layer's output, and append the layers' inputs to ``entered``.
 
-    Returns ``answer`` of the network's output, and the layers' outputs.
+    Returns the result of ``answer``, called with the network's output, and the layers' outputs.
     """
-    left: Tensors = {}
+    outputs: Tensors = {}
 
     def hook(name: str, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         entered.setdefault(name, []).append(args[0])
-        left[name] = out
+        outputs[name] = out
         return out + added[name] if name in added else out
 
     handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers]
     try:
-        return answer(net(params, batch.x, batch.task, train=False)), left
+        return answer(net(params, batch.x, batch.task, train=False)), outputs
     finally:
         for handle in handles:
             handle.remove()

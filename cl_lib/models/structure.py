@@ -26,7 +26,7 @@ _examined: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
 
 
 def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
-    """Run the first of several networks of the same structure on samples ``x``, and store the findings for all of them.
+    """Run the first of several networks of the same structure on samples ``x``, and store its `Structure` for all.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def examine(modules: Sequence[nn.Module], x: Tensor) -> Any:
     if isinstance(getattr(module, "head", None), nn.Module):
         head: str | None = "head"
         if "head" not in [name for name, _ in calls]:
-            raise InputError(f"model: {type(module).__name__} never calls its `head`; give the last layer that name")
+            raise InputError(f"model: {type(module).__name__} never calls its `head`; name the last layer `head`")
     else:
         last = [name for name, out in calls if _is_layer(module.get_submodule(name)) and _same(out, output)]
         head = last[-1] if last else None
@@ -95,7 +95,7 @@ def head_of(module: nn.Module) -> nn.Module | None:
     """The layer whose inputs are the features.
 
     This is the module's ``head`` or, without one, the last called layer with parameters whose output is the module's
-    output, as found by `examine`; None if there is no such layer. For a module that was not examined and has no
+    output, as determined by `examine`; None if there is no such layer. For a module that was not examined and has no
     ``head`` it is the last linear layer.
     """
     known = _examined.get(module)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one record, its schema, its text and the directory that holds it."""
+"""The record of a run: its content, schema, summary and directory."""
 
 from cl_lib.record.check import check_record, schema
 from cl_lib.record.directory import claim, writing

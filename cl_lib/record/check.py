@@ -1,4 +1,4 @@
-"""Whether ``record.json`` follows its schema, and whether its parts and the arrays stored with it fit together."""
+"""Validation of ``record.json`` against its schema, and of the consistency of its parts and the stored arrays."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cl_lib.metrics.scores import BINS
 
 SCHEMA = "cl_lib.record/1"
 OLD_BINS = BINS + 1
-"""Bins in records of 0.1.0, which gave a confidence of exactly 1 one of its own."""
+"""Number of bins in records of version 0.1.0, which had a separate bin for a confidence of exactly 1."""
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of ``record.json``, shipped with the package."""
+    """Load the JSON schema of ``record.json``, which is part of the package."""
     return json.loads((Path(__file__).parent / "record.schema.json").read_text(encoding="utf-8"))
 
 
 def check_record(data: Any, where: str = "record.json") -> None:
-    """Raise `InputError` where ``data`` does not follow the schema or contradicts itself, naming the place.
+    """Raise `InputError` if ``data`` does not follow the schema or is inconsistent; the message names the key.
 
-    Understands the part of JSON Schema that ``record.schema.json`` uses: type, const, enum, required, properties,
+    Supports the part of JSON Schema that ``record.schema.json`` uses: type, const, enum, required, properties,
     additionalProperties, items, minItems, minimum, maximum.
     """
     if isinstance(data, Mapping) and data.get("schema") != SCHEMA:
@@ -74,7 +74,7 @@ def _check(data: Any, rule: Mapping[str, Any], where: str) -> None:
             if isinstance(inner, Mapping):
                 _check(value, inner, f"{where}: {name}")
     if isinstance(data, list) and len(data) < rule.get("minItems", 0):
-        raise InputError(f"{where}: is empty" if not data else f"{where}: holds too little")
+        raise InputError(f"{where}: expected at least {rule['minItems']} values, found {len(data)}")
     if isinstance(data, list) and "items" in rule:
         for i, value in enumerate(data):
             _check(value, rule["items"], f"{where}[{i}]")
@@ -89,14 +89,14 @@ def _check_number(data: float, rule: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: expected {', '.join(limits)}, found {data!r}")
 
 
-# ---------------------------------------------------------------------- parts that must fit together
+# ---------------------------------------------------------------------- consistency of the parts
 def _check_sizes(data: Mapping[str, Any], where: str) -> None:
-    """Lengths, shapes and positions: what the report, which reads several keys at once, relies on."""
+    """Check lengths, shapes and positions, on which the report relies when it combines several keys."""
     stream, rows, replicas = data["stream"], data["rows"], data["replicas"]
     height, width = len(rows), len(stream["columns"])
     trained = [row["experience"] for row in rows]
     if height < 2 or trained[0] != 0 or any(a >= b for a, b in itertools.pairwise(trained)):
-        raise InputError(f"{where}: rows: expected experiences that rise from 0, found {_some(trained)}")
+        raise InputError(f"{where}: rows: expected increasing numbers of experiences from 0, found {_some(trained)}")
     for name, matrix in (("accuracy_matrix", data["accuracy_matrix"]), *data["matrices"].items()):
         _check_matrix(matrix, height, width, f"{where}: {name}")
     for name in ("learned", "before"):
@@ -115,7 +115,7 @@ def _check_sizes(data: Mapping[str, Any], where: str) -> None:
         place = f"{where}: grid[{i}]"
         _positions(point["replicas"], len(replicas), f"{place}: replicas")
         if len(set(point["replicas"])) != len(point["replicas"]):
-            raise InputError(f"{place}: replicas: holds one twice")
+            raise InputError(f"{place}: replicas: lists a replica more than once")
         _check_matrix(point["accuracy_matrix"], height, width, f"{place}: accuracy_matrix")
         for name, metric in point["metrics"].items():
             _check_metric(metric, len(point["replicas"]), f"{place}: metrics: {name}")
@@ -140,7 +140,7 @@ def _length(values: Sequence[Any], expected: int, where: str) -> None:
 
 def _positions(values: Sequence[int | None], count: int, where: str, first: int = 0) -> None:
     for value in values:
-        if value is not None and not first <= value < count:  # null: replicas differ, the arrays hold each one's
+        if value is not None and not first <= value < count:  # null: replicas differ, see the arrays
             raise InputError(f"{where}: expected positions from {first} to {count - 1}, found {value}")
 
 
@@ -150,7 +150,7 @@ def _some(values: Sequence[Any]) -> str:
 
 # ---------------------------------------------------------------------- arrays
 def _shapes(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays that reports read."""
+    """Expected shapes of the arrays that reports read."""
     stream, groups = data["stream"], {"class": data["stream"]["classes"]}
     size, height, width = len(data["replicas"]), len(data["rows"]), len(stream["columns"])
     columns = {f"column.{k}": len(v["labels"]) for k, v in data["slices"].items() if k not in ("class", "age")}
@@ -166,7 +166,7 @@ def _shapes(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def bytes_of_arrays(data: Mapping[str, Any]) -> int:
-    """Bytes that the arrays of a record may take: ample for what `docs/record.md` lists, and for as much again."""
+    """Limit on the bytes of a record's arrays: at least twice what the arrays listed in `docs/record.md` need."""
     stream = data["stream"]
     cells = len(stream["columns"]) + stream["classes"] + sum(len(part["labels"]) for part in data["slices"].values())
     values = len(data["replicas"]) * len(data["rows"]) * (cells + 1) * 8
@@ -174,7 +174,7 @@ def bytes_of_arrays(data: Mapping[str, Any]) -> int:
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], data: Mapping[str, Any], where: str) -> None:
-    """Raise `InputError` where an array that reports read does not fit the record."""
+    """Raise `InputError` if an array that reports read is inconsistent with the record."""
     for name, shape in _shapes(data).items():
         if name not in arrays:
             continue
@@ -188,11 +188,11 @@ def check_arrays(arrays: Mapping[str, np.ndarray], data: Mapping[str, Any], wher
         if name in ("age", "learned", "before") and array.dtype.kind == "f":
             raise InputError(f"{where}: {name}: expected whole numbers")
         if name == "pooled.bins" and (array[..., 1:] > array[..., :1] * (1 + 1e-6)).any():
-            raise InputError(f"{where}: {name}: expected sums of shares, none above its count")
+            raise InputError(f"{where}: {name}: expected sums of confidence and accuracy that do not exceed the count")
 
 
 def _limits(name: str, rows: int) -> tuple[float, float]:
-    """The least and the largest value that an array may hold."""
+    """Smallest and largest valid value of an array."""
     match name:
         case "matrix.accuracy":
             return 0, 1 + 1e-6

@@ -1,4 +1,4 @@
-"""The directory of a run: claimed by one run at a time, and nothing in it ever overwritten."""
+"""Run directories: one run at a time writes to a directory, and no existing run is overwritten."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cl_lib.record.predictions import PREDICTIONS
 from cl_lib.record.record import ARRAYS, CHECKPOINT, CONFIG, PARTIAL, RECORD, Record
 
 ADDED = ("network", "realisation", "class", "options", "mean", "std", "column_hash")
-"""What records and checkpoints of version 0.1.0 do not say of their job."""
+"""Keys that are missing from the job description in records and checkpoints of version 0.1.0."""
 MISSING = object()
 
 
 def claim(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
-    """Make sure that ``directory`` may be written; with ``resume``, the finished record of the same job if it has one.
+    """Check that a run may write to ``directory``; with ``resume``, return the record of the job if it is finished.
 
     Raises
     ------
     InputError
-        When the directory holds another run, or one is writing there: nothing is ever overwritten.
+        If the directory contains another run or another run is writing there; existing runs are never overwritten.
     """
-    with writing(directory, job, resume) as there:
-        return there if isinstance(there, Record) else None
+    with writing(directory, job, resume) as record_or_lock:
+        return record_or_lock if isinstance(record_or_lock, Record) else None
 
 
 @contextmanager
 def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Record | Lock]:
-    """`claim` a directory and keep others from writing it until the end; yields the finished record, or the lock."""
+    """`claim` a directory and lock it until the context exits; yields the finished record or the lock."""
     job = plain(job)
     finished = _finished(directory, job, resume)
     if finished is not None:
@@ -43,7 +43,7 @@ def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Reco
     except OSError as error:
         raise InputError(f"out={directory}: cannot be written ({error.strerror})") from error
     with lock:
-        finished = _finished(directory, job, resume)  # by a run that has ended meanwhile
+        finished = _finished(directory, job, resume)  # another run may have finished in the meantime
         if finished is None:
             with suppress(OSError):
                 remove_parts(directory, (RECORD, ARRAYS, PREDICTIONS, CONFIG, CHECKPOINT, PARTIAL))
@@ -52,29 +52,29 @@ def writing(directory: Path, job: dict[str, Any], resume: bool) -> Iterator[Reco
 
 def _finished(directory: Path, job: dict[str, Any], resume: bool) -> Record | None:
     try:
-        there = directory.exists()
+        exists = directory.exists()
     except OSError as error:
         raise InputError(f"out={directory}: cannot be a directory ({error.strerror})") from error
-    if there and not directory.is_dir():
+    if exists and not directory.is_dir():
         raise InputError(f"out={directory}: is a file; name a directory")
     if (directory / RECORD).exists():
         if not resume:
             raise InputError(
-                f"out={directory}: already holds a run; choose another directory, or resume=true to go on with the same"
+                f"out={directory}: already holds a run; choose another directory, or resume it with resume=true"
             )
         record = Record.load(directory)
-        if odd := differences(job, record.job):
-            raise InputError(f"out={directory}: holds a finished run with other options ({', '.join(odd)})")
+        if changed := differences(job, record.job):
+            raise InputError(f"out={directory}: holds a finished run with other options ({', '.join(changed)})")
         return record
     if (directory / CHECKPOINT).exists() and not resume:
         raise InputError(
-            f"out={directory}: holds an unfinished run; go on with resume=true, or choose another directory"
+            f"out={directory}: holds an unfinished run; resume it with resume=true, or choose another directory"
         )
     return None
 
 
 def differences(job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Where two descriptions of jobs differ, by name; what version 0.1.0 did not describe is compared where it can be.
+    """Names of the options in which two job descriptions differ; options unknown to version 0.1.0 are skipped.
 
     Examples
     --------
@@ -92,21 +92,21 @@ def differences(job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def keep(record: Record, directory: Path, lock: Lock) -> None:
-    """Save the record of a run that is over, and only then remove what it could have gone on from.
+    """Save the record of a finished run, then remove the files from which it could have been resumed.
 
     Raises
     ------
     NotWritten
-        When it cannot be written; the error holds the record, and the checkpoint stays.
+        If the record cannot be written; the error contains it, and the checkpoint is kept.
     """
     try:
         lock.renew()
         if (directory / RECORD).exists():
-            raise InputError("another run has left its record there")
+            raise InputError("another run has written its record there")
         record.save(directory)
     except (OSError, InputError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise NotWritten(f"out={directory}: the record cannot be written ({said})", record) from error
+        reason = getattr(error, "strerror", None) or error
+        raise NotWritten(f"out={directory}: the record cannot be written ({reason})", record) from error
     with suppress(OSError):
         for name in (CHECKPOINT, PARTIAL):
             (directory / name).unlink(missing_ok=True)

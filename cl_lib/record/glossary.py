@@ -1,10 +1,10 @@
-"""Every number of a report in plain words."""
+"""Definitions of the metrics and slices of a report, in one sentence each."""
 
 from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """A metric: its title, which direction is better ("up" or "down"), what it means in one sentence."""
+    """A metric: its title, the direction that is better ("up" or "down") and its definition in one sentence."""
 
     title: str
     better: str
@@ -20,12 +20,12 @@ METRICS: dict[str, Term] = {
     "average_accuracy": Term(
         "average accuracy",
         "up",
-        "Accuracy on the experiences seen so far, averaged over all evaluations: how good the network was on the way.",
+        "Accuracy on the experiences seen so far, averaged over all evaluations during training.",
     ),
     "forgetting": Term(
         "forgetting",
         "down",
-        "Best accuracy an old experience ever had minus its accuracy at the end, averaged over old experiences.",
+        "Highest earlier accuracy on an experience minus its final accuracy, averaged over earlier experiences.",
     ),
     "bwt": Term(
         "BWT",
@@ -42,31 +42,31 @@ METRICS: dict[str, Term] = {
     "learning_accuracy": Term(
         "learning accuracy",
         "up",
-        "Accuracy on each experience right after it was trained, averaged: how well new things are learned.",
+        "Accuracy on each experience right after it was trained, averaged over experiences.",
     ),
     "ece": Term(
         "ECE",
         "down",
         "Expected calibration error: mean distance between confidence and accuracy, in bins of equal width; "
-        "0 means that predictions made with 80 % confidence are right 80 % of the time.",
+        "0 means that 80 % of the predictions made with 80 % confidence are correct.",
     ),
-    "adaptive_ece": Term("adaptive ECE", "down", "The same with bins that hold equally many samples."),
+    "adaptive_ece": Term("adaptive ECE", "down", "ECE with bins of equally many samples."),
     "classwise_ece": Term(
-        "class-wise ECE", "down", "The same for the probability of each class in turn, averaged over classes."
+        "class-wise ECE", "down", "ECE of the predicted probability of each class, averaged over classes."
     ),
     "brier": Term(
-        "Brier", "down", "Squared distance between predicted probabilities and the truth; 0 is perfect, 2 the worst."
+        "Brier",
+        "down",
+        "Squared distance between predicted probabilities and one-hot labels; 0 is the best value, 2 the worst.",
     ),
-    "nll": Term(
-        "NLL", "down", "Negative log-likelihood of the right class, in nats; punishes confident mistakes most."
-    ),
+    "nll": Term("NLL", "down", "Negative log-likelihood of the true class, in nats; penalises confident errors most."),
     "worst_class_accuracy": Term(
-        "worst class", "up", "Final accuracy on the class that fares worst, of those with at least 30 test samples."
+        "worst class", "up", "Lowest final accuracy on a class, among classes with at least 30 test samples."
     ),
     "worst_experience_accuracy": Term(
         "worst experience",
         "up",
-        "Final accuracy on the experience that fares worst, of those with at least 30 samples.",
+        "Lowest final accuracy on an experience, among experiences with at least 30 test samples.",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A number over seeds."""
+"""Summary of a metric over seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One number over seeds. ``per_seed`` is in the order of ``record.replicas``, None where a replica diverged."""
+    """A metric over seeds; ``per_seed`` is in the order of ``record.replicas``, with None for diverged replicas."""
 
     mean: float | None
     std: float | None

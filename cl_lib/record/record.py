@@ -1,4 +1,4 @@
-"""What a run leaves on disk: ``record.json``, checked and versioned, arrays, the resolved configuration."""
+"""The record of a run on disk: ``record.json``, ``arrays.npz`` and the resolved configuration."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ CHECKPOINT, PARTIAL = "checkpoint.npz", "partial.json"
 
 @dataclass(frozen=True)
 class Record:
-    """The outcome of a run; `docs/record.md` explains every key.
+    """The results of a run; `docs/record.md` describes every key.
 
     Attributes
     ----------
     metrics : dict of Metric
-        Fractions in [0, 1] but for NLL (nats) and Brier ([0, 2]).
+        Fractions in [0, 1], except NLL (in nats) and Brier (in [0, 2]).
     accuracy_matrix : list of lists
-        Mean over replicas; row 0 the untrained network, row i after the i-th evaluation; columns the test sets.
+        Mean over replicas. Row 0 is the untrained network, row i the i-th evaluation; columns are the test sets.
     rows : list
-        Experiences trained on and steps taken, for each row of the matrices; the step is None where replicas differ.
+        Numbers of experiences and of steps trained, for each row of the matrices; the step is None if replicas differ.
     learned, before : list of int
-        For each column the row where its training was first finished, and the last row before it began; None where
-        replicas differ (``arrays`` holds each replica's ``step``, ``learned`` and ``before``).
+        For each column, the row where its training was first completed and the last row before its training began; None
+        if replicas differ (``arrays`` holds each replica's ``step``, ``learned`` and ``before``).
     grid : list
-        Where a grid was trained: for each of its points ``hyper``, ``replicas``, ``metrics``, ``accuracy_matrix``.
-        The metrics above then run over all replicas.
+        For each grid point, if a grid was trained: ``hyper``, ``replicas``, ``metrics``, ``accuracy_matrix``. The
+        metrics above are then over all replicas.
     arrays : dict of ndarray
-        Not in the JSON. Per replica: every matrix ``(R, T + 1, E)``, class and slice sums; in ``arrays.npz``.
+        Stored in ``arrays.npz``, not in the JSON: matrices ``(R, T + 1, E)`` and class and slice sums of each replica.
     arrays_sha256, predictions_sha256 : str or None
-        The hashes of ``arrays.npz`` and ``predictions.npz``; set by `save`, and None where there is no such file.
+        Hashes of ``arrays.npz`` and ``predictions.npz``, set by `save`; None if there is no such file or the record is
+        of an earlier version.
     directory : str
-        Not in the JSON. Where it was loaded from.
+        Directory from which the record was loaded; not in the JSON.
     """
 
     stream: dict[str, Any]
@@ -88,9 +89,10 @@ class Record:
         return Predictions.load(path, self.predictions_sha256, len(self.replicas), len(self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``record.json``."""
-        kept = ("arrays", "directory", "samples")
-        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in kept}
+        Stored in ``arrays.npz``, not in the JSON: matrices ``(R, T + 1, E)`` and class and slice sums of each replica.
+    arrays_sha256, predictions_sha256 : str or None
+        Hashes of ``arrays.npz`` and ``predictions.npz``, set by `save`; None if there is no such file or the record is
+        of an earlier version.
         data["metrics"] = {k: asdict(v) for k, v in self.metrics.items()}
         for name in ("arrays_sha256", "predictions_sha256"):
             if data[name] is None:
@@ -98,7 +100,7 @@ class Record:
         return {"schema": data.pop("schema"), **data}
 
     def save(self, directory: str | Path) -> Path:
-        """Write the record; the JSON last, so that a directory with ``record.json`` is complete."""
+        """Write the record, ``record.json`` last, so that a directory with ``record.json`` is complete."""
         directory = Path(directory)
         content = plain(self.to_json())
         directory.mkdir(parents=True, exist_ok=True)
@@ -120,17 +122,17 @@ class Record:
         Raises
         ------
         InputError
-            When there is none, it is not of this schema or contradicts itself, or its arrays are another run's; the
-            message names the file and the key.
+            If there is no record, it does not follow the schema or is inconsistent, or its arrays are those of another
+            run; the message names the file and the key.
         """
         path = Path(directory)
         path = path / RECORD if path.is_dir() else path
         try:
             data = read_json(path)
         except FileNotFoundError:
-            hint = " (an unfinished run: go on with resume=true)" if (path.parent / CHECKPOINT).exists() else ""
+            hint = " (an unfinished run: resume it with resume=true)" if (path.parent / CHECKPOINT).exists() else ""
             raise InputError(f"{path}: there is no record{hint}") from None
-        # a text that is no JSON or no UTF-8 is a ValueError
+        # invalid JSON and invalid UTF-8 raise ValueError
         except (OSError, ValueError, RecursionError, MemoryError) as error:
             raise InputError(f"{path}: not a readable record ({error})") from error
         check_record(data, str(path))
@@ -148,29 +150,31 @@ class Record:
 
 
 def _load_arrays(path: Path, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The checked arrays of a record's content; none where the file was left out."""
+    """Load and check the arrays of a record; empty if the file does not exist."""
     if not path.exists():
         return {}
     try:
         content = path.read_bytes()
         expected = data.get("arrays_sha256")
         if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-            raise InputError(f"{path}: is damaged or another run's ({RECORD} names an arrays_sha256 of {expected})")
+            raise InputError(
+                f"{path}: is damaged or belongs to another run ({RECORD} names an arrays_sha256 of {expected})"
+            )
         arrays = read_npz(content, bytes_of_arrays(data))
     except InputError:
         raise
-    except Exception as error:  # a damaged zip or array header raises nearly anything
+    except Exception as error:  # a damaged zip file or array header can raise almost any exception
         raise InputError(f"{path}: not readable ({error})") from error
     check_arrays(arrays, data, str(path))
     return arrays
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """A configuration as YAML."""
+    """Convert a configuration to YAML."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-    except OmegaConfBaseException:  # texts that look like its interpolations; JSON is YAML too
+    except OmegaConfBaseException:  # strings that look like interpolations; JSON is valid YAML
         return json.dumps(config, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""What records and reports compute of sums over replicas: means, slices, reliability diagrams."""
+"""Means over replicas, accuracy by slice and reliability diagrams, for records and reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cl_lib.metrics import reliability
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the replicas (the first axis) in which a value is finite; NaN where there is none.
+    """Mean of the finite values over replicas (the first axis); NaN if there are none.
 
     Examples
     --------
@@ -25,13 +25,13 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def slice_accuracy(count: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Accuracy of each slice; NaN where it has no samples."""
+    """Accuracy of each slice; NaN for slices without samples."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 0, correct / count, np.nan)
 
 
 def slice_means(labels: Sequence[str], count: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
-    """``labels``, ``support`` and ``accuracy`` of each slice, means over the replicas that have it.
+    """``labels``, ``support`` and ``accuracy`` of each slice, as means over the replicas that have the slice.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def slice_means(labels: Sequence[str], count: np.ndarray, correct: np.ndarray) -
 
 
 def reliability_diagrams(bins: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Diagrams ``before`` and ``after`` the stream, of the samples of all replicas.
+    """Reliability diagrams ``before`` and ``after`` training on the stream, pooled over all replicas.
 
     Parameters
     ----------
     bins : ndarray
-        ``(R, 2, bins, 3)``, for the first and the last evaluation, as in the array ``pooled.bins`` of a record.
+        ``(R, 2, bins, 3)``, for the first and the last evaluation: the array ``pooled.bins`` of a record.
     """
     total = np.nansum(bins, 0)
     diagrams = {"before": reliability(total[0]), "after": reliability(total[-1])}

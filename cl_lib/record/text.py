@@ -1,4 +1,4 @@
-"""One record as text, and its numbers."""
+"""Summary of a record as text, and formatting of its numbers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def summary(record: Record, width: int | None = None, points: Sequence[str] | None = None) -> str:
-    """What a terminal shows after a run.
+    """Summary of a record for the terminal.
 
     Parameters
     ----------
     record : Record
     width : int, optional
-        Columns of the terminal, into which longer lines are broken.
+        Width of the terminal in characters, to which longer lines are wrapped. Default: lines are not wrapped.
     points : sequence of str, optional
-        Lines about the grid, where the record has one; default the accuracy of each grid point
-        (`cl_lib.report.summary` gives a table that compares them).
+        Lines that describe the grid points, if the record has a grid. Default: the accuracy of each grid point
+        (`cl_lib.report.summary` passes a table that compares them).
 
     Returns
     -------
     str
-        Strategy, stream and seeds; every metric with standard deviation and 95 % interval, or why there is none; a
-        line for each grid point; diverged replicas; seconds.
+        Strategy, stream and seeds; every metric with standard deviation and 95 % interval, or the reason why it is
+        undefined; a line for each grid point; diverged replicas; seconds.
 
     Examples
     --------
@@ -47,12 +47,12 @@ def summary(record: Record, width: int | None = None, points: Sequence[str] | No
         out += [*(points if points is not None else _points(record)), ""]
     else:
         out += [*_metrics(record), ""]
-        if lost := [replica for replica in record.replicas if replica["status"] != "ok"]:
-            out.append(f"{len(lost)} of {len(record.replicas)} replicas diverged: {_named(lost)}")
+        if diverged := [replica for replica in record.replicas if replica["status"] != "ok"]:
+            out.append(f"{len(diverged)} of {len(record.replicas)} replicas diverged: {_named(diverged)}")
     cost, many = record.cost, "s" if record.cost["replicas"] != 1 else ""
     out.append(
         f"{seconds(cost['training_seconds'])} s of training"
-        + (f" ({seconds(made)} s of them tracing and compiling)" if (made := cost.get("preparation_seconds")) else "")
+        + (f" ({seconds(t)} s of which tracing and compiling)" if (t := cost.get("preparation_seconds")) else "")
         + f", {seconds(cost['evaluation_seconds'])} s of evaluation, "
         f"{seconds(cost['planning_seconds'])} s of planning for {cost['replicas']} replica{many} "
         f"on {record.environment['device']}"
@@ -61,7 +61,7 @@ def summary(record: Record, width: int | None = None, points: Sequence[str] | No
 
 
 def broken(text: str, width: int | None) -> str:
-    """A text whose lines are no longer than ``width``.
+    """Wrap the lines of a string that are longer than ``width``.
 
     >>> print(broken("two words", 5))
     two
@@ -77,7 +77,7 @@ def broken(text: str, width: int | None) -> str:
 
 
 def describe(record: Record) -> str:
-    """A stream in a line."""
+    """Describe the record's stream in one line."""
     s = record.stream
     sizes = f"{s['experiences']} experiences, {s['classes']} classes"
     return f"{s['name']}: {s['scenario']}-incremental, {sizes}, data {s['data']}"
@@ -101,13 +101,13 @@ def _metrics(record: Record) -> list[str]:
         metric = record.metrics.get(name)
         if metric is not None:
             value, _, interval = spread(metric).partition(" [")
-            rest = f"[{interval}" if interval else "(one seed)" if metric.n == 1 else metric.reason or ""
-            out.append(f"  {term.title:<18}{value:<17} {rest}".rstrip())
+            note = f"[{interval}" if interval else "(one seed)" if metric.n == 1 else metric.reason or ""
+            out.append(f"  {term.title:<18}{value:<17} {note}".rstrip())
     return out
 
 
 def _points(record: Record) -> list[str]:
-    """The accuracy at each grid point."""
+    """One line with the accuracy of each grid point."""
     out = []
     for point in record.grid:
         hyper = ", ".join(f"{name}={value:g}" for name, value in point["hyper"].items())
@@ -121,7 +121,7 @@ def _named(replicas: Sequence[dict[str, Any]]) -> str:
 
 
 def span(seeds: Sequence[int]) -> str:
-    """Seeds in few characters.
+    """Short notation for a list of seeds.
 
     >>> span([0, 1, 2, 3]), span([3, 5]), span(list(range(0, 100, 2)))
     ('0–3', '3, 5', '50 seeds from 0 to 98')
@@ -135,7 +135,7 @@ def span(seeds: Sequence[int]) -> str:
 
 # ---------------------------------------------------------------------- numbers as text
 def number(value: float, sign: bool = False) -> str:
-    """Three decimals, without a negative zero.
+    """Format a number with three decimals, without a negative zero.
 
     >>> number(0.12345), number(-0.0001), number(0.5, sign=True), number(123456.0)
     ('0.123', '0.000', '+0.500', '1.23e+05')
@@ -146,12 +146,12 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def bounds(interval: Sequence[float], sign: bool = False) -> str:
-    """``[low, high]``."""
+    """Format an interval as ``[low, high]``."""
     return f"[{number(interval[0], sign)}, {number(interval[1], sign)}]"
 
 
 def spread(metric: Metric | None) -> str:
-    """``mean ± std [low, high]``, as far as they are known."""
+    """Format a metric as ``mean ± std [low, high]``, without the parts that are undefined."""
     if metric is None or metric.mean is None:
         return NULL
     std = "" if metric.std is None else f" ± {number(metric.std)}"
@@ -159,7 +159,7 @@ def spread(metric: Metric | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Two significant digits below a minute.
+    """Format seconds with two significant digits below 10, and as whole numbers from there on.
 
     >>> seconds(0.0434), seconds(12.3), seconds(4321.0), seconds(None)
     ('0.043', '12', '4,321', '–')
@@ -170,7 +170,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes in binary units.
+    """Format bytes in binary units.
 
     >>> size(0), size(44000), size(3 * 2**30), size(None)
     ('0 B', '43 KiB', '3.0 GiB', '–')

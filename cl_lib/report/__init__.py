@@ -1,4 +1,4 @@
-"""Reports: text for the terminal, frames, figures, one self-contained page."""
+"""Reports on records: text for the terminal, data frames, figures and self-contained HTML pages."""
 
 from cl_lib.report.bars import slice_bars
 from cl_lib.report.entries import entries

@@ -1,4 +1,4 @@
-"""Accuracy by slice, as bars."""
+"""Bar charts of the accuracy by slice."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from cl_lib.report.entries import Entry
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BARS = 60  # more bars than this need a panel for each entry
+BARS = 60  # maximum number of bars in one panel; with more, each entry has its own panel
 
 
 def slice_bars(lines: Sequence[Entry], name: str) -> str:
-    """Final accuracy of each slice, with its number of test samples; the worst of each entry is marked.
+    """Draw the final accuracy of each slice with its number of test samples, and mark the worst slice of each entry.
 
     Parameters
     ----------
     lines : sequence of Entry
-        Those with the same slices; others would not fit the axis.
+        Entries with the same slices, since they share an axis.
     name : str
         ``"class"``, ``"experience"``, ``"age"`` or a column of the data set.
 
     Returns
     -------
     str
-        An ``<svg>`` element; empty when there are not two slices with samples.
+        An ``<svg>`` element; empty if fewer than two slices have samples.
     """
     parts = [entry.slices()[name] for entry in lines]
     every = list(
@@ -77,13 +77,13 @@ def slice_bars(lines: Sequence[Entry], name: str) -> str:
 
 
 def _aligned(part: dict[str, list[Any]], key: str, labels: Sequence[str]) -> list[float]:
-    """Values in the order of the labels; NaN for those that an entry does not have (ages differ between runs)."""
+    """Values in the order of the labels; NaN for slices that the entry does not have (ages differ between runs)."""
     known = dict(zip(part["labels"], part[key], strict=True))
     return [math.nan if known.get(label) is None else float(known[label]) for label in labels]
 
 
 def _supports(grid: Sequence[Axes], names: Sequence[str], support: np.ndarray) -> None:
-    """Names and sample counts below the bars; with many slices only the range of the counts."""
+    """Label the bars with slice names and sample counts, or, with many slices, give only the range of the counts."""
     counts = [_range(support[:, i]) for i in range(support.shape[1])]
     if len(names) <= 12:
         for axes in grid:

@@ -1,4 +1,4 @@
-"""Figures without global state: panels, one style for each entry, SVG that fits into a page."""
+"""Figures without global state: panels, a style for each entry, and SVG that can be embedded in a page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 10.6  # inches, which a page shows at 96 pixels each
+WIDTH = 10.6  # inches; pages show 96 pixels per inch
 INK, GREY, FAINT = "#1a1a1a", "#8a9099", "#d5d9de"
 
-# Okabe & Ito's colours without yellow and black, then Tol's muted ones: told apart with any colour vision
+# Okabe & Ito's palette without yellow and black, then Tol's muted palette: distinguishable with any colour vision
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
     *("#882255", "#332288", "#999933", "#44aa99", "#aa4499", "#666666"),
@@ -28,9 +28,9 @@ MARKERS = "osD^vPX<>*hp"
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 PARAMETERS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, readable aloud
-    "svg.hashsalt": "cl_lib",  # the same record, the same bytes
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # keep text as text: small, searchable, accessible to screen readers
+    "svg.hashsalt": "cl_lib",  # the same record gives the same bytes
+    "text.parse_math": False,  # print dollar signs in names as they are
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial", "sans-serif"],
     "font.size": 9,
@@ -61,7 +61,7 @@ PARAMETERS: dict[Any, Any] = {
 
 
 class Style(NamedTuple):
-    """How an entry is drawn, throughout a report."""
+    """Colour, marker and dash of an entry in all figures of a report."""
 
     colour: str
     marker: str
@@ -69,7 +69,7 @@ class Style(NamedTuple):
 
 
 def style(number: int) -> Style:
-    """The style of the entry at a position; unlike in colour, marker and dash, in that order of importance.
+    """Style of the entry at a position: entries differ in colour and marker first, then in dash.
 
     >>> style(0).colour != style(1).colour, style(0).dash != style(12).dash
     (True, True)
@@ -82,35 +82,35 @@ def style(number: int) -> Style:
 def panels(
     count: int, columns: int, height: float, *, width: float = WIDTH, ratios: Sequence[float] = (1.0,)
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``count`` panels, at most ``columns`` beside each other, each ``height`` inches high.
+    """Make a figure of ``count`` panels, at most ``columns`` in a row, each ``height`` inches high.
 
-    With several ``ratios`` a panel is a stack of as many axes, which the list holds one after the other.
+    With several ``ratios``, each panel is a stack of axes with these height ratios, consecutive in the list.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    columns, deep = min(columns, count), len(ratios)
+    columns, depth = min(columns, count), len(ratios)
     rows = math.ceil(count / columns)
     with rc_context(PARAMETERS):
         figure = Figure(figsize=(width, rows * height), layout="constrained")
-        grid = figure.subplots(rows * deep, columns, squeeze=False, height_ratios=list(ratios) * rows)
+        grid = figure.subplots(rows * depth, columns, squeeze=False, height_ratios=list(ratios) * rows)
         # row, depth, column -> row, column, depth
-        ordered = grid.reshape(rows, deep, columns).swapaxes(1, 2).reshape(-1).tolist()
-        for spare in ordered[count * deep :]:
-            spare.remove()
-        yield figure, ordered[: count * deep]
+        ordered = grid.reshape(rows, depth, columns).swapaxes(1, 2).reshape(-1).tolist()
+        for unused in ordered[count * depth :]:
+            unused.remove()
+        yield figure, ordered[: count * depth]
 
 
 def svg(figure: Figure, description: str) -> str:
-    """The figure as an ``<svg>`` element for a page; call within `panels`.
+    """Convert a figure to an ``<svg>`` element for a page; call within `panels`.
 
-    Without document type, metadata and the ids of groups: the first two name addresses outside, and ids would clash
-    with those of the page's other figures.
+    Document type, metadata and ids of groups are removed: the first two contain external addresses, and the ids would
+    clash with those of other figures in the page.
     """
     from html import escape
 
     file = io.StringIO()
-    with warnings.catch_warnings():  # text stays text, and the reader's fonts have other letters than matplotlib's
+    with warnings.catch_warnings():  # text is kept as text and drawn with the reader's fonts
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
@@ -121,16 +121,16 @@ def svg(figure: Figure, description: str) -> str:
 
 
 def name_axis(axes: Axes, names: Sequence[str], room: int, longest: int = 14) -> None:
-    """Names on the x axis: as many as there is ``room`` for, upright where they are long."""
+    """Label the x axis with at most ``room`` names, rotated if they are long."""
     step = max(1, math.ceil(len(names) / room))
     shown = [i for i in range(len(names)) if i % step == 0]
-    texts = [names[i] if len(names[i]) <= longest else names[i][: longest - 1] + "…" for i in shown]
-    long = max(map(len, texts), default=0) * len(texts) > room * 4
-    axes.set_xticks(shown, texts, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
+    labels = [names[i] if len(names[i]) <= longest else names[i][: longest - 1] + "…" for i in shown]
+    long = max(map(len, labels), default=0) * len(labels) > room * 4
+    axes.set_xticks(shown, labels, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
 
 
 def numbered(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What names have in common, and the rest of each.
+    """Split names that end in numbers into their common prefix and the numbers.
 
     >>> numbered(["task 1", "task 2"]), numbered(["cat", "dog"])
     (('task', ['1', '2']), ('', ['cat', 'dog']))
@@ -143,7 +143,7 @@ def numbered(names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def in_legend(label: str, most: int = 44) -> str:
-    """A label for a legend, which leaves out those that begin with an underscore.
+    """Label for a legend; Matplotlib omits labels that begin with an underscore, so these are preceded by a space.
 
     >>> in_legend("_mine")
     ' _mine'
@@ -152,7 +152,7 @@ def in_legend(label: str, most: int = 44) -> str:
 
 
 def shorten(label: str, most: int) -> str:
-    """A label that fits above a panel.
+    """Shorten a label to at most ``most`` characters.
 
     >>> shorten("er capacity=200, lr=0.1", 12)
     'er capacity…'

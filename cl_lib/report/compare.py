@@ -1,4 +1,4 @@
-"""What may be compared with what, how large the difference is, and what a reader has to know about it."""
+"""Comparison of entries with a baseline: comparability, paired differences and notes on their interpretation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cl_lib.record.text import span
 from cl_lib.report.entries import Entry, entries
 from cl_lib.stats import PERMUTATIONS, PairedDifference, paired_difference, unreachable_note
 
-FEW = 6  # below so many seeds a bootstrap interval is much too narrow
+FEW = 6  # with fewer seeds, bootstrap intervals are much too narrow
 
 
 def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
-    """The entry of that label, directory, or, where there is only one of it, strategy; by default the first.
+    """Find the entry with this label, or the only one with this directory name or strategy; default: the first entry.
 
     Raises
     ------
     InputError
-        When there is none; the message names the labels.
+        If there is no such entry; the message lists the labels.
     """
     if baseline is None:
         return lines[0]
@@ -31,61 +31,61 @@ def find_baseline(lines: Sequence[Entry], baseline: str | None) -> Entry:
         lambda e: Path(e.record.directory).name,
         lambda e: e.record.strategy,
     ):
-        found = [entry for entry in lines if name(entry) == baseline]
-        if len(found) == 1:
-            return found[0]
-    raise InputError(f"baseline={baseline!r}: no such line; the report has {', '.join(e.label for e in lines)}")
+        matches = [entry for entry in lines if name(entry) == baseline]
+        if len(matches) == 1:
+            return matches[0]
+    raise InputError(f"baseline={baseline!r}: no such entry; choose one of {', '.join(e.label for e in lines)}")
 
 
 def paired(lines: Sequence[Entry], base: Entry) -> list[PairedDifference | None]:
-    """Accuracy minus that of the baseline over common seeds; None for the baseline and where not comparable."""
+    """Paired accuracy differences to the baseline over common seeds; None for the baseline and incomparable entries."""
     out: list[PairedDifference | None] = []
-    theirs = base.per_seed("accuracy")
+    reference = base.per_seed("accuracy")
     for entry in lines:
-        if entry is base or _questions(entry.record, base.record):
+        if entry is base or _incomparable(entry.record, base.record):
             out.append(None)
             continue
-        ours = entry.per_seed("accuracy")
-        common = [seed for seed in ours if seed in theirs]
-        out.append(paired_difference([ours[s] for s in common], [theirs[s] for s in common]))
+        accuracy = entry.per_seed("accuracy")
+        common = [seed for seed in accuracy if seed in reference]
+        out.append(paired_difference([accuracy[s] for s in common], [reference[s] for s in common]))
     return out
 
 
 def notes(records: Sequence[Record], baseline: str | None = None) -> list[str]:
-    """Sentences without which the comparison would mislead.
+    """Notes that a reader needs in order to interpret the comparison.
 
     Parameters
     ----------
     records : sequence of Record
     baseline : str, optional
-        Label of an entry; default the first.
+        Label of an entry. Default: the first entry.
 
     Returns
     -------
     list of str
-        What differs between runs that should be the same, diverged replicas, what so few seeds cannot show, p-values
-        that are estimates, grids chosen on test data, metrics that are not given and why.
+        Differences in settings between the runs, diverged replicas, limits of small numbers of seeds, estimated
+        p-values, grids evaluated on test data, and undefined metrics with their reasons.
 
     Raises
     ------
     InputError
-        Without a record, or when the baseline is none of the labels.
+        If there is no record or the baseline is unknown.
     """
     lines = entries(records)
     base = find_baseline(lines, baseline)
     differences = paired(lines, base)
-    found = [
-        *_unlike(records, lines, base),
+    sentences = [
+        *_dissimilar(records, lines, base),
         *_diverged(lines),
         *_seeds(lines, differences),
         *_grids(records),
         *_nulls(lines),
     ]
-    return [printable(note, one_line=True) for note in found]
+    return [printable(note, one_line=True) for note in sentences]
 
 
-def _questions(a: Record, b: Record) -> list[str]:
-    """Where two records are not comparable, so that their difference means nothing."""
+def _incomparable(a: Record, b: Record) -> list[str]:
+    """Properties in which two records differ so that their results cannot be compared."""
     out = []
     for name, key in (
         ("stream", "name"),
@@ -107,12 +107,12 @@ def _questions(a: Record, b: Record) -> list[str]:
 
 
 def _network(record: Record) -> Any:
-    """What identifies the network of the first seed; records of 0.1.0 do not have it."""
+    """Fingerprint of the first seed's network; records of version 0.1.0 do not have it."""
     return record.job.get("network")
 
 
 def _settings(a: Record, b: Record) -> list[str]:
-    """Where two records differ in what is not the strategy."""
+    """Settings other than the strategy in which two records differ."""
     out = []
     if a.seeds != b.seeds:
         common = len(set(a.seeds) & set(b.seeds))
@@ -137,32 +137,33 @@ def _settings(a: Record, b: Record) -> list[str]:
     return out
 
 
-def _unlike(records: Sequence[Record], lines: Sequence[Entry], base: Entry) -> list[str]:
+def _dissimilar(records: Sequence[Record], lines: Sequence[Entry], base: Entry) -> list[str]:
     names = {id(r): listed([e.label for e in lines if e.record is r]) for r in records}
-    apart: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for record in records:
         if record is base.record:
             continue
-        if odd := _questions(record, base.record):
-            text = f"cannot be compared with {base.label}: {{}} other {', '.join(odd)}; no difference is given"
-        elif odd := _settings(record, base.record):
-            text = f"ran with settings other than those of {base.label}: {', '.join(odd)}"
+        if changed := _incomparable(record, base.record):
+            text = f"cannot be compared with {base.label}: different {', '.join(changed)}; no difference is given"
+        elif changed := _settings(record, base.record):
+            text = f"ran with settings that differ from those of {base.label}: {', '.join(changed)}"
             text += "; a difference may be due to these rather than to the strategy"
         else:
             continue
-        apart.setdefault(text.replace("{} other ", ""), []).append(names[id(record)])
-    return [f"{listed(labels)} {text}." for text, labels in apart.items()]
+        groups.setdefault(text, []).append(names[id(record)])
+    return [f"{listed(labels)} {text}." for text, labels in groups.items()]
 
 
 def _diverged(lines: Sequence[Entry]) -> list[str]:
     out = []
     for entry in lines:
-        if lost := entry.diverged:
-            named = listed([f"seed {r['seed']} at step {r['diverged_at']}" for r in lost], 5)
-            rest = "nothing is left to report" if len(lost) == len(entry.members) else "the numbers are of the others"
+        if diverged := entry.diverged:
+            named = listed([f"seed {r['seed']} at step {r['diverged_at']}" for r in diverged], 5)
+            all_diverged = len(diverged) == len(entry.members)
+            scope = "no metric is defined" if all_diverged else "metrics are over the remaining replicas"
             out.append(
-                f"{entry.label}: {len(lost)} of {len(entry.members)} replicas diverged (their weights are no longer "
-                f"finite; {named}); {rest}."
+                f"{entry.label}: {len(diverged)} of {len(entry.members)} replicas diverged (their weights are not "
+                f"finite; {named}); {scope}."
             )
     return out
 
@@ -177,15 +178,13 @@ def _seeds(lines: Sequence[Entry], differences: Sequence[PairedDifference | None
             out.append(f"{sentence[0].upper()}{sentence[1:]} ({listed(named)}).")
     counts = {entry.label: entry.metrics["accuracy"].n for entry in lines}
     if single := [label for label, n in counts.items() if n == 1]:
-        out.append(f"{listed(single)}: one seed, so neither spread nor interval is known.")
+        out.append(f"{listed(single)}: one seed, so standard deviation and interval are undefined.")
     if few := [label for label, n in counts.items() if 1 < n < FEW]:
+        out.append(f"{listed(few)}: with fewer than {FEW} seeds, bootstrap 95 % intervals are too narrow.")
+    if estimated := [entry.label for entry, d in tested if not d.exact]:
         out.append(
-            f"{listed(few)}: with fewer than {FEW} seeds the 95 % intervals are too narrow; read them as a hint."
-        )
-    if guessed := [entry.label for entry, d in tested if not d.exact]:
-        out.append(
-            f"{listed(guessed)}: too many seeds to count every sign pattern, so the p-value is estimated from "
-            f"{PERMUTATIONS:,} random ones."
+            f"{listed(estimated)}: too many seeds to enumerate all sign patterns, so the p-value is estimated from "
+            f"{PERMUTATIONS:,} random sign patterns."
         )
     return out
 
@@ -195,8 +194,8 @@ def _grids(records: Sequence[Record]) -> list[str]:
     if not tried:
         return []
     return [
-        f"{listed(sorted({r.strategy for r in tried}))}: the grid was evaluated on the test data, so the best of its "
-        "points looks better than it is; choose on validation data (eval_on=valid), then report that point."
+        f"{listed(sorted({r.strategy for r in tried}))}: the grid was evaluated on the test data, so the accuracy of "
+        "its best point is optimistic; select a point on validation data (eval_on=valid), then report it on test data."
     ]
 
 
@@ -218,7 +217,7 @@ def _nulls(lines: Sequence[Entry]) -> list[str]:
 
 
 def _changed(a: Any, b: Any) -> str:
-    """Which options differ."""
+    """List the options that differ."""
     a, b = a or {}, b or {}
     keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
     return ", ".join(f"{k}={_short(a.get(k))}, not {_short(b.get(k))}" for k in keys) or "order"
@@ -230,7 +229,7 @@ def _short(value: Any) -> str:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """``a, b and c``; the first few of many."""
+    """Join names as ``a, b and c``; beyond ``most`` names, the others are only counted."""
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)

@@ -1,4 +1,4 @@
-"""What one line of a report is: a record, or one point of its grid."""
+"""Entries of a report: records, or the points of their grids."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from cl_lib.validation import flat
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A record, or one point of its grid, under the name that it has in a report.
+    """One row of a report: a record, or a point of its grid.
 
     Attributes
     ----------
     label : str
         Unique within the report.
     number : int
-        Position in the report, which decides its colour.
+        Position in the report, which determines the colour.
     record : Record
     members : list of int
         Positions in ``record.replicas``.
     metrics : dict of Metric
-        Over the members; ``per_seed`` is in their order.
+        Metrics over the members; ``per_seed`` is in the order of ``members``.
     accuracy_matrix : list of lists
         Mean over the members.
     point : bool
-        Whether this is a grid point, not a whole record.
+        Whether the entry is a grid point.
     """
 
     label: str
@@ -51,38 +51,38 @@ class Entry:
 
     @property
     def replicas(self) -> list[dict[str, Any]]:
-        """The members, as the record describes them."""
+        """Entries of ``record.replicas`` for the members."""
         return [self.record.replicas[i] for i in self.members]
 
     @property
     def diverged(self) -> list[dict[str, Any]]:
-        """The members that diverged."""
+        """Entries of ``record.replicas`` for the members that diverged."""
         return [replica for replica in self.replicas if replica["status"] != "ok"]
 
     @property
     def share(self) -> float:
-        """Share of the record's replicas, to which the cost of the run is split."""
+        """Fraction of the record's replicas, used to divide the cost of the run among entries."""
         return len(self.members) / max(1, len(self.record.replicas))
 
     def per_seed(self, metric: str) -> dict[int, float | None]:
-        """A metric's value for each seed."""
+        """Value of a metric for each seed."""
         seeds = [replica["seed"] for replica in self.replicas]
         return dict(zip(seeds, self.metrics[metric].per_seed, strict=True))
 
     def matrices(self) -> np.ndarray:
-        """Accuracy matrices of the members, ``(R, T + 1, E)``; only their mean where the record has no arrays."""
-        every = self.record.arrays.get("matrix.accuracy")
-        return np.array([self.accuracy_matrix], float) if every is None else every[self.members]
+        """Accuracy matrices of the members, ``(R, T + 1, E)``; their mean if the record has no arrays."""
+        matrices = self.record.arrays.get("matrix.accuracy")
+        return np.array([self.accuracy_matrix], float) if matrices is None else matrices[self.members]
 
     def rows(self, name: Literal["learned", "before"]) -> np.ndarray:
-        """The record's ``learned`` or ``before`` for each row of `matrices`, ``(R, E)``; NaN where it is not known."""
-        every = self.record.arrays.get(name)  # records of 0.1.0 hold only what all replicas share
-        if every is not None and len(every) == len(self.record.replicas) and "matrix.accuracy" in self.record.arrays:
-            return every[self.members].astype(float)
+        """The record's ``learned`` or ``before`` for each of `matrices`, ``(R, E)``; NaN where it is unknown."""
+        rows = self.record.arrays.get(name)  # in records of version 0.1.0 only values common to all replicas
+        if rows is not None and len(rows) == len(self.record.replicas) and "matrix.accuracy" in self.record.arrays:
+            return rows[self.members].astype(float)
         return np.tile(np.array(getattr(self.record, name), float), (len(self.matrices()), 1))
 
     def slices(self) -> dict[str, dict[str, list[Any]]]:
-        """``labels``, ``support`` and ``accuracy`` of each slice, by the name of the slicing."""
+        """``labels``, ``support`` and ``accuracy`` of each slice, by name of the slicing."""
         arrays = self.record.arrays
         if not self.point:
             return self.record.slices
@@ -110,7 +110,7 @@ class Entry:
         if "pooled.bins" not in self.record.arrays:
             return {}
         bins = self.record.arrays["pooled.bins"][self.members]
-        if bins.shape[-2] > BINS:  # records of 0.1.0 hold a confidence of exactly 1 in a bin of its own
+        if bins.shape[-2] > BINS:  # records of version 0.1.0 have a separate bin for a confidence of exactly 1
             bins[..., BINS - 1, :] += bins[..., BINS, :]
             bins = bins[..., :BINS, :]
         diagrams = reliability_diagrams(bins)
@@ -118,15 +118,15 @@ class Entry:
 
 
 def entries(records: Sequence[Record]) -> list[Entry]:
-    """One entry for each record, or for each of its grid points where it has a grid.
+    """Make one entry for each record, or for each grid point of a record with a grid.
 
-    The label is the strategy's name. Where records share one, what sets them apart is added: options, then the
-    name of the directory if the record knows it, then a number.
+    The label is the name of the strategy. If several entries have the same strategy, the options in which they differ
+    are appended, or the name of the directory if the record has one, or a number.
 
     Raises
     ------
     InputError
-        Without a record.
+        If there are no records.
     """
     if not records:
         raise InputError("a report needs at least one record")
@@ -134,8 +134,8 @@ def entries(records: Sequence[Record]) -> list[Entry]:
     out: list[Entry] = []
     for number, ((record, point), label) in enumerate(zip(raw, _labels(raw), strict=True)):
         if point is None:
-            everyone = list(range(len(record.replicas)))
-            out.append(Entry(label, number, record, everyone, record.metrics, record.accuracy_matrix))
+            members = list(range(len(record.replicas)))
+            out.append(Entry(label, number, record, members, record.metrics, record.accuracy_matrix))
         else:
             metrics = {k: Metric(**v) for k, v in point["metrics"].items()}
             out.append(Entry(label, number, record, point["replicas"], metrics, point["accuracy_matrix"], True))
@@ -156,16 +156,16 @@ def _labels(raw: Sequence[tuple[Record, Any]]) -> list[str]:
 
 
 def _distinctions(raw: Sequence[tuple[Record, Any]]) -> list[str]:
-    """For each of some entries of one strategy, what sets it apart, if a few words can say it."""
+    """Descriptions that distinguish entries of one strategy: differing options, or else directory and grid point."""
     settings = [_settings(record, point) for record, point in raw]
     varied = {key for record, _ in raw for key in record.job.get("grid", {})}
-    # what only some have, such as an option of a later version, tells a reader little
+    # options that only some records have, such as those of a later version, are not used
     common = [k for k in settings[0] if all(k in options for options in settings)]
     keys = [k for k in common if k not in varied and len({repr(options[k]) for options in settings}) > 1]
-    for subset in (some for size in range(4) for some in combinations(keys, size)):
-        texts = [_phrase(options, [*sorted(varied), *subset]) for options in settings]
-        if len(set(texts)) == len(texts) and max(map(len, texts)) <= 60:
-            return texts
+    for subset in (subset for size in range(4) for subset in combinations(keys, size)):
+        phrases = [_phrase(options, [*sorted(varied), *subset]) for options in settings]
+        if len(set(phrases)) == len(phrases) and max(map(len, phrases)) <= 60:
+            return phrases
     places = [Path(record.directory).name for record, _ in raw]
     grids = [_options(point["hyper"] if point else {}) for _, point in raw]
     return [f"{place} {grid}".strip() for place, grid in zip(places, grids, strict=True)]
@@ -177,14 +177,14 @@ def _phrase(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def _settings(record: Record, point: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What may tell two entries of one strategy apart, the likeliest first."""
+    """Options that may distinguish two entries of the same strategy, most likely first."""
     names = ("strategy", "stream", "epochs", "batch_size", "eval_on", "optim")
     settings = flat({**{k: record.job.get(k) for k in names}, "stream": record.stream["name"]})
     return settings | (point["hyper"] if point else {})
 
 
 def _options(values: Mapping[str, Any]) -> str:
-    """``lr=0.1, lam=3``; the full name where the last part would be ambiguous."""
+    """Format options as ``lr=0.1, lam=3``; with the full name if the last part is ambiguous."""
     ends = Counter(name.split(".")[-1] for name in values)
     short = {name: name.split(".")[-1] if ends[name.split(".")[-1]] == 1 else name for name in values}
     return ", ".join(f"{short[k]}={v:g}" if isinstance(v, float) else f"{short[k]}={v}" for k, v in values.items())

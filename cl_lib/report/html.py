@@ -1,4 +1,4 @@
-"""One self-contained page for any number of records."""
+"""Self-contained HTML reports on any number of records."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from cl_lib.report.prose import paragraphs
 from cl_lib.stats import holm
 
 MARK = b'<meta name="generator" content="cl_lib">'
-DRAWN = 12  # entries that figures can show; tables show all
+DRAWN = 12  # maximum number of entries in figures; tables show all
 MAIN = ("accuracy", "forgetting", "bwt", "ece", "worst_class_accuracy")
 
 
 class Figures(NamedTuple):
-    """The drawings of one stream; ``slices`` by name."""
+    """Figures of one stream; ``slices`` by name."""
 
     heading: str
     matrices: str
@@ -39,27 +39,27 @@ class Figures(NamedTuple):
 def write_report(
     records: Sequence[Record], path: str | Path, *, title: str | None = None, baseline: str | None = None
 ) -> Path:
-    """Write one HTML file that needs no network: result, tables, figures, and how to repeat every run.
+    """Write a self-contained HTML file with results, tables, figures, and commands that reproduce every run.
 
     Parameters
     ----------
     records : sequence of Record
-        In the order in which they shall appear.
+        In the order of their rows in the report.
     path : path
-        Regular file to write; it appears complete or not at all, and replaces an older one.
+        Regular file to write. It is written atomically and replaces an existing file.
     title : str, optional
     baseline : str, optional
-        Label to compare with; default the first.
+        Label of the entry to compare with. Default: the first entry.
 
     Returns
     -------
     Path
-        The file.
+        Path of the file.
 
     Raises
     ------
     InputError
-        Without a record, when the baseline is none of the labels, or when the file cannot be written.
+        If there is no record, the baseline is unknown, or the file cannot be written.
 
     Examples
     --------
@@ -81,17 +81,17 @@ def write_report(
 
 
 def check_target(path: str | Path, replace: bool = False) -> Path:
-    """Raise `InputError` where no report can be written; without ``replace``, nothing but a report is replaced."""
+    """Raise `InputError` if no report can be written there; without ``replace``, only a report may be replaced."""
     path = Path(path)
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise InputError(f"{path}: is not a regular file; name another")
+            raise InputError(f"{path}: is not a regular file; name another file")
         if path.exists() and not path.stat().st_mode & 0o222:
             raise InputError(f"{path}: is read-only; name another file")
         if path.exists() and not replace and not _is_report(path):
-            raise InputError(f"{path}: is not a report of cl-report, and is not replaced; name another file")
+            raise InputError(f"{path}: is not a report of cl-report and is not overwritten; name another file")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return path
@@ -99,13 +99,13 @@ def check_target(path: str | Path, replace: bool = False) -> Path:
 
 def _is_report(path: Path) -> bool:
     with path.open("rb") as file:
-        begin = file.read(4096)
+        beginning = file.read(4096)
         file.seek(-min(4096, path.stat().st_size), os.SEEK_END)
-        return MARK in begin or b"<footer>Written by cl_lib " in file.read()  # reports of before had no mark
+        return MARK in beginning or b"<footer>Written by cl_lib " in file.read()  # earlier reports had no mark
 
 
 def page(records: Sequence[Record], *, title: str | None = None, baseline: str | None = None) -> str:
-    """The text of the page that `write_report` writes."""
+    """Render the page that `write_report` writes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from cl_lib._version import __version__
@@ -147,7 +147,7 @@ def _title(records: Sequence[Record]) -> str:
 
 
 def _figures(lines: Sequence[Entry]) -> list[Figures]:
-    """The figures of each stream: different streams share no axis."""
+    """Draw the figures of each stream separately, since different streams cannot share an axis."""
     streams: dict[tuple[str, str, tuple[str, ...]], list[Entry]] = {}
     for entry in lines:
         stream = entry.record.stream
@@ -156,14 +156,14 @@ def _figures(lines: Sequence[Entry]) -> list[Figures]:
     for (name, _, _), shown in streams.items():
         sliced = [set(entry.slices()) for entry in shown]
         names = [n for n in shown[0].record.slices if all(n in known for known in sliced)]
-        bars = {n: drawing for n in names if (drawing := slice_bars(shown, n))}
+        bars = {n: figure for n in names if (figure := slice_bars(shown, n))}
         heading = name if len(streams) > 1 else ""
         out.append(Figures(heading, accuracy_matrices(shown), over_time(shown), reliability_diagrams(shown), bars))
     return out
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was run; once where all records agree."""
+    """Stream, optimiser and other settings of the runs; one value where all records agree."""
     lines = entries(records)
     out = []
     for record in records:
@@ -172,7 +172,7 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]
             "stream": text.describe(record),
             "data hash": stream["data_hash"],
             "stream options": _listing(stream.get("options") or {}),
-            "classes that compete": f"{stream['train_classes']} in training, {stream['eval_classes']} at test time",
+            "classes in the softmax": f"{stream['train_classes']} in training, {stream['eval_classes']} at test time",
             "evaluated on": f"{job.get('eval_on', 'test')} data, {len(record.rows)} times",
             "seeds": span(record.seeds),
             "epochs, batch size": f"{job.get('epochs', NULL)}, {job.get('batch_size', NULL)}",
@@ -185,18 +185,18 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]
 
 def _cost(entry: Entry) -> dict[str, str]:
     cost, share = entry.record.cost, entry.share
-    rate, made = cost.get("samples_per_second"), cost.get("preparation_seconds")
+    rate, preparation = cost.get("samples_per_second"), cost.get("preparation_seconds")
     return {
         "training": f"{text.seconds(cost['training_seconds'] * share)} s",
-        "of which tracing, compiling": f"{text.seconds(made * share)} s" if made is not None else NULL,
+        "of which tracing, compiling": f"{text.seconds(preparation * share)} s" if preparation is not None else NULL,
         "evaluation": f"{text.seconds(cost['evaluation_seconds'] * share)} s",
         "planning": f"{text.seconds(cost['planning_seconds'] * share)} s",
         "replicas": str(len(entry.members)),
-        "steps each": f"{cost['steps']:,.0f}",
+        "steps per replica": f"{cost['steps']:,.0f}",
         "samples per second": f"{rate:,.0f}" if rate else NULL,
         "parameters": f"{cost['parameters']:,}" if cost["parameters"] is not None else NULL,
-        "memory of a replica": text.size(cost["memory_bytes"]),
-        "device memory, peak": text.size(cost["peak_device_memory_bytes"]),
+        "memory per replica": text.size(cost["memory_bytes"]),
+        "peak device memory": text.size(cost["peak_device_memory_bytes"]),
     }
 
 
@@ -216,7 +216,7 @@ def _run(record: Record, labels: Sequence[str]) -> dict[str, str]:
     from omegaconf import OmegaConf
 
     config = dict(record.config)
-    # a network's description has line breaks, which YAML would spell out
+    # shown separately, since a network's description contains line breaks, which YAML would escape
     model = config.pop("model") if isinstance(config.get("model"), str) else record.job.get("model", "")
     return {
         "labels": ", ".join(labels[:4]) + (" …" if len(labels) > 4 else ""),
@@ -236,7 +236,7 @@ def _plain(values: Mapping[str, Any], *without: str) -> dict[str, str]:
 
 
 def _shared(columns: Sequence[tuple[str, Mapping[str, str]]]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each key with one unnamed value where all agree, else with (name, value) pairs."""
+    """For each key, one unnamed value if all columns agree, else (name, value) pairs."""
     out = []
     for key in dict.fromkeys(k for _, shown in columns for k in shown):
         values = [(name, shown.get(key, NULL)) for name, shown in columns]

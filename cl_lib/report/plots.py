@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG text; colours follow the order of the entries."""
+"""Figures of a report as SVG; colours follow the order of the entries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cl_lib.report.entries import Entry
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NUMBERS = 12  # more rows or columns than this leave no room for numbers in the cells
+NUMBERS = 12  # maximum number of rows or columns with numbers in the cells
 
 
 def accuracy_matrices(lines: Sequence[Entry]) -> str:
-    """A heat map for each entry: rows are evaluations, columns test sets.
+    """Draw the accuracy matrix of each entry as a heat map: rows are evaluations, columns test sets.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
     rows, wide = values.shape
     small = rows <= NUMBERS + 1 and wide <= NUMBERS
     seam: dict[str, Any] = {"edgecolors": "white", "linewidth": 1} if small else {"rasterized": True}
-    axes.set_facecolor(FAINT)  # what was not measured
+    axes.set_facecolor(FAINT)  # background of cells that were not measured
     mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, **seam)
     axes.invert_yaxis()
     axes.set_title(shorten(entry.label, 84 // columns))
@@ -69,12 +69,12 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
     axes.set_yticks(np.arange(0, rows, step) + 0.5, names[::step])
     word, sets = numbered(entry.record.stream["columns"])
     skip = math.ceil(wide / 12)
-    if not word and max(map(len, sets)) > 3:  # names belong into the slices below; here they would not fit
+    if not word and max(map(len, sets)) > 3:  # too long for the axis; the slices below show the names
         sets = [str(i + 1) for i in range(wide)]
     axes.set_xticks(np.arange(0, wide, skip) + 0.5, sets[::skip])
     axes.set_xlabel(f"tested on {word or 'test set'} …")
     if not np.isfinite(values[1:]).any():
-        axes.text(wide / 2, rows / 2, "nothing measured:\nevery replica diverged", ha="center", va="center")
+        axes.text(wide / 2, rows / 2, "no values:\nevery replica diverged", ha="center", va="center")
         return mesh
     if small:
         for (row, column), value in np.ndenumerate(values):
@@ -90,7 +90,7 @@ def _matrix(entry: Entry, axes: Axes, columns: int) -> Any:
 
 
 def over_time(lines: Sequence[Entry]) -> str:
-    """Accuracy so far, accuracy on the first experience and forgetting after each evaluation, shaded ± 1 std.
+    """Draw accuracy on seen experiences, accuracy on the first experience and forgetting over time, shaded ± 1 std.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def over_time(lines: Sequence[Entry]) -> str:
         An ``<svg>`` element.
     """
     with panels(3, 3, 3.4 + 0.22 * math.ceil(len(lines) / 3)) as (figure, grid):
-        titles = ("Accuracy on what was seen so far", "Accuracy on the first experience", "Forgetting so far")
+        titles = ("Accuracy on seen experiences", "Accuracy on the first experience", "Forgetting so far")
         for axes, title in zip(grid, titles, strict=True):
             axes.set_title(title)
             axes.set_xlabel("experiences trained on")
@@ -114,10 +114,10 @@ def over_time(lines: Sequence[Entry]) -> str:
         for axes in grid[:2]:
             axes.set_ylim(-0.02, 1.02)
         if not grid[2].has_data() or not np.isfinite(grid[2].dataLim.bounds).all():
-            why = "nothing was learned earlier"
-            grid[2].text(0.5, 0.5, why, ha="center", va="center", transform=grid[2].transAxes)
+            reason = "no experience was learned earlier"
+            grid[2].text(0.5, 0.5, reason, ha="center", va="center", transform=grid[2].transAxes)
         low, high = grid[2].get_ylim()
-        grid[2].set_ylim(min(low, -0.02), max(high, 0.2))  # or a little noise would look like a drama
+        grid[2].set_ylim(min(low, -0.02), max(high, 0.2))  # otherwise small fluctuations would fill the axis
         last = max(entry.record.rows[-1]["experience"] for entry in lines)
         for axes in grid:
             axes.set_xticks(range(0, last + 1, math.ceil(last / NUMBERS)))
@@ -127,24 +127,24 @@ def over_time(lines: Sequence[Entry]) -> str:
 
 
 def _curves(entry: Entry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each replica after each evaluation: accuracy so far, accuracy of the first experience, forgetting so far."""
+    """Accuracy on seen experiences, accuracy on the first experience and forgetting, each ``(R, T + 1)``."""
     values = entry.matrices()
-    so_far, lost = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
+    so_far, forgotten = np.full(values.shape[:2], np.nan), np.full(values.shape[:2], np.nan)
     for r, (learned, before) in enumerate(zip(entry.rows("learned"), entry.rows("before"), strict=True)):
         for row in range(1, values.shape[1]):
             begun, finished = before < row, learned <= row
             if begun.any():
                 so_far[r, row] = values[r, row, begun].mean(-1)
             if finished.any():
-                lost[r, row] = m.forgetting(values[r, : row + 1, finished].T, learned[finished].astype(int))
-    return so_far, values[:, :, 0], lost
+                forgotten[r, row] = m.forgetting(values[r, : row + 1, finished].T, learned[finished].astype(int))
+    return so_far, values[:, :, 0], forgotten
 
 
 def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
-    """Mean and standard deviation over the healthy replicas."""
+    """Draw mean and standard deviation over the replicas that did not diverge."""
     healthy = curves[np.isfinite(curves[:, -1])]
     if not len(healthy) and len(entry.diverged) < len(entry.members):
-        return  # not measured, which is no divergence
+        return  # not measured, but not diverged either
     look = style(entry.number)
     few = len(x) <= 25
     mean = healthy.mean(0) if len(healthy) else np.full(len(x), np.nan)
@@ -157,7 +157,7 @@ def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, entry: Entry) -> None:
 
 
 def reliability_diagrams(lines: Sequence[Entry]) -> str:
-    """Confidence against accuracy before and after the stream, with the number of samples below.
+    """Draw accuracy against confidence before and after training, with histograms of the confidence below.
 
     Parameters
     ----------
@@ -178,12 +178,12 @@ def reliability_diagrams(lines: Sequence[Entry]) -> str:
             axes.grid()
             below.set(xlim=(0, 1), xlabel="confidence of the prediction")
             if place % columns == 0:
-                axes.set_ylabel("share that is right")
+                axes.set_ylabel("accuracy")
                 below.set_ylabel("samples")
             for name, diagram in entry.reliability().items():
                 _reliability(axes, below, name, diagram, style(entry.number).colour)
             if not axes.get_legend_handles_labels()[0]:
-                axes.text(0.5, 0.5, "nothing measured", ha="center", va="center")
+                axes.text(0.5, 0.5, "no values", ha="center", va="center")
             elif place == 0:
                 axes.legend(loc="best", borderaxespad=0.2, handletextpad=0.4)
         return svg(figure, "Reliability diagrams: accuracy at each confidence, before and after the stream")

@@ -1,4 +1,4 @@
-"""The result in plain sentences, at the top of a report."""
+"""Summary of the results in sentences, for the top of a report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cl_lib.report.entries import Entry
 from cl_lib.stats import PairedDifference
 
 SCENARIOS = {
-    "class": "new classes arrive with each experience and the network must tell all of them apart",
-    "task": "each experience has separate classes and the network is told which experience a sample belongs to",
-    "domain": "the classes stay the same and the inputs change from experience to experience",
+    "class": "each experience contains new classes, and the network must distinguish all classes",
+    "task": "each experience has its own classes, and the network is given the experience of each sample",
+    "domain": "all experiences have the same classes, and the distribution of the inputs changes",
 }
 LEVEL = 0.05
-MOST = 5  # sentences about single differences; the table has them all
+MOST = 5  # maximum number of differences in the text; the table contains all of them
 
 
 def paragraphs(
@@ -23,7 +23,7 @@ def paragraphs(
     differences: Sequence[PairedDifference | None],
     corrected: Sequence[float | None],
 ) -> list[str]:
-    """What was compared, and what came out.
+    """Describe the compared runs and their results.
 
     Parameters
     ----------
@@ -31,29 +31,29 @@ def paragraphs(
     base : Entry
         The baseline.
     differences, corrected : sequence
-        For each entry the difference to the baseline, and its p-value after Holm's correction.
+        For each entry, the difference to the baseline and its p-value after Holm's correction.
 
     Returns
     -------
     list of str
         Paragraphs of plain text.
     """
-    elsewhere = any(e is not base and d is None for e, d in zip(lines, differences, strict=True))
-    rivals = [e for e, d in zip(lines, differences, strict=True) if e is base or d is not None]
-    return [_setting(lines, base), " ".join([*_level(rivals, elsewhere), *_gaps(lines, base, differences, corrected)])]
+    comparable = [e for e, d in zip(lines, differences, strict=True) if e is base or d is not None]
+    best = _best(comparable, len(comparable) < len(lines))
+    return [_setting(lines, base), " ".join([*best, *_gaps(lines, base, differences, corrected)])]
 
 
 def _setting(lines: Sequence[Entry], base: Entry) -> str:
     stream, job = base.record.stream, base.record.job
     others = len({(e.record.stream["name"], e.record.stream["data_hash"]) for e in lines}) - 1
-    what = f"{len(lines)} runs are compared" if len(lines) > 1 else f"One run of {base.label} is described"
+    what = f"{len(lines)} runs are compared on" if len(lines) > 1 else f"One run of {base.label} was evaluated on"
     if others:
-        what = f"{len(lines)} runs are shown; those compared with each other ran"
+        what = f"{len(lines)} runs are shown; those that are compared used"
     part = "held-out validation data" if job.get("eval_on") == "valid" else "test data"
     text = (
-        f"{what} on the stream {stream['name']} (data {stream['data']}; {stream['experiences']} experiences, "
+        f"{what} the stream {stream['name']} (data {stream['data']}; {stream['experiences']} experiences, "
         f"{stream['classes']} classes; {stream['scenario']}-incremental: {SCENARIOS[stream['scenario']]}). A network "
-        f"learns one experience after the other and is evaluated on {part} of all of them after each. "
+        f"is trained on one experience after another and evaluated on {part} of all experiences after each. "
         f"{_seeds(lines, base)}"
     )
     if others:
@@ -64,14 +64,14 @@ def _setting(lines: Sequence[Entry], base: Entry) -> str:
 def _seeds(lines: Sequence[Entry], base: Entry) -> str:
     counts = {len(entry.members) for entry in lines}
     if counts == {1}:
-        return "A single random seed was used, so nothing is known about chance."
+        return "A single random seed was used, so the variation between seeds is unknown."
     if len(counts) == 1:
-        return f"{'It' if len(lines) == 1 else 'Each'} was repeated with {counts.pop()} random seeds."
+        return f"{'It' if len(lines) == 1 else 'Each run'} was repeated with {counts.pop()} random seeds."
     return f"Runs were repeated with {min(counts)} to {max(counts)} random seeds."
 
 
-def _level(rivals: Sequence[Entry], elsewhere: bool) -> list[str]:
-    known = [(e.metrics["accuracy"].mean or 0.0, e) for e in rivals if e.metrics["accuracy"].mean is not None]
+def _best(comparable: Sequence[Entry], others: bool) -> list[str]:
+    known = [(e.metrics["accuracy"].mean or 0.0, e) for e in comparable if e.metrics["accuracy"].mean is not None]
     if not known:
         return ["No replica finished with finite weights, so there is no accuracy to report."]
     value, best = max(known, key=lambda pair: pair[0])
@@ -82,13 +82,13 @@ def _level(rivals: Sequence[Entry], elsewhere: bool) -> list[str]:
         f"After the whole stream, {best.label} classifies {_percent(value)} of the {part} samples correctly, "
         f"averaged over all test sets{interval}"
     ]
-    out[0] += f", the highest accuracy {'on this stream' if elsewhere else 'of all'}." if len(known) > 1 else "."
-    lost = best.metrics["forgetting"].mean
-    if lost is not None:
+    out[0] += f", the highest accuracy {'on this stream' if others else 'of all runs'}." if len(known) > 1 else "."
+    forgetting = best.metrics["forgetting"].mean
+    if forgetting is not None:
         out.append(
-            f"On experiences learned earlier it has lost {_points(lost)} from its best accuracy (forgetting)."
-            if lost > 0
-            else "It has not forgotten: on earlier experiences it is as accurate as it ever was."
+            f"On earlier experiences its final accuracy is {_points(forgetting)} below its highest (forgetting)."
+            if forgetting > 0
+            else "It shows no forgetting: its final accuracy on earlier experiences is not below its highest."
         )
     return out
 
@@ -100,22 +100,22 @@ def _gaps(
     corrected: Sequence[float | None],
 ) -> list[str]:
     out: list[str] = []
-    level: list[str] = []
+    insignificant: list[str] = []
     for entry, difference, p in zip(lines, differences, corrected, strict=True):
         if difference is None or difference.mean is None or p is None:
             continue
         if p > LEVEL:
-            level.append(entry.label)
+            insignificant.append(entry.label)
         elif len(out) < MOST:
-            way = "above" if difference.mean > 0 else "below"
+            direction = "above" if difference.mean > 0 else "below"
             ci = difference.ci95
             interval = f"95 % interval {100 * ci[0]:+.1f} to {100 * ci[1]:+.1f}, " if ci else ""
-            out.append(f"{entry.label} is {_points(abs(difference.mean))} {way} {base.label} ({interval}p = {p:.2g}).")
-    if level:
-        verb = "differs" if len(level) == 1 else "differ"
-        out.append(
-            f"These seeds do not show that {listed(level, 4)} {verb} in accuracy from {base.label} (p > {LEVEL:g})."
-        )
+            out.append(
+                f"{entry.label} is {_points(abs(difference.mean))} {direction} {base.label} ({interval}p = {p:.2g})."
+            )
+    if insignificant:
+        names, verb = listed(insignificant, 4), "differs" if len(insignificant) == 1 else "differ"
+        out.append(f"These seeds do not show that {names} {verb} in accuracy from {base.label} (p > {LEVEL:g}).")
     return out
 
 

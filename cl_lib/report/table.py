@@ -1,4 +1,4 @@
-"""Records as text and as frames."""
+"""Comparison of records as a data frame and as text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["as_text", "comparison", "notes", "summary"]
 
-# what a narrow terminal shows first
+# columns for a terminal, in decreasing priority
 ORDER = ("seeds", "accuracy", "difference", "p (Holm)", "forgetting", "ECE", "worst class", "seconds")
 
 
 def summary(record: Record, width: int | None = None) -> str:
-    """What a terminal shows after a run: `cl_lib.record.text.summary`, with a comparison of the points of its grid.
+    """Summary for the terminal: `cl_lib.record.text.summary`, with a comparison of the grid points.
 
     Examples
     --------
@@ -39,25 +39,25 @@ def summary(record: Record, width: int | None = None) -> str:
 
 
 def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.DataFrame:
-    """A row for each record, or for each of its grid points.
+    """Compare records in a table with one row for each record or grid point.
 
     Parameters
     ----------
     records : sequence of Record
     baseline : str, optional
-        Label to compare with; default the first.
+        Label of the entry to compare with. Default: the first entry.
 
     Returns
     -------
     DataFrame
-        All text. ``label``, ``seeds`` (those that did not diverge, of all), the metrics as ``mean ± std [low, high]``,
-        ``difference`` in accuracy to the baseline over common seeds, its exact ``p`` and ``p (Holm)`` over all rows,
-        ``seconds`` of training (the row's share of the run's) and ``memory`` of a replica.
+        All values are strings: ``label``, ``seeds`` (those that did not diverge, of all), the metrics as
+        ``mean ± std [low, high]``, ``difference`` in accuracy to the baseline over common seeds, its ``p`` and
+        ``p (Holm)`` over all rows, ``seconds`` of training (the row's share of the run) and ``memory`` per replica.
 
     Raises
     ------
     InputError
-        Without a record, or when the baseline is none of the labels.
+        If there is no record or the baseline is unknown.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.Dat
 
 
 def as_text(frame: pd.DataFrame, width: int = 100) -> str:
-    """A comparison for a terminal: as many columns, the weightiest first, as ``width`` characters hold.
+    """Format a comparison for a terminal, with the most important columns that fit into ``width`` characters.
 
     Examples
     --------
@@ -106,14 +106,16 @@ def as_text(frame: pd.DataFrame, width: int = 100) -> str:
     """
     narrow = frame.copy()
     for name in narrow.columns.difference(["label", "accuracy", "difference"]):
-        narrow[name] = narrow[name].str.split(" [", regex=False).str[0]  # intervals only where they decide
-    most = max(width - 24, 8)  # the rest is for seeds and accuracy
+        narrow[name] = (
+            narrow[name].str.split(" [", regex=False).str[0]
+        )  # keep intervals of accuracy and difference only
+    most = max(width - 24, 8)  # leave space for seeds and accuracy
     narrow["label"] = [label if len(label) <= most else label[: most - 1] + "…" for label in narrow["label"]]
     pad = max(map(len, narrow["label"]), default=0)
     if width < pad + 40:
         for name in {"accuracy", "difference"} & {*narrow.columns}:
             narrow[name] = narrow[name].str.split(" [", regex=False).str[0]
-    narrow.insert(0, "label".ljust(pad), narrow.pop("label").str.ljust(pad))  # text reads best flush left
+    narrow.insert(0, "label".ljust(pad), narrow.pop("label").str.ljust(pad))  # labels are left-aligned
     room, chosen = width, [narrow.columns[0]]
     for name in [name for name in ORDER if name in narrow.columns]:
         room -= 1 + max(len(name), *map(len, narrow[name]))
@@ -124,8 +126,8 @@ def as_text(frame: pd.DataFrame, width: int = 100) -> str:
 
 
 def _healthy(entry: Entry) -> str:
-    every, lost = len(entry.members), len(entry.diverged)
-    return f"{every - lost} of {every}" if lost else str(every)
+    total, diverged = len(entry.members), len(entry.diverged)
+    return f"{total - diverged} of {total}" if diverged else str(total)
 
 
 def _difference(difference: PairedDifference | None) -> str:

@@ -1,4 +1,4 @@
-"""Blurry streams: experiences that exchange a share of their samples."""
+"""Blurry streams: experiences that exchange a fraction of their samples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cl_lib.types import Experience
 
 
 def blurry(parent: Stream, blur: float = 0.1, *, name: str | None = None) -> Stream:
-    """Exchange a share of each experience's samples with those of the other experiences (Bang et al. 2021).
+    """Exchange a fraction of the samples between the experiences of a stream (Bang et al. 2021).
 
-    Of each experience ``floor(blur * n)`` random samples are pooled, shuffled and redistributed in the same numbers, so
-    the sizes of the experiences do not change. The stream is evaluated on the parent's test sets.
+    From each experience, ``floor(blur * n)`` random samples are pooled, shuffled and redistributed in the same numbers,
+    so the sizes of the experiences do not change. The stream is evaluated on the parent's test sets.
 
     Parameters
     ----------
     parent : Stream
     blur : float, default 0.1
-        Share of exchanged samples, in [0, 1]; 0 is the parent, 1 a stationary stream.
+        Fraction of exchanged samples, in [0, 1]; 0 gives the parent, 1 a stationary stream.
 
     Examples
     --------

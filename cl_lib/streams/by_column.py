@@ -1,4 +1,4 @@
-"""Streams with an experience for each value of a metadata column, for user data."""
+"""Streams with one experience for each value of a metadata column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def by_column(
     eval_classes: Classes | None = None,
     name: str | None = None,
 ) -> Stream:
-    """Domain-incremental stream of the data of each site, month, instrument …, all with the same labels.
+    """Domain-incremental stream with one experience for each value of a column, such as a site, month or instrument.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def by_column(
         Values of the column in the order of training; default: the order of its labels. Values that are left out are
         not trained on. A column of integers has an experience for each integer, even if results are sliced by ranges.
     valid : float, default 0
-        Share of each class of each experience that is held out for validation, see `hold_out`.
+        Fraction of each class of each experience that is held out for validation, see `hold_out`.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def by_column(
         if value not in labels:
             raise InputError(f"stream.order: {column} has no value {value!r}{nearest(value, labels)}")
     if len(set(values)) != len(values):
-        raise InputError(f"stream.order={list(values)}: holds a value twice")
+        raise InputError(f"stream.order={list(values)}: must contain each value at most once")
     stream = Stream(
         name=name or f"{data.name}_by_{column}",
         data=data,
@@ -91,9 +91,9 @@ def _realise(data: Dataset, column: str, values: tuple[str, ...], valid: float, 
             torch.nonzero(_column(part, column).codes == _column(part, column).labels.index(value))[:, 0]
             for part in (data.train, data.test)
         )
-        train, held = hold_out(samples, data.train.y[samples], valid)
+        train, held_out = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
         tests.append(test)
-        valids.append(held)
-    every = torch.ones(len(values), len(data.classes), dtype=torch.bool)
-    return SeededStream(tuple(parts), tuple(tests), tuple(valids), every)
+        valids.append(held_out)
+    all_classes = torch.ones(len(values), len(data.classes), dtype=torch.bool)
+    return SeededStream(tuple(parts), tuple(tests), tuple(valids), all_classes)

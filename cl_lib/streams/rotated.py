@@ -69,7 +69,9 @@ def rotated(
             "channels first, x.transpose(0, 3, 1, 2) or x.permute(0, 3, 1, 2)"
         )
     if angles is not None and len(angles) != experiences:
-        raise InputError(f"stream.angles: {len(angles)} given for {experiences} experiences; give one for each")
+        raise InputError(
+            f"stream.angles: {len(angles)} given for {experiences} experiences; give one angle for each experience"
+        )
     check_split(experiences, valid)
     if angles is not None and not all(is_number(a) and math.isfinite(a) for a in angles):
         raise InputError(f"stream.angles={list(angles)}: must be finite numbers, degrees")

@@ -39,14 +39,14 @@ def split(
     class_order : {"natural", "seed"} or sequence of int
         Order of the classes in the stream; ``"seed"`` shuffles them by each run's seed.
     valid : float, default 0
-        Share of each class that is held out for validation, see `hold_out`.
+        Fraction of each class that is held out for validation, see `hold_out`.
     train_classes, eval_classes : {"all", "seen", "experience"}, optional
         Default: ``all`` / ``seen`` (class), ``experience`` (task), ``all`` (domain).
 
     Raises
     ------
     InputError
-        If the number of experiences does not divide that of the classes, or the class order is not a permutation.
+        If the number of experiences does not divide the number of classes, or the class order is not a permutation.
 
     Examples
     --------
@@ -66,14 +66,14 @@ def split(
     if width % experiences:
         fitting = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise InputError(
-            f"stream.experiences={experiences}: {width} classes do not divide among them; choose one of {fitting}"
+            f"stream.experiences={experiences}: must divide the number of classes, {width}; choose one of {fitting}"
         )
     check_choice("stream.scenario", scenario, ("class", "task", "domain"))
     if isinstance(class_order, str):
         if class_order not in ("natural", "seed"):
             raise InputError(f"stream.class_order={class_order!r}: must be natural, seed, or a list of all classes")
     elif sorted(class_order) != list(range(width)):
-        raise InputError(f"stream.class_order={list(class_order)}: must hold each of 0 to {width - 1} once")
+        raise InputError(f"stream.class_order={list(class_order)}: must contain each of 0 to {width - 1} once")
     order = class_order if isinstance(class_order, str) else tuple(class_order)
     make = partial(_realise, data, experiences, scenario, order, valid)
     per_experience = width // experiences
@@ -106,15 +106,15 @@ def _realise(
     parts, tests, valids = [], [], []
     for e, group in enumerate(groups):
         samples = torch.nonzero(torch.isin(data.train.y, group))[:, 0]
-        train, held = hold_out(samples, data.train.y[samples], valid)
+        train, held_out = hold_out(samples, data.train.y[samples], valid)
         parts.append(Experience(train, torch.full_like(train, e), e))
-        valids.append(held)
+        valids.append(held_out)
         tests.append(torch.nonzero(torch.isin(data.test.y, group))[:, 0])
     if scenario == "domain":
         per_experience = groups.shape[1]
         targets = torch.full((experiences, width), -1)
         targets.scatter_(1, groups, torch.arange(per_experience).expand(experiences, per_experience))
-        every = torch.ones(experiences, per_experience, dtype=torch.bool)
-        return SeededStream(tuple(parts), tuple(tests), tuple(valids), every, targets)
+        all_classes = torch.ones(experiences, per_experience, dtype=torch.bool)
+        return SeededStream(tuple(parts), tuple(tests), tuple(valids), all_classes, targets)
     table = torch.zeros(experiences, width, dtype=torch.bool).scatter_(1, groups, True)
     return SeededStream(tuple(parts), tuple(tests), tuple(valids), table)

@@ -81,7 +81,7 @@ class Stream:
     options : dict
         Options that the stream was made with, for the record.
     repeated : bool
-        Whether each sample belongs to every column that has its class (permuted, rotated) or to one of them.
+        Whether each sample belongs to every column that has its class (permuted, rotated) or to one such column.
     """
 
     name: str
@@ -145,13 +145,13 @@ class Stream:
         shown: set[int] = set()
         for number, e in enumerate(real.experiences):
             column = e.column
-            held = 0 if column in shown else len(real.valids[column])
+            held_out = 0 if column in shown else len(real.valids[column])
             shown.add(column)
             labels = real.labels(self.data.train.y[e.train], e.task).unique().tolist()
             more = f", … ({len(labels)})" if len(labels) > 6 else ""
             names = ", ".join(str(self.classes[c]) for c in labels[:6]) + more
             test = len(real.tests[column])
-            rows.append((str(number + 1), names, str(len(e.train)), str(held), self.columns[column], str(test)))
+            rows.append((str(number + 1), names, str(len(e.train)), str(held_out), self.columns[column], str(test)))
             if number == 19 and self.length > 22:
                 rows.append(("…", f"{self.length - 20} more", "", "", "", ""))
                 break
@@ -176,31 +176,31 @@ def hold_out(index: Tensor, labels: Tensor, valid: float) -> tuple[Tensor, Tenso
     Of each class, the first ``floor(valid * n)`` samples of a fixed pseudo-random order (seed 0, the same for all runs)
     are held out; both parts keep the data set's order.
     """
-    held = torch.zeros(len(index), dtype=torch.bool)
+    held_out = torch.zeros(len(index), dtype=torch.bool)
     if valid:
         generator = torch.Generator().manual_seed(0)
         for label in labels.unique():
             members = torch.nonzero(labels == label)[:, 0]
-            held[members[torch.randperm(len(members), generator=generator)[: int(valid * len(members))]]] = True
-    return index[~held], index[held]
+            held_out[members[torch.randperm(len(members), generator=generator)[: int(valid * len(members))]]] = True
+    return index[~held_out], index[held_out]
 
 
 def check_split(experiences: int, valid: float) -> None:
-    """Raise `InputError` for an invalid number of experiences or validation share."""
+    """Raise `InputError` for an invalid number of experiences or validation fraction."""
     check_whole("stream.experiences", experiences, 1)
     if not is_number(valid) or not 0 <= valid < 1:
         raise InputError(
-            f"stream.valid={valid!r}: must be at least 0 and below 1, the share of each experience held out"
+            f"stream.valid={valid!r}: must be at least 0 and below 1, the fraction of each experience held out"
         )
 
 
 def every_experience(data: Dataset, experiences: int, valid: float) -> dict[str, Any]:
     """Fields of a `SeededStream` with all the data in each experience, test and validation set (permuted, rotated)."""
-    train, held = hold_out(torch.arange(len(data.train)), data.train.y, valid)
+    train, held_out = hold_out(torch.arange(len(data.train)), data.train.y, valid)
     return {
         "experiences": tuple(Experience(train, torch.full_like(train, e), e) for e in range(experiences)),
         "tests": (torch.arange(len(data.test)),) * experiences,
-        "valids": (held,) * experiences,
+        "valids": (held_out,) * experiences,
     }
 
 
@@ -253,7 +253,7 @@ class StreamReport(NamedTuple):
 def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
     """Verify that a stream loses, doubles and leaks no samples.
 
-    A sample belongs to the columns whose classes include its label: to each of them (permuted, rotated) or to one of
+    A sample belongs to columns whose classes include its label: to each such column (permuted, rotated) or to one of
     them. For each column that it belongs to, a train sample must be trained on or held out exactly once, and a test
     sample must be evaluated exactly once; no other samples may occur. Exact duplicates across parts are a property of
     the data: they are counted and reported, and are not an error.

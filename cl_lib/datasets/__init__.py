@@ -7,6 +7,7 @@ from cl_lib.datasets.arrays import from_arrays
 from cl_lib.datasets.check import check_dataset
 from cl_lib.datasets.columns import Column
 from cl_lib.datasets.digits import digits
+from cl_lib.datasets.flights import flights
 from cl_lib.datasets.frame import from_frame
 from cl_lib.datasets.idx import fashion_mnist, mnist
 from cl_lib.datasets.idx_files import read_idx, write_idx
@@ -24,6 +25,7 @@ __all__ = [
     "cifar100",
     "digits",
     "fashion_mnist",
+    "flights",
     "from_arrays",
     "from_frame",
     "from_torch",

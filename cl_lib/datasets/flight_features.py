@@ -52,7 +52,7 @@ def flight_features(
     counts = Counter(joined["dest"][early])
     frequent = sorted(counts, key=lambda dest: (-counts[dest], dest))[:DESTINATIONS]
     dest = joined["dest"].where(joined["dest"].isin(frequent), "other")
-    weekday = pd.to_datetime(joined[["year", "month", "day"]]).dt.dayofweek
+    weekday = pd.to_datetime(joined[["year", "month", "day"]]).dt.day_of_week
     indicators = [
         pd.get_dummies(pd.Categorical(column, levels), prefix=name, prefix_sep=" ").set_index(joined.index)
         for name, column, levels in (
@@ -73,7 +73,7 @@ def flight_features(
         "carrier": joined["carrier"].to_numpy(),
         "origin": joined["origin"].to_numpy(),
         "dest": pd.Categorical(dest, [*frequent, "other"]),
-        "hour": pd.Categorical.from_codes(joined["sched_dep_time"].to_numpy() // 100 % 24 // 6, list(HOURS)),
+        "hour": pd.Categorical(np.array(HOURS)[joined["sched_dep_time"] // 100 % 24 // 6], categories=list(HOURS)),
     }
     return features.astype(np.float32), slices
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-from cl_lib.datasets.check import check_dataset
 from cl_lib.datasets.flight_features import MEASURED, flight_features
 from cl_lib.datasets.flight_files import read_flights
 from cl_lib.datasets.frame import from_frame
 from cl_lib.datasets.samples import Dataset
-from cl_lib.datasets.split import stratified_split
+from cl_lib.datasets.windows import EARLY, scaled, train_rows
 from cl_lib.errors import InputError
 from cl_lib.validation import check_choice, is_whole
 
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
 LATE = 15
 """Minutes behind schedule at arrival beyond which a flight is late."""
-EARLY = 4
-"""Number of windows whose train rows give the mean and std."""
 
 
 def flights(
@@ -87,9 +82,7 @@ def flights(
     if shuffled is not False:
         window = np.random.default_rng(0 if shuffled is True else int(shuffled)).permutation(window)
     late = table["arr_delay"].to_numpy() > LATE
-    train, _ = stratified_split(torch.from_numpy(window * 2 + late), test, seed)
-    known = np.zeros(len(table), dtype=bool)
-    known[train.numpy()] = True
+    known = train_rows(window, late.astype(np.int64), test, seed)
     early = known & (window < EARLY)
     frame, slices = flight_features(table, weather, planes, first=known & (window == window.min()), early=early)
     features = list(frame.columns)
@@ -103,11 +96,7 @@ def flights(
     )
     name = "flights" if shuffled is False else "flights_shuffled"
     data = from_frame(frame, "late", slices=[windows, *slices], features=features, test="test", name=name)
-    mean, std = np.zeros(len(features)), np.ones(len(features))
-    for i in range(len(MEASURED)):
-        values = frame[features[i]].to_numpy()[early]
-        mean[i], std[i] = values.mean(), values.std() if np.ptp(values) else 1.0
-    return check_dataset(replace(data, mean=tuple(mean.tolist()), std=tuple(std.tolist())))
+    return scaled(data, range(len(MEASURED)), windows)
 
 
 def _window(table: pd.DataFrame, windows: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from cl_lib.datasets.idx_files import read_idx, write_idx
 from cl_lib.datasets.items import from_torch
 from cl_lib.datasets.npy import npy
 from cl_lib.datasets.samples import Dataset, Samples
+from cl_lib.datasets.table import table
 from cl_lib.datasets.torchvision import cifar10, cifar100, svhn
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "npy",
     "read_idx",
     "svhn",
+    "table",
     "write_idx",
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from cl_lib.datasets.flight_features import MEASURED, flight_features
 from cl_lib.datasets.flight_files import read_flights
 from cl_lib.datasets.frame import from_frame
 from cl_lib.datasets.samples import Dataset
-from cl_lib.datasets.windows import EARLY, scaled, train_rows
+from cl_lib.datasets.windows import EARLY, named, scaled, train_rows
 from cl_lib.errors import InputError
 from cl_lib.validation import check_choice, is_whole
 
@@ -88,9 +87,9 @@ def flights(
     features = list(frame.columns)
     frame = frame.assign(
         **{
-            "late": _named(late.astype(np.int64), ["on time", "late"]),
+            "late": named(late.astype(np.int64), ["on time", "late"]),
             "test": ~known,
-            windows: _named(window, [str(w + 1) for w in range(window.max() + 1)]),
+            windows: named(window, [str(w + 1) for w in range(window.max() + 1)]),
             **slices,
         }
     )
@@ -109,10 +108,3 @@ def _window(table: pd.DataFrame, windows: str) -> np.ndarray:
         raise InputError(f"flights.csv holds a date that is none ({error})") from error
     week = np.minimum((dates.dt.day_of_year.to_numpy() - 1) // 7, 51)
     return (week if windows == "week" else dates.dt.month.to_numpy() - 1).astype(np.int64)
-
-
-def _named(codes: np.ndarray, labels: Sequence[str]) -> Any:
-    import pandas as pd
-
-    values: Any = np.array(labels, dtype=object)[codes]
-    return pd.Categorical(values, categories=list(labels))

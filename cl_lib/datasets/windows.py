@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,6 +79,14 @@ def check_windows(where: str, window: np.ndarray, labels: Sequence[str], known: 
         empty = np.flatnonzero(np.bincount(window[rows], minlength=len(labels)) == 0)
         if len(empty):
             raise InputError(f"{where}: window {labels[empty[0]]} has no {part} rows; each needs train and test rows")
+
+
+def named(codes: np.ndarray, labels: Sequence[str]) -> Any:
+    """Categories with the order of `labels`, for a DataFrame."""
+    import pandas as pd  # slow to import, and only loaders of tables need it
+
+    values: Any = np.array(labels, dtype=object)[codes]
+    return pd.Categorical(values, categories=list(labels))
 
 
 def scaled(data: Dataset, measured: Sequence[int], window: str | None) -> Dataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cl_lib.datasets.categories import whole_numbers
 from cl_lib.datasets.check import check_column_name
 from cl_lib.datasets.frame import from_frame
 from cl_lib.datasets.periods import Period, in_time, periods
@@ -84,9 +85,9 @@ def table(
     ...     pd.DataFrame(rows).to_csv(f"{folder}/trips.csv", index=False)
     ...     data = table(f"{folder}/trips.csv", "late", window="day", every="quarter")
     >>> data
-    Dataset(trips: 270 train + 90 test, 2 classes, float32 (3,), columns day)
+    Dataset(trips: 268 train + 92 test, 2 classes, float32 (3,), columns day)
     >>> data.train.columns["day"]
-    Column(270 samples: 2013-Q1 68, 2013-Q2 68, 2013-Q3 69, 2013-Q4 65)
+    Column(268 samples: 2013-Q1 67, 2013-Q2 68, 2013-Q3 68, 2013-Q4 65)
     """
     check_whole("max_categories", max_categories, 1)
     if every is not None:
@@ -106,15 +107,17 @@ def table(
     seen = [features] if isinstance(features, str) else list(dict.fromkeys(features))
     used = {"target": [target], "window": [window] if window is not None else [], "slices": chosen, "features": seen}
     check_used(frame, used | ({"test": [test]} if isinstance(test, str) else {}))
-    for role, column in (("target", target), ("window", window), ("test", test)):
-        if column in seen:
-            raise InputError(f"features: name {column!r}, which is the {role}; leave it out")
+    for role, taken in (("target", target), ("window", window), ("test", test)):
+        if taken in seen:
+            raise InputError(f"features: name {taken!r}, which is the {role}; leave it out")
     if target in (window, *chosen):
         raise InputError(f"target={target!r}: is also the window or a slice; class is a slicing of every record")
     if not len(frame):
         raise InputError(f"{path}: holds no rows; give at least one")
 
     made: dict[str, Any] = {target: frame[target]}
+    if frame[target].dtype.kind == "f":
+        whole_numbers(frame[target])
     classes = np.unique(frame[target].astype(str), return_inverse=True)[1]
     time = np.zeros(len(frame), dtype=np.int64)
     if window is not None:
@@ -128,7 +131,8 @@ def table(
     if window is not None:
         check_windows(f"window column {window!r}", time, column.labels, known)
     inputs, measured = features_of(frame[seen], max_categories)
-    marker = "test" + "_" * max(map(len, [*inputs, *made]))  # no column's name
+    names = [str(column) for column in inputs]
+    marker = "test" + "_" * max(map(len, [*names, *made]))  # no column's name
     whole = inputs.assign(**{key: value for key, value in made.items() if key not in inputs}, **{marker: ~known})
-    data = from_frame(whole, target, slices=list(made)[1:], features=list(inputs), test=marker, name=title)
+    data = from_frame(whole, target, slices=list(made)[1:], features=names, test=marker, name=title)
     return scaled(data, measured, window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -56,7 +56,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-def check_used(frame: pd.DataFrame, used: dict[str, Sequence[str]]) -> None:
+def check_used(frame: pd.DataFrame, used: Mapping[str, Sequence[str]]) -> None:
     """Raise InputError for an unknown column or missing values in it; `used` has the columns of each option."""
     for option, columns in used.items():
         for column in columns:

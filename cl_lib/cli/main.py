@@ -76,7 +76,7 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
 def _bench(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    typed, argv = argv, [re.sub(r"^(?=grid\.)", "++", a) for a in argv]
+    typed, argv = argv, [re.sub(r"^data\.", "stream.data.", re.sub(r"^(?=grid\.)", "++", a)) for a in argv]
     # options may be anywhere, but argparse requires them together
     options = [a for a in argv if "=" in a and not a.startswith("-")]
     argv = [a for a in argv if a not in options] + options

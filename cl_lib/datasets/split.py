@@ -44,8 +44,7 @@ def stratified_split(y: Tensor, test: float, seed: int) -> tuple[Tensor, Tensor]
         raise InputError(f"seed is {seed!r}: must be a whole number of at most 64 bits")
     generator = torch.Generator().manual_seed(int(seed))
     held_out = torch.zeros(len(y), dtype=torch.bool)
-    for label in y.unique().tolist():
-        members = (y == label).nonzero().flatten()
+    for members in y.argsort(stable=True).split(y.unique(return_counts=True)[1].tolist()):
         count = min(max(round(float(test) * len(members)), 1), len(members) - 1)
         held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

@@ -89,10 +89,9 @@ class Record:
         return Predictions.load(path, self.predictions_sha256, len(self.replicas), len(self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        Stored in ``arrays.npz``, not in the JSON: matrices ``(R, T + 1, E)`` and class and slice sums of each replica.
-    arrays_sha256, predictions_sha256 : str or None
-        Hashes of ``arrays.npz`` and ``predictions.npz``, set by `save`; None if there is no such file or the record is
-        of an earlier version.
+        """Contents of ``record.json``."""
+        left_out = ("arrays", "directory", "samples")
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         data["metrics"] = {k: asdict(v) for k, v in self.metrics.items()}
         for name in ("arrays_sha256", "predictions_sha256"):
             if data[name] is None:

@@ -107,7 +107,9 @@ def known() -> list[Line]:
     if not TABLE.exists():
         return []
     with TABLE.open(newline="") as file:
-        return [line for line in csv.DictReader(file) if json.loads(line["options"]) == DETECTORS[line["detector"]].options]
+        return [
+            line for line in csv.DictReader(file) if json.loads(line["options"]) == DETECTORS[line["detector"]].options
+        ]
 
 
 def write(lines: Sequence[Line]) -> None:

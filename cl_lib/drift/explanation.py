@@ -149,8 +149,8 @@ def explain(record: Record, row: int, window: int, by: str, reference: int | Non
     for column in (reference, window):
         place = positions[column]
         count = np.bincount(codes[place], minlength=len(labels)).astype(float)
-        wrong = [np.bincount(codes[place], weights=~c[place], minlength=len(labels)) for c in correct]
-        parts.append((count, np.array(wrong)))
+        wrong = np.array([np.bincount(codes[place], weights=~c[place], minlength=len(labels)) for c in correct])
+        parts.append((count, wrong))
     (count, wrong), (new_count, new_wrong) = parts
     rate, mix = decompose(count, wrong, new_count, new_wrong)
     with np.errstate(invalid="ignore", divide="ignore"):

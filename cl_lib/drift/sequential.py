@@ -43,8 +43,7 @@ UNBOUNDED = {("ddm", "drift_threshold"), ("page_hinkley", "delta"), ("page_hinkl
 
 
 def detect(values: ArrayLike, detector: str = "adwin", rest: int = 0, **options: Any) -> NDArray[np.int64]:
-    """Positions at which a sequential detector raises an alarm.
-    """
+    """Positions at which a sequential detector raises an alarm."""
     check_choice("detector", detector, sorted(DETECTORS))
     check_whole("rest", rest, 0)
     known = DETECTORS[detector]

@@ -87,7 +87,7 @@ class Watch:
         key = (self, row, end)
         if key not in observed.cache:
             observed.cache[key] = self._computed(observed, row, end)
-        return observed.cache[key]  # type: ignore[no-any-return]
+        return observed.cache[key]
 
     def _computed(self, observed: Observed, row: int, end: int) -> TwoSample:
         first = range(row, row + self.reference) if self.kind == "errors" else range(max(0, row - self.reference), row)

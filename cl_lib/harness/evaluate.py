@@ -172,14 +172,15 @@ class Evaluator:
         ``inputs`` ``(E, F, 10)`` counts the values of at most 256 features of each column in bins between the deciles
         of the first column, for the first replica.
         """
-        labels, slices = [], {name: [] for name in self.slices}  # type: dict[str, list[Tensor]]
+        labels: list[Tensor] = []
+        slices: dict[str, list[Tensor]] = {name: [] for name in self.slices}
         for piece in self._pieces():
             index, _, label = self._samples(piece)
             labels.append(label)
-            for name, codes in slices.items():
-                codes.append(self.slices[name][0][index])
+            for name, found in slices.items():
+                found.append(self.slices[name][0][index])
         parts = {"index": self.index, "column": self.task, "label": torch.cat(labels, 1)}
-        parts |= {f"slice.{name}": torch.cat(codes, 1) for name, codes in slices.items()}
+        parts |= {f"slice.{name}": torch.cat(found, 1) for name, found in slices.items()}
         out = {}
         for name, codes in parts.items():
             values = codes.int().cpu().numpy()

@@ -124,9 +124,7 @@ def _predictions(result: Result) -> Predictions | None:
         if name == "inputs":
             arrays[name] = groups[0].samples[name]
             continue
-        per_group = [
-            np.broadcast_to(g.samples[name], (len(g.members), g.samples[name].shape[1])) for g in groups
-        ]
+        per_group = [np.broadcast_to(g.samples[name], (len(g.members), g.samples[name].shape[1])) for g in groups]
         codes = np.concatenate(per_group)[order]
         arrays[name] = codes[:1] if (codes == codes[:1]).all() else codes
     return Predictions(arrays)

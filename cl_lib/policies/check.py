@@ -49,7 +49,7 @@ def check_policy(policy: Policy, seed: int = 0, histories: int = 5) -> None:
     if not isinstance(policy, Policy):
         raise InputError(f"policy={policy!r}: must be a cl_lib.policies.Policy")
     policy.check()
-    if dataclasses.is_dataclass(policy) and not type(policy).__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(policy) and not type(policy).__dataclass_params__.frozen:
         raise InputError(f"policy {type(policy).__name__}: must be a frozen dataclass, so that it keeps no state")
     name = type(policy).__name__
     for number in range(histories):

@@ -16,7 +16,8 @@ Array = np.ndarray
 METRICS = ("error", "nll", "brier")
 
 
-class SliceCounts(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SliceCounts:
     """Test samples ``(E, S)`` and correct predictions ``(R, T + 1, E, S)`` of each slice by window."""
 
     labels: tuple[str, ...]
@@ -31,7 +32,8 @@ class Samples(NamedTuple):
     nll: Array
 
 
-class Paired(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Paired:
     """Comparison of two rows on the same samples, arrays of shape ``Known.shape``.
 
     ``count``, number of samples; ``lost``, correct under the first row only; ``gained``, under the second only;
@@ -104,7 +106,7 @@ class History:
                 raise InputError("policy: a paired test needs predictions; run with save_predictions=true")
             parts = (part.astype(np.float64) for part in self.samples(window))
             self.cache[key] = tuple(part @ part.swapaxes(-1, -2) for part in parts)  # (R, T + 1, T + 1)
-        return self.cache[key]  # type: ignore[no-any-return]
+        return self.cache[key]
 
 
 @dataclass(frozen=True, eq=False)

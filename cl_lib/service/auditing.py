@@ -314,7 +314,9 @@ def audit(
     for name, value in (("row", row), ("against", against)):
         if value is not None and (not is_whole(value) or not 1 <= value <= last):
             raise InputError(f"{name}={value!r}: must be a row from 1 to {last}")
-    pairs = [(i - 1, i) for i in range(2, last + 1)] if row is None else [(row - 1 if against is None else against, row)]
+    pairs = (
+        [(i - 1, i) for i in range(2, last + 1)] if row is None else [(row - 1 if against is None else against, row)]
+    )
     if row is None and against is not None:
         pairs = [(against, i) for i in range(against + 1, last + 1)]
     codes = {name: predictions.slices(name) for name in names}

@@ -191,7 +191,7 @@ def table(results: Sequence[Backtest], names: Sequence[str] | None = None) -> st
     """Backtests of one record side by side, one line for each policy and grid point; means over replicas."""
     first = results[0]
     head = ("policy", "delay", first.metric, "random", "oracle", "skill", "updates", "harmful", "precision", "recall")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     done: set[int] = set()
     for number, result in enumerate(results):
         if result.delay not in done:

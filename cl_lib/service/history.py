@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def history_of(record: Record) -> History:
     if predictions is None:
         return History(losses, support, seeds)
     classes = record.stream["classes"]
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "labels": partial(_labels, predictions, classes),
         "predicted": partial(_by_window, predictions, "predicted", classes),
         "confidence": partial(_by_window, predictions, "confidence", BINS),

@@ -133,9 +133,7 @@ def grid_of(policy: Any, grid: Mapping[str, Sequence[float]] | None) -> tuple[li
     return points, dataclasses.replace(policy, **fields)  # type: ignore[type-var]
 
 
-def _bounds(
-    history: History, delay: Any, start: int | None, until: int | None, tuned: Tuned | None
-) -> tuple[int, int]:
+def _bounds(history: History, delay: Any, start: int | None, until: int | None, tuned: Tuned | None) -> tuple[int, int]:
     """First window served and the one after the last."""
     windows = history.windows
     check_whole("delay", delay, 0)

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.known import History, Samples, SliceCounts
+from cl_lib.policies.known import History, Samples
 from cl_lib.policies.policy import Policy
 from cl_lib.policies.walk import walk
 
 REPLICAS, WINDOWS, SAMPLES, CLASSES, BINS, FEATURES = 3, 10, 60, 3, 15, 4
 
 
-class _Parts(dict[str, Callable[[], Any]]):
+class _Parts(dict[str, Callable[..., Any]]):
     """Parts of a history that has slices of any name."""
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or str(name).startswith("slice.")
+        return super().__contains__(name) or str(name).startswith(("slice.", "correct."))
 
-    def __missing__(self, name: str) -> Callable[[], Any]:
-        return self["slice."]
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        return self[name.partition(".")[0]]
 
 
 def check_policy(policy: Policy, seed: int = 0, histories: int = 5) -> None:
@@ -112,20 +112,17 @@ def _history(arrays: dict[str, np.ndarray], replicas: list[int]) -> History:
     def by(values: np.ndarray, kinds: int) -> np.ndarray:
         return np.stack([np.where(np.isnan(values).any(-1), np.nan, (values == k).sum(-1)) for k in range(kinds)], -1)
 
-    def slices() -> SliceCounts:
-        member = np.stack([group == g for g in range(2)], -2)  # (E, S, N)
-        count = np.where(np.isnan(group).any(-1)[:, None], np.nan, member.sum(-1))
-        return SliceCounts(("0", "1"), count, (member * correct[..., None, :]).sum(-1))
-
+    member = np.stack([group == g for g in range(2)], -2)  # (E, S, N)
     parts = _Parts(
         {
             "labels": lambda: part["labels"],
             "inputs": lambda: part["inputs"],
-            "predicted": lambda: by(part["predicted"], CLASSES),
-            "confidence": lambda: by(part["confidence"], BINS),
-            "slice.": slices,
+            "predicted": lambda row: by(part["predicted"][:, row], CLASSES),
+            "confidence": lambda row: by(part["confidence"][:, row], BINS),
+            "slice": lambda: np.where(np.isnan(group).any(-1)[:, None], np.nan, member.sum(-1)),
+            "correct": lambda row: (member * correct[:, row, :, None, :]).sum(-1),
         }
     )
     losses = {"error": 1 - correct.mean(-1), "nll": nll.mean(-1), "brier": nll.mean(-1) / 2}
     support = np.full(WINDOWS, SAMPLES)
-    return History(losses, support, np.array(replicas), parts, lambda w: Samples(correct[:, :, w], nll[:, :, w]))
+    return History(losses, support, np.array(replicas), parts, lambda i, w: Samples(correct[:, i, w], nll[:, i, w]))

@@ -16,17 +16,8 @@ Array = np.ndarray
 METRICS = ("error", "nll", "brier")
 
 
-@dataclass(frozen=True, eq=False)
-class SliceCounts:
-    """Test samples ``(E, S)`` and correct predictions ``(R, T + 1, E, S)`` of each slice by window."""
-
-    labels: tuple[str, ...]
-    count: Array
-    correct: Array
-
-
 class Samples(NamedTuple):
-    """Predictions on one window: ``correct`` ``(R, T + 1, N)`` bool and ``nll`` ``(R, T + 1, N)``."""
+    """Predictions of a row on one window, ``(R, N)``: whether they are correct, and the NLL."""
 
     correct: Array
     nll: Array
@@ -58,12 +49,13 @@ class History:
         ``(E,)`` test samples of each window.
     seeds : ndarray
         ``(R,)``.
-    parts : dict of callables, optional
-        Computed when first used: ``labels`` ``(E, C)``, samples of each class; ``predicted`` ``(R, T + 1, E, C)`` and
-        ``confidence`` ``(R, T + 1, E, B)``, predictions by class and by bin of the confidence; ``inputs`` ``(E, F, B)``,
-        values of each feature by bin; ``slice.NAME``, `SliceCounts` of a metadata column.
+    parts : mapping of callables, optional
+        Called once: ``labels()`` ``(E, C)``, samples of each class; ``inputs()`` ``(E, F, B)``, values of each feature by
+        bin; ``predicted(row)`` ``(R, E, C)`` and ``confidence(row)`` ``(R, E, B)``, predictions by class and by bin of
+        the confidence; for each metadata column ``slice.NAME()`` ``(E, S)``, samples of each slice, and
+        ``correct.NAME(row)`` ``(R, E, S)``, correct predictions.
     samples : callable, optional
-        ``samples(window) -> Samples``.
+        ``samples(row, window) -> Samples``.
     """
 
     def __init__(
@@ -71,8 +63,8 @@ class History:
         losses: Mapping[str, Array],
         support: Array,
         seeds: Array,
-        parts: Mapping[str, Callable[[], Any]] | None = None,
-        samples: Callable[[int], Samples] | None = None,
+        parts: Mapping[str, Callable[..., Array]] | None = None,
+        samples: Callable[[int, int], Samples] | None = None,
     ) -> None:
         self.losses, self.support, self.seeds = losses, support, seeds
         self.parts, self.samples = parts or {}, samples
@@ -86,26 +78,29 @@ class History:
         """Number of windows, E."""
         return len(self.support)
 
-    def part(self, name: str) -> Any:
-        """One of ``parts``; `InputError` where the record has no predictions or no such slices."""
-        if name not in self.cache:
+    def part(self, name: str, *row: int) -> Array:
+        """One of ``parts``; `InputError` if there are no predictions or no such slices."""
+        key = (name, *row)
+        if key not in self.cache:
             if not self.parts:
                 raise InputError("policy: needs predictions; run with save_predictions=true")
             if name not in self.parts:
+                kind, _, given = name.partition(".")
                 known = [k.removeprefix("slice.") for k in self.parts if k.startswith("slice.")]
-                given = name.removeprefix("slice.")
                 raise InputError(f"slice {given!r}: the predictions have no such column{nearest(given, known)}")
-            self.cache[name] = self.parts[name]()
-        return self.cache[name]
+            self.cache[key] = self.parts[name](*row)
+        return np.asarray(self.cache[key])
 
-    def products(self, window: int) -> tuple[Array, Array]:
-        """Inner products of all pairs of rows over the samples of a window, of correct bits and of NLLs."""
-        key = ("products", window)
+    def compare(self, row: int, other: int, window: int) -> tuple[Array, Array, Array, Array]:
+        """Predictions lost and gained, and sums of the differences of the NLL and of their squares, each ``(R,)``."""
+        key = ("compare", row, other, window)
         if key not in self.cache:
             if self.samples is None:
                 raise InputError("policy: a paired test needs predictions; run with save_predictions=true")
-            parts = (part.astype(np.float64) for part in self.samples(window))
-            self.cache[key] = tuple(part @ part.swapaxes(-1, -2) for part in parts)  # (R, T + 1, T + 1)
+            (was, before), (now, after) = self.samples(row, window), self.samples(other, window)
+            difference = after.astype(np.float64) - before
+            lost, gained = (was > now).sum(-1), (now > was).sum(-1)
+            self.cache[key] = lost, gained, difference.sum(-1), (difference**2).sum(-1)
         return self.cache[key]
 
 
@@ -168,21 +163,33 @@ class Known:
     def slice_counts(self, name: str, row: Array | int, window: int) -> tuple[Array, Array]:
         """``count`` ``(S,)`` and ``correct`` ``(shape, S)`` of the slices of a metadata column in a window."""
         self._check(row, window)
-        part = self.history.part(f"slice.{name}")
-        return part.count[window], part.correct[self._replicas, row, window]
+        count = self.history.part(f"slice.{name}")[window]
+        return count, self._by_row(row, lambda one: self.history.part(f"correct.{name}", one)[:, window])
 
     def compare(self, row: Array | int, other: Array | int, window: int) -> Paired:
         """Compare two rows on the samples of a window whose labels have arrived."""
         self._check(row, window)
         self._check(other, window)
-        both, products = self.history.products(window)
-        r, count = self._replicas, int(self.history.support[window])
-        lost = both[r, row, row] - both[r, row, other]
-        gained = both[r, other, other] - both[r, row, other]
-        difference = self._losses("nll")[r, other, window] - self._losses("nll")[r, row, window]
-        square = products[r, row, row] + products[r, other, other] - 2 * products[r, row, other]
-        variance = np.maximum(square / count - difference**2, 0) / max(count - 1, 1)
-        return Paired(count, lost, gained, difference, np.sqrt(variance))
+        pairs = np.broadcast_arrays(row, other, self.serving)[:2]
+        flat = np.stack([part.ravel() for part in pairs], 1)
+        replica = np.broadcast_to(self._replicas, self.shape).ravel()
+        sums = np.empty((4, len(flat)))
+        unique, place = np.unique(flat, axis=0, return_inverse=True)
+        for number, (first, second) in enumerate(unique.tolist()):
+            chosen = place.ravel() == number
+            for part, values in zip(sums, self.history.compare(first, second, window), strict=True):
+                part[chosen] = values[replica[chosen]]
+        lost, gained, total, squares = (part.reshape(self.shape) for part in sums)
+        count = int(self.history.support[window])
+        variance = np.maximum(squares / count - (total / count) ** 2, 0) / max(count - 1, 1)
+        return Paired(count, lost, gained, total / count, np.sqrt(variance))
+
+    def _by_row(self, row: Array | int, values: Callable[[int], Array]) -> Array:
+        """``(*shape, ...)``: for each replica the values ``(R, ...)`` of its row."""
+        rows = np.broadcast_to(row, self.shape)
+        unique, place = np.unique(rows, return_inverse=True)
+        table = np.stack([values(int(one)) for one in unique])
+        return np.asarray(table[place.reshape(self.shape), self._replicas])
 
     @property
     def cache(self) -> MutableMapping[Hashable, Any]:
@@ -206,7 +213,7 @@ class Known:
         if kind in ("labels", "inputs"):
             total = self.history.part(kind)[chosen].sum(0)
             return np.asarray(total if kind == "inputs" else total[None])[None]
-        return np.asarray(self.history.part(kind)[:, row, chosen].sum(1))[:, None]
+        return np.asarray(self.history.part(kind, row)[:, chosen].sum(1))[:, None]
 
     def _losses(self, metric: str) -> Array:
         if metric not in self.history.losses:

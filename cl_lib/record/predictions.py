@@ -53,9 +53,14 @@ class Predictions:
     def __repr__(self) -> str:
         return "Predictions({} replicas, {} evaluations, {:,} samples)".format(*self.shape)
 
+    def row(self, name: str, row: int) -> np.ndarray:
+        """One of ``bits``, ``confidence``, ``nll`` and ``predicted`` of a row, replicas first."""
+        return self.arrays[name][:, row]
+
     def correct(self, row: int) -> np.ndarray:
         """``(R, N)`` bool, whether each prediction of a row is correct."""
-        return np.unpackbits(self.arrays["bits"][:, row], axis=-1, count=self.shape[2]).astype(bool)
+        samples = self.arrays["column"].shape[1]
+        return np.unpackbits(self.row("bits", row), axis=-1, count=samples).astype(bool)
 
     @cached_property
     def positions(self) -> list[np.ndarray]:

@@ -6,13 +6,13 @@ import calendar
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cl_lib.errors import InputError
 from cl_lib.metrics.scores import BINS
-from cl_lib.policies.known import History, Samples, SliceCounts
+from cl_lib.policies.known import History, Samples
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -43,17 +43,46 @@ def history_of(record: Record) -> History:
     if predictions is None:
         return History(losses, support, seeds)
     classes = record.stream["classes"]
-    parts: dict[str, Callable[[], Any]] = {
-        "labels": partial(_labels, predictions, classes),
-        "predicted": partial(_by_window, predictions, "predicted", classes),
-        "confidence": partial(_by_window, predictions, "confidence", BINS),
+    return History(losses, support, seeds, *sources(predictions, record.stream["classes"]))
+
+
+def sources(
+    predictions: Predictions, classes: int
+) -> tuple[dict[str, Callable[..., np.ndarray]], Callable[[int, int], Samples]]:
+    """What a `History` reads from predictions, computed when it is first used."""
+    positions = predictions.positions
+    windows = np.empty(sum(map(len, positions)), int)
+    for window, place in enumerate(positions):
+        windows[place] = window
+
+    def by(codes: np.ndarray, kinds: int, weights: np.ndarray | None = None) -> np.ndarray:
+        size = len(positions) * kinds
+        return np.bincount(windows * kinds + codes, weights, minlength=size).reshape(len(positions), kinds)
+
+    def confidence(row: int) -> np.ndarray:
+        values = np.nan_to_num(predictions.row("confidence", row).astype(np.float32))
+        return np.array([by(np.minimum((v * BINS).astype(int), BINS - 1), BINS) for v in values])
+
+    def samples(row: int, window: int) -> Samples:
+        place = positions[window]
+        return Samples(predictions.correct(row)[:, place], predictions.row("nll", row)[:, place])
+
+    parts: dict[str, Callable[..., np.ndarray]] = {
+        "labels": lambda: by(predictions.slices("class"), classes),
         "inputs": lambda: predictions.arrays["inputs"],
-        **{
-            f"slice.{name}": partial(_slices, predictions, name, tuple(record.slices[name]["labels"]))
-            for name in predictions.names
-        },
+        "predicted": lambda row: np.array([by(codes, classes) for codes in predictions.row("predicted", row)]),
+        "confidence": confidence,
     }
-    return History(losses, support, seeds, parts, partial(_samples, predictions))
+    for name in predictions.names:
+        codes = predictions.slices(name)
+        kinds = int(codes.max(initial=0)) + 1
+        parts[f"slice.{name}"] = partial(by, codes, kinds)
+        parts[f"correct.{name}"] = partial(
+            lambda codes, kinds, row: np.array([by(codes, kinds, bits) for bits in predictions.correct(row)]),
+            codes,
+            kinds,
+        )
+    return parts, samples
 
 
 def _check(record: Record) -> None:
@@ -123,50 +152,3 @@ def _keys(names: Sequence[str]) -> list[tuple[float, ...]]:
         if all(name.lower() in order for name in text):
             return [(float(order.index(name.lower())),) for name in text]
     return []
-
-
-def _labels(predictions: Predictions, classes: int) -> np.ndarray:
-    label = predictions.slices("class")
-    return np.stack([np.bincount(label[place], minlength=classes) for place in predictions.positions])
-
-
-def _by_window(predictions: Predictions, name: str, categories: int) -> np.ndarray:
-    """``(R, T + 1, E, K)`` predictions by window and category."""
-    values, positions = predictions.arrays[name], predictions.positions
-    windows = np.empty(values.shape[2], int)
-    for window, place in enumerate(positions):
-        windows[place] = window
-    replicas, rows, _ = values.shape
-    out = np.empty((replicas, rows, len(positions), categories))
-    for r in range(replicas):
-        for row in range(rows):
-            codes = values[r, row]
-            if name == "confidence":
-                known = np.nan_to_num(codes.astype(np.float32))
-                codes = np.minimum((known * categories).astype(int), categories - 1)
-            counts = np.bincount(windows * categories + codes, minlength=len(positions) * categories)
-            out[r, row] = counts.reshape(len(positions), categories)
-    return out
-
-
-def _slices(predictions: Predictions, name: str, labels: tuple[str, ...]) -> SliceCounts:
-    codes, positions = predictions.slices(name), predictions.positions
-    groups = np.empty(len(codes), int)
-    for window, place in enumerate(positions):
-        groups[place] = window * len(labels) + codes[place]
-    shape = (len(positions), len(labels))
-    count = np.bincount(groups, minlength=shape[0] * shape[1]).reshape(shape)
-    rows = [predictions.correct(row) for row in range(predictions.shape[1])]
-    correct = np.array(
-        [
-            [np.bincount(groups, weights=bits[r], minlength=count.size).reshape(shape) for bits in rows]
-            for r in range(predictions.shape[0])
-        ]
-    )
-    return SliceCounts(labels, count, correct)
-
-
-def _samples(predictions: Predictions, window: int) -> Samples:
-    place = predictions.positions[window]
-    bits = np.stack([predictions.correct(row)[:, place] for row in range(predictions.shape[1])], 1)
-    return Samples(bits, predictions.arrays["nll"][:, :, place].astype(np.float64))

@@ -23,6 +23,8 @@ from cl_lib.engine.weights import ModelFactory, build, fingerprint, hash_of
 from cl_lib.errors import InputError
 from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
+from cl_lib.policies.gated import Gated
+from cl_lib.policies.policy import Policy, describe
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner, Spec
@@ -63,6 +65,7 @@ class Job:
     matmul: Literal["float32", "tf32", "bf16"] = "float32"
     store: Store = "auto"
     save_predictions: bool = False
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         """Convert NumPy numbers to Python numbers, which are valid JSON."""
@@ -193,6 +196,7 @@ class Job:
             "matmul": self.matmul,
             "store": self.store,
             **({"save_predictions": True} if self.save_predictions else {}),
+            **({"policy": describe(self.policy)} if self.policy is not None else {}),
         }
 
     # ------------------------------------------------------------------ validation
@@ -243,6 +247,8 @@ class Job:
             raise InputError("grid: only a Strategy's hyper-parameters can differ by replica, not a plain Learner's")
         elif not callable(self.strategy) and len(self.seed_list) > 1:
             raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
+        if self.policy is not None:
+            self._check_policy(self.policy)
         if self.eval_on == "valid" and not all(map(len, self.stream.realise(self.seed_list[0]).valids)):
             raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
 
@@ -271,6 +277,32 @@ class Job:
             raise InputError("engine.matmul=tf32: only CUDA devices have it; use engine.matmul=float32")
         if self.matmul == "bf16" and not isinstance(self.strategy, Strategy):
             raise InputError("engine.matmul=bf16: a plain Learner is not cast; use a Strategy")
+
+    def _check_policy(self, policy: Policy) -> None:
+        if not isinstance(policy, Policy):
+            raise InputError(f"policy={policy!r}: must be a cl_lib.policies.Policy")
+        policy.check()
+        stream, strategy = self.stream, self.strategy
+        if not isinstance(strategy, Strategy):
+            raise InputError(
+                "policy: a plain Learner cannot be given its state back; use a Strategy, or cl_lib.backtest"
+            )
+        if strategy.memory is not None and strategy.memory.planned and strategy.keeps(self.spec()):
+            raise InputError(
+                f"policy: {type(strategy).__name__} keeps outputs of the model with the samples in memory, which go on "
+                "while updates are declined; use cl_lib.backtest"
+            )
+        if stream.length != len(stream.columns) or stream.length < 3 or stream.eval_classes == "seen":
+            raise InputError(
+                f"policy: stream {stream.name} is not one of at least 3 windows in time, each with its own test set and "
+                "the same classes; use streams.by_column"
+            )
+        if self.eval_every != 1:
+            raise InputError(f"eval_every={self.eval_every}: must be 1 with a policy, which decides after every window")
+        if isinstance(policy, Gated):
+            raise InputError(
+                "policy: a gate deploys an older model, whose state is not kept in a run; use cl_lib.backtest"
+            )
 
     def _check_strategy(self, strategy: Strategy) -> None:
         if strategy.memory is not None:

@@ -26,7 +26,19 @@ from cl_lib.stats import summarise
 
 SAMPLES = ("bits", "confidence", "nll", "predicted")
 FLIPS = ("flips.negative", "flips.positive")
-KEPT = ("pooled.", "class.", "column.", "age", "support", "experience.", "loss", "predicted", "confidence.")
+KEPT = (
+    "pooled.",
+    "class.",
+    "column.",
+    "age",
+    "support",
+    "experience.",
+    "loss",
+    "predicted",
+    "confidence.",
+    "served",
+    "candidate.",
+)
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 
 
@@ -103,7 +115,7 @@ def _arrays(result: Result) -> dict[str, np.ndarray]:
     out["before"] = np.concatenate([group.before for group in groups])[order]
     out["diverged"] = stacked("diverged", slice(-1, None))[:, 0]
     for name in sorted(names):
-        if name.startswith(KEPT):
+        if name.startswith(KEPT) and "samples" not in name:
             out[name] = stacked(name, slice(None))
             if name.endswith("bins"):
                 out[name] = out[name][:, [0, -1]]  # large: reports show the first and last evaluation
@@ -249,7 +261,7 @@ def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str
     """Support, accuracy, ECE and forgetting of each slice, as means over the replicas that did not diverge."""
     matrix = arrays["matrix.accuracy"]
     # forgetting is undefined for classes first trained on after the last but one evaluation
-    known = arrays["age"][:, -2] >= 0
+    known = arrays["age"][:, -2] >= 0 if "age" in arrays else True
     past = arrays["learned"] < matrix.shape[1] - 1
     out = {
         "class": _slice(result.classes, *_sums(arrays, "class"), known),
@@ -257,9 +269,17 @@ def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str
             result.columns, arrays["support"], matrix * arrays["support"], arrays["experience.bins"], past
         ),
     }
-    ages, labels = m.age_groups(arrays["age"][:, -1])
-    count, correct, bins = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
-    out["age"] = _slice(labels, count, correct, bins)
+    if "age" in arrays:
+        ages, labels = m.age_groups(arrays["age"][:, -1])
+        sums = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
+        out["age"] = _slice(labels, *sums)
+    else:
+        out["age"] = {
+            **dict.fromkeys(("labels", "support", "accuracy", "ece", "forgetting"), []),
+            "worst": None,
+            "gap": None,
+        }
+        out["age"]["reason"] = "a policy decided for each replica which windows it was trained on"
     # a name may contain dots
     for name in sorted({k.split(".", 1)[1].rsplit(".", 1)[0] for k in arrays if k.startswith("column.")}):
         names = result.slices[name]

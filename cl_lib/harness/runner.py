@@ -19,6 +19,7 @@ from cl_lib.harness.job import Job, LearnerFactory
 from cl_lib.harness.reduction import make_record
 from cl_lib.harness.session import Session
 from cl_lib.loggers import Logger
+from cl_lib.policies.policy import Policy
 from cl_lib.record import Record, writing
 from cl_lib.record.directory import keep
 from cl_lib.strategies.strategy import Strategy
@@ -45,6 +46,7 @@ def iter_run(
     matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
     store: Store = Job.store,
     save_predictions: bool = Job.save_predictions,
+    policy: Policy | None = None,
 ) -> Iterator[Row]:
     """Run with the options of `run`, yielding a `Row` at each evaluation; for use in a user's loop.
 
@@ -73,6 +75,7 @@ def iter_run(
         matmul=matmul,
         store=store,
         save_predictions=save_predictions,
+        policy=policy,
     )
     yield from Session(job)
 
@@ -101,6 +104,7 @@ def run(
     matmul: Literal["float32", "tf32", "bf16"] = Job.matmul,
     store: Store = Job.store,
     save_predictions: bool = Job.save_predictions,
+    policy: Policy | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -148,6 +152,9 @@ def run(
     save_predictions : bool, default False
         Keep the prediction of every test sample at every evaluation, as ``record.predictions`` and in
         ``predictions.npz``: 5 bytes per replica, evaluation and sample before compression.
+    policy : Policy, optional
+        Train only the windows for which a policy asks (`cl_lib.policies`): replicas that decline an update get their
+        state back. Row i of the matrices then is the model that serves after window i. For streams by time.
     out : path, optional
         Directory for the record; must not hold another run.
     resume : bool, default False
@@ -201,6 +208,7 @@ def run(
             matmul=matmul,
             store=store,
             save_predictions=save_predictions,
+            policy=policy,
         )
         directory = Path(out) if out is not None else None
         return _run(job, directory, resume, progress, name, config, command, logging.log)

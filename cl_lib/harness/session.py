@@ -30,6 +30,7 @@ from cl_lib.harness import resume as checkpoints
 from cl_lib.harness.evaluate import Evaluator
 from cl_lib.harness.groups import Group, first_and_last, labels, make_groups
 from cl_lib.harness.job import Job, Replica
+from cl_lib.harness.live import Live
 from cl_lib.harness.result import Result
 from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
 from cl_lib.plan.plan import Block, Plan
@@ -67,6 +68,9 @@ class Session:
         self.lock: Lock | None = None
         """Lock that keeps other runs from writing to ``out``."""
         self.warned = False
+        self.live: Live | None = None
+        self.before: dict[str, Any] | None = None
+        """State before the experience within which a run with a policy is resumed."""
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
         self._check_model()
@@ -189,6 +193,7 @@ class Session:
         start = self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         with self._computing():
             self.learner, evaluator = self._begin(group, plan)
+            self.live = Live(self.job.policy, group, self.job) if self.job.policy is not None else None
         yield from group.rows
         self.done, self.saved_at = int(bar.n), time.perf_counter()
         for e in range(self.job.stream.length):
@@ -200,12 +205,16 @@ class Session:
                         pass
                     continue
                 self.learner.begin_experience(e)
+                if self.live is not None and not self.live.begin(e, self.learner, self.before):
+                    blocks = self._skipped(blocks, bar)
+                self.before = None
                 for block, ahead in blocks:
                     with products("tf32" if self.job.matmul == "tf32" else "ieee", self.device):
                         self._train(block, ahead, max(0, start["step"] - block.first_step), (number, e), bar)
-                began = self._now()
-                self.learner.end_experience(e)
-                self.seconds["consolidation"] += self._now() - began
+                if self.live is None or self.live.trains:
+                    began = self._now()
+                    self.learner.end_experience(e)
+                    self.seconds["consolidation"] += self._now() - began
                 if self._evaluates(e):
                     row = self._row(e + 1, group, plan, self.learner, evaluator)
                     self._show(bar, row)
@@ -232,6 +241,7 @@ class Session:
         if job.save_predictions:
             group.samples = evaluator.samples()
         if group.rows:  # resumed
+            self.before = self.saved.pop("before", None)
             learner.restore(self.saved)
             self.saved = {}
         else:
@@ -279,21 +289,48 @@ class Session:
         began = self._now()
         trained = plan.last_step >= 0
         last = group.rows[-1].arrays if group.rows else {}
+        live = self.live if self.job.policy is not None else None
+        if live is not None and not live.trains:
+            return self._unchanged(number, group, plan, live)
         arrays = evaluator.run(learner, trained, last.get("samples.bits"))
-        if not self.job.save_predictions:
-            last.pop("samples.bits", None)
         diverged = learner.diverged
         for name, values in arrays.items():
             if not name.endswith("count") and name != "support" and not name.startswith("samples."):
                 values[diverged >= 0] = np.nan
-        arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
+        if self.job.policy is None:
+            arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
         arrays["diverged"] = diverged
         if (loss := learner.loss) is not None:
             arrays["loss"] = loss
+        if live is not None:
+            arrays = live.end(arrays, learner)
+        elif self.job.policy is not None:
+            arrays["served"] = np.zeros(len(group.members), int)  # the untrained network
+        if not self.job.save_predictions:
+            last.pop("samples.bits", None)
         row = Row(number, plan.step, group.members, arrays)
         group.rows.append(row)
+        if live is not None:
+            live.take(row)
         self.seconds["evaluation"] += self._now() - began
         return row
+
+    def _unchanged(self, number: int, group: Group, plan: Plan, live: Live) -> Row:
+        """Row after a window that no replica was trained on."""
+        assert self.learner is not None
+        row = Row(number, plan.step, group.members, live.end(None, self.learner))
+        group.rows.append(row)
+        live.take(row)
+        return row
+
+    def _skipped(
+        self, blocks: Iterator[tuple[Block, Block | None]], bar: tqdm[Any]
+    ) -> Iterator[tuple[Block, Block | None]]:
+        """Plan blocks that are not trained; the planned memory goes on."""
+        for block, _ in blocks:
+            bar.update(len(block))
+            self.done += len(block)
+        yield from ()
 
     def _show(self, bar: tqdm[Any], row: Row) -> None:
         if self.progress and np.isfinite(row.accuracy).any():
@@ -345,7 +382,10 @@ class Session:
         try:
             if self.lock is not None and not self.lock.held:
                 raise FileNotFoundError(errno.ENOENT, "it was removed while the run was writing there")
-            checkpoints.save(self.out, self.description, self.learner.tree, self.groups, position, self.seconds)
+            tree = self.learner.tree
+            if self.live is not None and self.live.before is not None:
+                tree = {**tree, "before": self.live.before}
+            checkpoints.save(self.out, self.description, tree, self.groups, position, self.seconds)
         except OSError as error:
             if not self.warned or self.stop:
                 self.warned = True

@@ -97,9 +97,9 @@ def _hidden(arrays: dict[str, np.ndarray], window: int, delay: int) -> dict[str,
     newest = window - delay
     out = {name: values.copy() for name, values in arrays.items()}
     for name in ("nll", "correct"):
-        out[name][:, newest + 1 :] = out[name][:, :, newest:] = np.nan
+        out[name][:, newest:] = out[name][:, :, newest:] = np.nan
     for name in ("predicted", "confidence"):
-        out[name][:, newest + 1 :] = out[name][:, :, window:] = np.nan
+        out[name][:, newest:] = out[name][:, :, window:] = np.nan
     out["labels"][newest:] = out["group"][newest:] = np.nan
     out["inputs"][window:] = np.nan
     return out

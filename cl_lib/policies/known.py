@@ -109,15 +109,15 @@ class Known:
     """What a policy knows before window ``window`` is served; later results cannot be reached.
 
     Rows are models: row i was trained on windows 0 to i - 1. With a label delay of d windows the labels of windows
-    0 to window - 1 - d have arrived, and row ``newest = window - d`` is trained on them. Evidence that a row has not been
-    trained on is its loss on windows i and later.
+    0 to window - 1 - d have arrived, and row ``newest = window - d`` is trained on them. What tests a row is its loss on
+    windows i and later, which it was not trained on. There is none for the newest row, whose results cannot be read.
 
     Attributes
     ----------
     window : int
         The window to be served, from 0.
     newest : int
-        The newest trained row, and the number of windows whose labels have arrived.
+        The row that an update deploys, and the number of windows whose labels have arrived.
     serving : ndarray
         ``shape``, the row that serves each replica so far.
     since : ndarray
@@ -152,8 +152,8 @@ class Known:
         return np.asarray(self._losses(metric)[self._replicas, row, window])
 
     def losses(self, metric: str = "nll") -> Array:
-        """``(R, newest + 1, newest)`` mean losses of the trained rows on the windows whose labels have arrived."""
-        return self._losses(metric)[:, : self.newest + 1, : self.newest]
+        """``(R, newest, newest)`` mean losses of the rows before the newest on the windows whose labels have arrived."""
+        return self._losses(metric)[:, : self.newest, : self.newest]
 
     def support(self, window: int) -> int:
         """Number of test samples of a window whose labels have arrived."""
@@ -226,5 +226,8 @@ class Known:
                 f"policy: reads the labels of window {window}; before window {self.window} those of windows below "
                 f"{self.newest} are known"
             )
-        if np.max(row) > self.newest or np.min(row) < 0:
-            raise InputError(f"policy: reads row {np.max(row)}; rows 0 to {self.newest} are trained")
+        if np.max(row) >= self.newest or np.min(row) < 0:
+            raise InputError(
+                f"policy: reads row {np.max(row)}; before window {self.window} results of rows 0 to {self.newest - 1} are "
+                "known (the newest row has no window with labels that it was not trained on)"
+            )

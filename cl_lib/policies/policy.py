@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
@@ -53,3 +54,13 @@ def float_fields(policy: Policy) -> list[str]:
     """Names of the fields that a grid may vary."""
     fields = dataclasses.fields(policy)  # type: ignore[arg-type]
     return [f.name for f in fields if is_number(getattr(policy, f.name))]
+
+
+def describe(value: Any) -> Any:
+    """A policy with its watch or gates as JSON values: the name of its class, and its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value

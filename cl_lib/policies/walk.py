@@ -21,7 +21,7 @@ def walk(
     for window in range(first + 1, last):
         since = since + 1
         known = Known(window, window - delay, serving, since, history)
-        row = _checked(policy, policy.choose(known), known)
+        row = checked(policy, policy.choose(known), known)
         own = type(policy).alarms is not Policy.alarms
         alarms.append(np.broadcast_to(policy.alarms(known) if own else row > serving, shape))
         since = np.where(row == serving, since, 0)
@@ -30,7 +30,8 @@ def walk(
     return np.stack(path, -1), np.stack(alarms, -1)
 
 
-def _checked(policy: Policy, row: Any, known: Known) -> np.ndarray:
+def checked(policy: Policy, row: Any, known: Known) -> np.ndarray:
+    """The decision of a policy; `InputError` if it is not an array of trained rows."""
     name = type(policy).__name__
     if not isinstance(row, np.ndarray) or row.dtype.kind not in "iu":
         kind = f"an array of {row.dtype}" if isinstance(row, np.ndarray) else f"a {type(row).__name__}"

@@ -44,11 +44,63 @@ UNBOUNDED = {("ddm", "drift_threshold"), ("page_hinkley", "delta"), ("page_hinkl
 
 def detect(values: ArrayLike, detector: str = "adwin", rest: int = 0, **options: Any) -> NDArray[np.int64]:
     """Positions at which a sequential detector raises an alarm.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        In order of time: errors (0 or 1) for ddm and eddm, values in [0, 1] for hddm_a and hddm_w, any numbers for the
+        others. The defaults of adwin and page_hinkley suit values in [0, 1].
+    detector : str, default "adwin"
+        adwin, ddm, hddm_a and page_hinkley are recommended; eddm, hddm_w and kswin are there for comparison: they raise
+        more than one false alarm in 10,000, and kswin is slow. adwin, kswin and page_hinkley (``mode``) notice rises
+        and falls, hddm_a and hddm_w falls with ``two_sided_test=True``, ddm and eddm rises only.
+    rest : int, default 0
+        Alarms at most this many values after a reported one are dropped; the detector itself goes on. Detectors start
+        anew at an alarm and may raise several while a change is under way.
+    **options
+        Options of the detector in river, see `DETECTORS`. ``alpha`` of eddm is a level of warning, without effect here.
+
+    Returns
+    -------
+    ndarray of int64, shape (alarms,)
+        Positions from 0, ascending. An alarm at position i has seen ``values[:i + 1]`` only.
+
+    Raises
+    ------
+    InputError
+        If river is not installed; if ``values`` are empty, NaN or not what the detector is defined for; for unknown
+        detectors and options, and options out of range.
+
+    Notes
+    -----
+    From ``python experiments/drift_detectors.py`` with the default options: false alarms per 10,000 in 1,000,000 errors
+    of probability 0.25, as one stream and as 100 streams with a new detector each; median delay (95 % bootstrap
+    interval) and series without an alarm within 5,000, for a rise to 0.35 after 5,000, at once and over 2,000, and the
+    return to 0.25 after another 5,000. Of kswin 20,000 errors and 10 series only.
+
+TABLE
+    The longer a stream has been in control, the later ddm notices a change.
+
+    References
+    ----------
+    Bifet & Gavalda, Learning from Time-Changing Data with Adaptive Windowing, SDM 2007 (adwin); Gama et al., Learning
+    with Drift Detection, SBIA 2004 (ddm); Frias-Blanco et al., Online and Non-Parametric Drift Detection Methods Based
+    on Hoeffding's Bounds, TKDE 2015 (hddm_a, hddm_w); Page, Continuous Inspection Schemes, Biometrika 1954
+    (page_hinkley); Baena-Garcia et al., Early Drift Detection Method, 2006 (eddm); Raab et al., Reactive Soft Prototype
+    Computing for Concept Drift Streams, Neurocomputing 2020 (kswin).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> errors = rng.random(8_000) < np.repeat([0.25, 0.35], 4_000)
+    >>> detect(errors, "adwin"), detect(errors, "page_hinkley", threshold=60)
+    (array([4415]), array([4499]))
     """
-    check_choice("detector", detector, sorted(DETECTORS))
+    if detector not in DETECTORS:
+        hint = nearest(str(detector), DETECTORS, more=False)
+        raise InputError(f"detector={detector!r}: must be one of {', '.join(sorted(DETECTORS))}{hint}")
     check_whole("rest", rest, 0)
-    known = DETECTORS[detector]
-    series = _series(values, known.values)
+    series = _series(values, detector)
     model = _build(detector, _options(detector, options))
     alarms: list[int] = []
     for position, value in enumerate(series.tolist()):
@@ -58,8 +110,8 @@ def detect(values: ArrayLike, detector: str = "adwin", rest: int = 0, **options:
     return np.array(alarms, dtype=np.int64)
 
 
-def _series(values: ArrayLike, kind: str) -> Floats:
-    series = numbers("values", values)
+def _series(values: ArrayLike, detector: str) -> Floats:
+    series, kind = numbers("values", values), DETECTORS[detector].values
     if kind == "bits":
         wrong, right = (series != 0) & (series != 1), "0 or 1 (an error)"
     elif kind == "[0, 1]":
@@ -67,7 +119,8 @@ def _series(values: ArrayLike, kind: str) -> Floats:
     else:
         return series
     if wrong.any():
-        raise InputError(f"values[{wrong.argmax()}]={series[wrong.argmax()]:g}: must be {right} for this detector")
+        first = int(wrong.argmax())
+        raise InputError(f"values[{first}]={series[first]:g}: must be {right} for {detector}")
     return series
 
 

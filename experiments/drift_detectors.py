@@ -101,7 +101,9 @@ def known() -> list[Line]:
     if not TABLE.exists():
         return []
     with TABLE.open(newline="") as file:
-        return [line for line in csv.DictReader(file) if json.loads(line["options"]) == DETECTORS[line["detector"]].options]
+        return [
+            line for line in csv.DictReader(file) if json.loads(line["options"]) == DETECTORS[line["detector"]].options
+        ]
 
 
 def write(lines: Sequence[Line]) -> None:
@@ -122,7 +124,7 @@ def summary(lines: Sequence[Line]) -> list[str]:
         if not what.startswith("delay"):
             return f"{float(at['value']):.2f}"
         missed = f"{100 * int(at['missed']) / int(at['n']):.0f} %"
-        return f"{at['value']} ({at['low']} to {at['high']}), {missed}"
+        return f"{at['value']} ({at['low']} to {at['high']}), {missed}" if at["value"] != "inf" else f"none, {missed}"
 
     measures = ["false alarms, one stream", "false alarms, new streams"]
     measures += [f"delay, {change}" for change in CHANGES]

@@ -217,7 +217,7 @@ def discrepancy(x, y, h) -> tuple[float, float]:
 
     def mean(u, v, same):
         pairs = [(p, q) for i, p in enumerate(u) for j, q in enumerate(v) if not (same and i == j)]
-        return math.fsum(math.exp(-math.dist(p, q) ** 2 / (2 * h * h)) for p, q in pairs) / len(pairs)
+        return math.fsum(math.exp(-(math.dist(p, q) ** 2) / (2 * h * h)) for p, q in pairs) / len(pairs)
 
     across = mean(x, y, False)
     square = mean(x, x, True) + mean(y, y, True) - 2 * across

@@ -142,5 +142,7 @@ def _counts(name: str, values: ArrayLike) -> Floats:
     if wrong := int((~np.isfinite(counts) | (counts < 0) | (counts % 1 != 0)).sum()):
         raise InputError(f"{name}: {wrong} of {counts.size} counts are NaN, infinite, negative or fractions")
     if empty := int((counts.sum(-1) == 0).sum()):
-        raise InputError(f"{name}: {empty} of {counts[..., 0].size} windows are empty; each must hold at least 1 sample")
+        raise InputError(
+            f"{name}: {empty} of {counts[..., 0].size} windows are empty; each must hold at least 1 sample"
+        )
     return counts

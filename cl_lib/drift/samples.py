@@ -74,7 +74,9 @@ def numbers(name: str, values: ArrayLike, least: int = 1, ndim: int = 1) -> Floa
     if array.ndim != ndim:
         raise InputError(f"{name}: must have {ndim} dimension{'s' if ndim > 1 else ''}; its shape is {array.shape}")
     if len(array) < least or not array.size:
-        raise InputError(f"{name}: must hold at least {least} value{'s' if least > 1 else ''}; its shape is {array.shape}")
+        raise InputError(
+            f"{name}: must hold at least {least} value{'s' if least > 1 else ''}; its shape is {array.shape}"
+        )
     array = array.astype(np.float64)
     for wrong, what in ((~np.isfinite(array), "NaN or infinite"), (np.abs(array) > LARGEST, f"beyond {LARGEST:g}")):
         if count := int(wrong.sum()):

@@ -77,7 +77,7 @@ def detect(values: ArrayLike, detector: str = "adwin", rest: int = 0, **options:
     >>> rng = np.random.default_rng(0)
     >>> errors = rng.random(8_000) < np.repeat([0.25, 0.35], 4_000)
     >>> detect(errors, "adwin"), detect(errors, "page_hinkley", threshold=60)
-    (array([4415]), array([4499]))
+    (array([4447]), array([4673]))
     """
     if not isinstance(detector, str) or detector not in DETECTORS:
         hint = nearest(str(detector), DETECTORS, more=False)

@@ -23,8 +23,8 @@ def detect(values: ArrayLike, detector: str = "adwin", rest: int = 0, **options:
         others. The defaults of adwin and page_hinkley suit values in [0, 1].
     detector : str, default "adwin"
         adwin, ddm, hddm_a and page_hinkley are recommended. eddm, hddm_w and kswin are there for comparison: eddm and
-        hddm_w raise too many false alarms (2.2 in 10,000 for hddm_w), kswin misses small changes and is slow (some 400
-        microseconds a value). adwin, kswin and page_hinkley (``mode``) notice rises and falls, hddm_a and hddm_w falls
+        hddm_w raise too many false alarms (2.3 in 10,000 for hddm_w), kswin misses small changes and is hundreds of
+        times as slow as adwin. adwin, kswin and page_hinkley (``mode``) notice rises and falls, hddm_a and hddm_w falls
         with ``two_sided_test=True``, ddm and eddm rises only.
     rest : int, default 0
         Alarms at most this many values after a reported one are dropped; the detector itself goes on. Detectors start

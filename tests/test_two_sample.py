@@ -252,6 +252,11 @@ def test_the_p_value_tends_to_that_of_all_splits():
     assert found.p_value == pytest.approx(exact, abs=0.012)
 
 
+def test_ties_count_as_larger():
+    """Two of the six splits are as far apart as the observed one."""
+    assert mmd([0.0, 0.0], [1.0, 1.0], 3_000).p_value == pytest.approx(1 / 3, abs=0.03)
+
+
 def p_values(shift: float, n: int = 40, runs: int = 200, d: int = 2) -> list[float]:
     out = []
     for seed in range(runs):

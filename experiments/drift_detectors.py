@@ -1,4 +1,4 @@
-"""False alarms and delays of the sequential detectors: an error of 0.25 that rises to 0.35, some five minutes on one core.
+"""False alarms and delays of the sequential detectors: an error of 0.25 that rises to 0.35, minutes on one core.
 
 python experiments/drift_detectors.py                  measure what the table lacks, then print it
 python experiments/drift_detectors.py --only ddm,adwin  measure these again
@@ -9,9 +9,9 @@ new detector: some detectors become insensitive in a long stream. Delays are cou
 kswin is slow: 20,000 bits and 10 series. All detectors get the same bits.
 
 Lines of the part "report" have the default options. Those of the part "choice" led to the defaults of ddm and
-page_hinkley, on other bits and 100 series. Of ddm, one point has at most one false alarm per 10,000 both ways and a median
-delay of at most 600; river's own options are later. Of page_hinkley, the default has fewer false alarms than river's own
-options, and is not later. The other detectors meet both bounds, or miss them, with river's options.
+page_hinkley, on other bits and 100 series. Of ddm, one point has at most one false alarm per 10,000 both ways and a
+median delay of at most 600; river's own options are later. Of page_hinkley, the default has fewer false alarms than
+river's own options, and is not later. The other detectors have river's options.
 """
 
 from __future__ import annotations

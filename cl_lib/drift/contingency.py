@@ -31,7 +31,7 @@ def chi_square(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSamp
     Returns
     -------
     TwoSample
-        Statistic in [0, n_a + n_b], p-value with (cells - 1) degrees of freedom, and Cramer's V in [0, 1]. With fewer
+        Statistic in [0, n_a + n_b], p-value with (cells - 1) degrees of freedom, and Cramér's V in [0, 1]. With fewer
         than two cells the statistic is 0, the p-value 1 and the effect 0.
 
     Raises
@@ -41,14 +41,14 @@ def chi_square(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSamp
 
     References
     ----------
-    Cochran, Some methods for strengthening the common chi-square tests, Biometrics 1954; Cramer, Mathematical Methods
+    Cochran, Some methods for strengthening the common chi-square tests, Biometrics 1954; Cramér, Mathematical Methods
     of Statistics, 1946.
 
     Examples
     --------
     >>> result = chi_square([40, 30, 28, 2], [20, 30, 46, 4])
     >>> round(result.statistic, 3), round(result.p_value, 4), round(result.effect_size, 3)
-    (12.092, 0.0024, 0.246)
+    (9.287, 0.0096, 0.215)
     """
     left, right = _counts("a", a), _counts("b", b)
     if left.ndim != 1 or right.ndim != 1:
@@ -80,7 +80,7 @@ def chi_squares(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSam
     --------
     >>> result = chi_squares([40, 30, 30], [[40, 30, 30], [20, 30, 50]])
     >>> result.p_value.round(4)
-    array([1.    , 0.0027])
+    array([1.    , 0.0029])
     """
     from scipy import stats  # takes longer to import than all of cl_lib
 
@@ -101,7 +101,7 @@ def chi_squares(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSam
     expected = size * total / n[:, None]
     terms = np.divide((cells - expected) ** 2, expected, out=np.zeros_like(cells), where=expected > 0)
     freedom = (total > 0).sum(1) - 1
-    statistic = np.where(freedom > 0, terms.sum((0, 2)), 0.0)
+    statistic = np.where(freedom > 0, terms.sum(2).sum(0), 0.0)
     p_value = np.where(freedom > 0, stats.chi2.sf(statistic, np.maximum(freedom, 1)), 1.0)
     effect = np.sqrt(np.minimum(statistic / n, 1.0))
     return TwoSample(*(values.reshape(lead) for values in (statistic, p_value, effect)))

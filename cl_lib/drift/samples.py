@@ -54,7 +54,7 @@ def numbers(name: str, values: ArrayLike, least: int = 1, ndim: int = 1) -> Floa
     Raises
     ------
     InputError
-        If ``values`` are not numbers, of another shape, too few, or if there are NaN, infinite ones or ones beyond 1e150.
+        If ``values`` are not numbers, of another shape, too few, or NaN, infinite or beyond 1e150.
 
     Examples
     --------

@@ -92,17 +92,19 @@ def drifting(
     check_whole("stream.seed", seed, 0)
     if not is_number(strength) or not 0 < strength <= 1:
         raise InputError(f"stream.strength={strength!r}: must be above 0 and at most 1")
-    mix = regimes(windows, shape, at, width)
     classes = len(data.classes)
     transform, targets, kept = None, None, torch.ones(windows, classes, dtype=torch.float64)
-    states = torch.stack([mix.old.double(), mix.new.double(), mix.rise], 1)
+    states = torch.zeros(windows, 1)
+    if kind != "none":
+        mix = regimes(windows, shape, at, width)
+        states = torch.stack([mix.old.double(), mix.new.double(), mix.rise], 1)
     if kind == "covariate":
         transform = transforms(mix, math.prod(data.shape[1:] or data.shape), strength, seed)
     elif kind == "concept":
         targets = states = label_tables(mix, classes, strength)
     elif kind == "label":
         kept = states = keep_shares(mix, classes, strength)
-    changes = [t for t in range(1, windows) if kind != "none" and not torch.equal(states[t], states[t - 1])]
+    changes = [t for t in range(1, windows) if not torch.equal(states[t], states[t - 1])]
 
     generator = torch.Generator().manual_seed(seed)
     trains, tests = (_deal(part.y, windows, kept, generator) for part in (data.train, data.test))

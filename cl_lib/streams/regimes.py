@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -42,11 +43,11 @@ def regimes(windows: int, shape: Shape, at: Sequence[int], width: int) -> Regime
     points = list(at)
     for point in points:
         check_whole("stream.at", point)
-    if not points or points[0] < 1 or points[-1] >= windows or any(a >= b for a, b in zip(points, points[1:])):
+    if not points or points[0] < 1 or points[-1] >= windows or sorted(set(points)) != points:
         raise InputError(f"stream.at={points}: must be rising windows from 1 to {windows - 1}, counted from 0")
     if shape == "recurring" and len(points) > 1:
         raise InputError(f"stream.at={points}: give one window, from which a recurring drift alternates every width")
-    if shape == "gradual" and any(b - a < width for a, b in zip([*points, windows][:-1], [*points, windows][1:])):
+    if shape == "gradual" and any(b - a < width for a, b in pairwise([*points, windows])):
         raise InputError(
             f"stream.at={points}: each gradual change needs width={width} windows before the next or the end"
         )
@@ -74,8 +75,8 @@ def transforms(mix: Regimes, size: int, strength: float, seed: int) -> Transform
     share = torch.stack([torch.full_like(mix.rise, 1 - strength), strength * (1 - mix.rise), strength * mix.rise], -1)
     share[mix.new == 0] = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     used = share.any(0)
-    weight = share[:, None].expand(-1, size, -1)
-    return Transform(pixel[..., used].contiguous(), weight[..., used].float())
+    weight = share[:, None, used].expand(-1, size, -1).float()
+    return Transform(pixel[..., used].contiguous(), None if bool((weight == 1).all()) else weight)
 
 
 def label_tables(mix: Regimes, classes: int, strength: float) -> Tensor:

@@ -258,8 +258,9 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
 
     A sample belongs to the columns whose classes include its label: to each of them (permuted, rotated) or to one of
     them. For each column that it belongs to, a train sample must be trained on or held out exactly once, and a test
-    sample must be evaluated exactly once; no other samples may occur. A partial stream may leave samples out. Exact duplicates across parts are a property of
-    the data: they are counted and reported, and are not an error.
+    sample must be evaluated exactly once; no other samples may occur. A partial stream may leave
+    samples out. Exact duplicates across parts are a property of the data: they are counted and reported, and are not
+    an error.
 
     Returns
     -------

@@ -49,7 +49,7 @@ def regimes(windows: int, shape: Shape, at: Sequence[int], width: int) -> Regime
         raise InputError(f"stream.at={points}: give one window, from which a recurring drift alternates every width")
     if shape == "gradual" and any(b - a < width for a, b in pairwise([*points, windows])):
         raise InputError(
-            f"stream.at={points}: each gradual change needs width={width} windows before the next or the end"
+            f"stream.at={points}: a gradual change needs width={width} windows before the next or the end"
         )
     window = torch.arange(windows)
     if shape == "recurring":

@@ -15,7 +15,7 @@ from cl_lib.errors import InputError
 from cl_lib.streams.regimes import Shape, keep_shares, label_tables, regimes, transforms
 from cl_lib.streams.stream import SeededStream, Stream, Transform, check_split, hold_out
 from cl_lib.types import Experience
-from cl_lib.validation import check_choice, check_whole, is_number
+from cl_lib.validation import check_choice, check_whole, is_number, is_whole
 
 FEWEST, SMALLEST = 3, 50
 """Fewest windows, and fewest samples of one, train and test together."""
@@ -27,7 +27,7 @@ def drifting(
     windows: int = 20,
     kind: Literal["covariate", "concept", "label", "none"] = "covariate",
     shape: Shape = "abrupt",
-    at: Sequence[int] = (10,),
+    at: int | Sequence[int] = (10,),
     strength: float = 1.0,
     width: int = 4,
     valid: float = 0.0,
@@ -46,7 +46,7 @@ def drifting(
         (classes move on in a circle), class proportions (half of the classes become rarer), or nothing.
     shape : {"abrupt", "gradual", "recurring"}, default "abrupt"
         At once, over `width` windows in equal steps, or to and fro every `width` windows.
-    at : sequence of int in [1, windows - 1], default (10,)
+    at : int or sequence of int in [1, windows - 1], default (10,)
         Windows in which a change begins, counted from 0 and rising; one for a recurring drift.
     strength : float in (0, 1], default 1
         Weight of the permuted inputs, share of the classes that change their label, or share of the samples that
@@ -86,6 +86,7 @@ def drifting(
     [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
     """
     check_split(1, valid)
+    points = [at] if is_whole(at) else list(at)
     check_whole("stream.windows", windows, FEWEST)
     check_choice("stream.kind", kind, ("covariate", "concept", "label", "none"))
     check_choice("stream.shape", shape, ("abrupt", "gradual", "recurring"))
@@ -96,7 +97,7 @@ def drifting(
     transform, targets, kept = None, None, torch.ones(windows, classes, dtype=torch.float64)
     states = torch.zeros(windows, 1)
     if kind != "none":
-        mix = regimes(windows, shape, at, width)
+        mix = regimes(windows, shape, points, width)
         states = torch.stack([mix.old.double(), mix.new.double(), mix.rise], 1)
     if kind == "covariate":
         transform = transforms(mix, math.prod(data.shape[1:] or data.shape), strength, seed)
@@ -126,7 +127,7 @@ def drifting(
             "kind": "drifting",
             "drift": kind,
             "shape": shape,
-            "at": list(at),
+            "at": points,
             "strength": float(strength),
             "width": width,
             "valid": valid,

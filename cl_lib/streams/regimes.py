@@ -48,16 +48,14 @@ def regimes(windows: int, shape: Shape, at: Sequence[int], width: int) -> Regime
     if shape == "recurring" and len(points) > 1:
         raise InputError(f"stream.at={points}: give one window, from which a recurring drift alternates every width")
     if shape == "gradual" and any(b - a < width for a, b in pairwise([*points, windows])):
-        raise InputError(
-            f"stream.at={points}: a gradual change needs width={width} windows before the next or the end"
-        )
+        raise InputError(f"stream.at={points}: a gradual change needs width={width} windows before the next or the end")
     window = torch.arange(windows)
     if shape == "recurring":
         new = torch.where(window < points[0], 0, 1 - (window - points[0]).div(width, rounding_mode="floor") % 2)
         return Regimes(new, new, torch.ones(windows, dtype=torch.float64))
     new = (window[:, None] >= torch.tensor(points)).sum(1)
     since = window - torch.tensor([0, *points])[new]
-    rise = ((since + 1) / width).double().clamp(max=1.0) if shape == "gradual" else torch.ones(windows).double()
+    rise = ((since + 1).double() / width).clamp(max=1.0) if shape == "gradual" else torch.ones(windows).double()
     rise[new == 0] = 1.0
     return Regimes(torch.where(rise < 1, new - 1, new), new, rise)
 

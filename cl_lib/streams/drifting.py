@@ -15,7 +15,7 @@ from cl_lib.errors import InputError
 from cl_lib.streams.regimes import Shape, keep_shares, label_tables, regimes, transforms
 from cl_lib.streams.stream import SeededStream, Stream, Transform, check_split, hold_out
 from cl_lib.types import Experience
-from cl_lib.validation import check_choice, check_whole, is_number, is_whole
+from cl_lib.validation import check_choice, check_whole, is_number
 
 FEWEST, SMALLEST = 3, 50
 """Fewest windows, and fewest samples of one, train and test together."""
@@ -86,7 +86,7 @@ def drifting(
     [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
     """
     check_split(1, valid)
-    points = [at] if is_whole(at) else list(at)
+    points = [at] if isinstance(at, int) else list(at)
     check_whole("stream.windows", windows, FEWEST)
     check_choice("stream.kind", kind, ("covariate", "concept", "label", "none"))
     check_choice("stream.shape", shape, ("abrupt", "gradual", "recurring"))

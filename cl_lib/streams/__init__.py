@@ -1,7 +1,8 @@
-"""Streams of experiences: class-, task- and domain-incremental, online, blurry."""
+"""Streams of experiences: class-, task- and domain-incremental, online, blurry, drifting."""
 
 from cl_lib.streams.blurry import blurry
 from cl_lib.streams.by_column import by_column
+from cl_lib.streams.drifting import drifting
 from cl_lib.streams.online import online
 from cl_lib.streams.permuted import permuted
 from cl_lib.streams.rotated import rotated
@@ -15,6 +16,7 @@ __all__ = [
     "blurry",
     "by_column",
     "check_stream",
+    "drifting",
     "online",
     "permuted",
     "rotated",

@@ -61,7 +61,7 @@ class SeededStream(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A stream of experiences, made by `split`, `permuted`, `rotated`, `by_column`, `online` or `blurry`.
+    """A stream of experiences, made by `split`, `permuted`, `rotated`, `by_column`, `drifting`, `online` or `blurry`.
 
     Attributes
     ----------
@@ -82,6 +82,8 @@ class Stream:
         Options that the stream was made with, for the record.
     repeated : bool
         Whether each sample belongs to every column that has its class (permuted, rotated) or to one such column.
+    partial : bool
+        Whether some samples may belong to no column (drifting class proportions).
     """
 
     name: str
@@ -95,6 +97,7 @@ class Stream:
     eval_classes: Classes = "all"
     options: dict[str, Any] = field(default_factory=dict)
     repeated: bool = False
+    partial: bool = False
 
     def __repr__(self) -> str:
         size = f"{self.length} experiences, {len(self.classes)} classes"
@@ -255,8 +258,9 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
 
     A sample belongs to columns whose classes include its label: to each such column (permuted, rotated) or to one of
     them. For each column that it belongs to, a train sample must be trained on or held out exactly once, and a test
-    sample must be evaluated exactly once; no other samples may occur. Exact duplicates across parts are a property of
-    the data: they are counted and reported, and are not an error.
+    sample must be evaluated exactly once; no other samples may occur. A partial stream may leave
+    samples out. Exact duplicates across parts are a property of the data: they are counted and reported, and are not
+    an error.
 
     Returns
     -------
@@ -289,7 +293,7 @@ def check_stream(stream: Stream, seed: int = 0) -> StreamReport:
             ("training", torch.cat([trained, held_out], 1), data.train),
             ("test", tested, data.test),
         )
-        for problem in _differences(part, _table(pairs, len(samples), columns), real, samples.y, stream.repeated)
+        for problem in _differences(part, _table(pairs, len(samples), columns), real, samples.y, stream)
     ]
     leaked = int(torch.isin(index.unique(), valid).sum())
     if leaked:
@@ -312,18 +316,18 @@ def _table(pairs: Tensor, samples: int, columns: int) -> Tensor:
     return torch.bincount(pairs[0] * columns + pairs[1], minlength=samples * columns).reshape(samples, columns)
 
 
-def _differences(part: str, count: Tensor, real: SeededStream, y: Tensor, repeated: bool) -> list[str]:
+def _differences(part: str, count: Tensor, real: SeededStream, y: Tensor, stream: Stream) -> list[str]:
     """Problems of the ``count`` ``(N, T)`` of each sample in each column, given the columns that it belongs to."""
     columns = torch.arange(count.shape[1])
     labels = real.labels(y[:, None].expand_as(count), columns.expand_as(count))
     belongs = (labels >= 0) & real.classes[columns, labels.clamp_min(0)]
     present, problems = count * belongs, []
-    if not repeated:
+    if not stream.repeated:
         present, expected = present.sum(1, keepdim=True), belongs.any(1, keepdim=True)
     else:
         expected = belongs
     for verdict, wrong in (
-        ("lost", expected & (present == 0)),
+        ("lost", expected & (present == 0) & (not stream.partial)),
         ("doubled", present > 1),
         ("where they do not belong", ~belongs & (count > 0)),
     ):

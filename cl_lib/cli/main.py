@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import math
-import re
 import shlex
 import signal
 import sys
@@ -18,13 +17,14 @@ from cl_lib.cli.overrides import (
     as_typed,
     directory_of,
     expand,
+    in_full,
     searches,
     split_override,
     swept_keys,
     value_of,
     with_out,
 )
-from cl_lib.cli.preflight import check, make_job, make_logger, resumes
+from cl_lib.cli.preflight import check, has_policy, make_job, make_logger, resumes
 from cl_lib.cli.sweep import REPORT, Failed, compare, finished, launch, name_failures, reason, reserved, unfinished
 from cl_lib.cli.terminal import columns, outputs, termination
 from cl_lib.errors import InputError
@@ -76,7 +76,7 @@ def _guarded(program: str, main: Any, argv: list[str]) -> int:
 def _bench(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    typed, argv = argv, [re.sub(r"^data\.", "stream.data.", re.sub(r"^(?=grid\.)", "++", a)) for a in argv]
+    typed, argv = argv, [in_full(a) for a in argv]
     # options may be anywhere, but argparse requires them together
     options = [a for a in argv if "=" in a and not a.startswith("-")]
     argv = [a for a in argv if a not in options] + options
@@ -232,7 +232,7 @@ def run_config(
     if threads is not None:
         torch.set_num_threads(threads)
     name = choices.get("strategy", job.name)
-    recorded = {k: v for k, v in config.items() if k not in INTERNAL}
+    recorded = {k: v for k, v in config.items() if k not in INTERNAL and (k != "policy" or has_policy(config))}
     kept = [o for o in overrides if split_override(o)[0] not in INTERNAL]
     return run_job(
         job,

@@ -18,11 +18,26 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
 
-GROUPS = ("stream", "strategy", "model", "optim", "logger")
+GROUPS = ("stream", "strategy", "model", "optim", "logger", "policy")
+INNER = ("data", "policy/watch")
+"""Groups that are chosen within another."""
 NAMES = ("out", "baseline")
 """Options whose values are names, which are not parsed."""
 LONGEST = 200
 """Maximum bytes of a directory's name; file systems allow 255."""
+
+
+def in_full(override: str) -> str:
+    """An override as Hydra needs it, where a shorter form is accepted.
+
+    Examples
+    --------
+    >>> [in_full(o) for o in ("grid.optim.lr=[1,2]", "data.path=x.csv", "policy.watch=errors")]
+    ['++grid.optim.lr=[1,2]', 'stream.data.path=x.csv', 'policy/watch=errors']
+    """
+    for short, full in ((r"grid\.", "++grid."), (r"data\.", "stream.data."), (r"policy\.watch=", "policy/watch=")):
+        override = re.sub(f"^{short}", full, override)
+    return override
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -204,7 +219,7 @@ def _hydra(config_dir: str | None) -> Iterator[Hydra]:
 def _options(config_dir: str | None) -> dict[str, list[str]]:
     """Choices of every group, including the user's."""
     with _hydra(config_dir) as hydra:
-        return {group: hydra.config_loader.get_group_options(group) for group in (*GROUPS, "data")}
+        return {group: hydra.config_loader.get_group_options(group) for group in (*GROUPS, *INNER)}
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None, resolve: bool = True) -> dict[str, Any]:
@@ -240,7 +255,7 @@ def compose_all(jobs: Iterable[Sequence[str]], config_dir: str | None, resolve: 
 def _is_value(override: str) -> bool:
     """Whether an override sets a value, so that it can follow the composition of groups."""
     key = override.partition("=")[0].removeprefix("++grid.")
-    return re.fullmatch(r"[\w.]+", key) is not None and key.split(".")[0] != "hydra" and key not in (*GROUPS, "data")
+    return re.fullmatch(r"[\w.]+", key) is not None and key.split(".")[0] != "hydra" and key not in (*GROUPS, *INNER)
 
 
 def _reason(error: BaseException, config_dir: str | None) -> str:

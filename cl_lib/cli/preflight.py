@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REQUIRED = {
     *("stream", "strategy", "model", "optim", "logger", "seeds", "epochs", "batch_size", "eval_every", "eval_on"),
     *("device", "dtype", "out", "resume", "baseline", "progress", "engine", "grid", "swept"),
-    "save_predictions",
+    *("save_predictions", "policy"),
 }
 OPTIONS = ("seeds", "epochs", "batch_size", "eval_every", "eval_on", "device", "dtype", "save_predictions")
 ENGINE = ("lift", "compile", "matmul", "store")
@@ -84,6 +84,12 @@ def resumes(config: Mapping[str, Any]) -> bool:
     return config["resume"] or (restarts.isdigit() and int(restarts) > 0)
 
 
+def has_policy(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration names a policy; with ``policy=none`` every window is trained."""
+    policy = config["policy"]
+    return not isinstance(policy, Mapping) or policy.get("_target_") is not None
+
+
 def make_job(config: Mapping[str, Any]) -> Job:
     """Build and check the job of a resolved configuration."""
     from cl_lib.cli.build import build
@@ -116,6 +122,8 @@ def make_job(config: Mapping[str, Any]) -> Job:
         raise InputError(f"engine.threads={threads}: this machine has {os.cpu_count()} cores")
     parts = {name: build(config[name], name) for name in ("stream", "strategy", "model", "optim")}
     options = {k: config[k] for k in OPTIONS}
+    if has_policy(config):
+        parts["policy"] = build(config["policy"], "policy")
     job = Job(**parts, **options, grid=flat(config["grid"]), **{k: engine[k] for k in ENGINE})
     job.check()
     assert job.parameters

@@ -299,6 +299,10 @@ class Job:
             )
         if self.eval_every != 1:
             raise InputError(f"eval_every={self.eval_every}: must be 1 with a policy, which decides after every window")
+        if policy.needs_predictions and not self.save_predictions:
+            raise InputError(
+                f"policy: {type(policy).__name__} needs predictions of single samples; add save_predictions=true"
+            )
         if isinstance(policy, Gated):
             raise InputError(
                 "policy: a gate deploys an older model, whose state is not kept in a run; use cl_lib.backtest"

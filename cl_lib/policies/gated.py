@@ -140,6 +140,10 @@ class Gated(Policy):
                 raise InputError(f"policy.gates.alpha={alpha!r}: must be a number in (0, 1]")
         self.policy.check()
 
+    @property
+    def needs_predictions(self) -> bool:
+        return self.policy.needs_predictions or any(isinstance(gate, NoSliceDrop) for gate in self.gates)
+
     def alarms(self, known: Known) -> np.ndarray:
         return (self.policy.choose(known) > known.serving) & (known.newest - self.staleness > known.serving)
 

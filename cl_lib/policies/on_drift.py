@@ -55,6 +55,10 @@ class OnDrift(Policy):
         self.watch.check()
         check_alarms(self.alpha, self.effect, self.m, self.n, self.rest, self.adjust)
 
+    @property
+    def needs_predictions(self) -> bool:
+        return self.watch.kind != "errors"
+
     def choose(self, known: Known) -> np.ndarray:
         history = [
             signals(self.watch.measure(known, back), self.alpha, self.effect, self.adjust) for back in range(self.n)

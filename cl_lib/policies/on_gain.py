@@ -44,11 +44,15 @@ class OnGain(Policy):
         in_range(self, "alpha", 0, 1)
         in_range(self, "gain", 0, 1e9)
 
+    @property
+    def needs_predictions(self) -> bool:
+        return not np.all(np.asarray(self.alpha) == 1)
+
     def choose(self, known: Known) -> np.ndarray:
         candidate, window = known.newest - 1, known.newest - 1
         if candidate < 1:
             return known.serving
-        if np.all(np.asarray(self.alpha) == 1):
+        if not self.needs_predictions:
             better = known.loss(known.serving, window) - known.loss(candidate, window) > self.gain
             return keep_or_update(known, better & (candidate > known.serving))
         paired = known.compare(known.serving, candidate, window)

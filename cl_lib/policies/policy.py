@@ -23,6 +23,11 @@ class Policy(ABC):
     candidates = False
     """Whether decisions use the results of models that were trained and not deployed."""
 
+    @property
+    def needs_predictions(self) -> bool:
+        """Whether the policy reads predictions of single samples (``save_predictions=True``)."""
+        return False
+
     @abstractmethod
     def choose(self, known: Known) -> np.ndarray:
         """Row that serves the window, ``known.shape`` int: ``known.serving`` to keep, ``known.newest`` to update."""

@@ -86,6 +86,11 @@ def backtest(
     first, last = _bounds(history, delay, start, until, tuned)
     check_choice("metric", metric, METRICS)
     points, population = grid_of(chosen, grid)
+    if population.needs_predictions and record.predictions is None:
+        raise InputError(
+            f"policy: {type(chosen).__name__} needs predictions, which the record of {record.strategy} has not; run with "
+            "save_predictions=true"
+        )
     shape = (len(points), len(history.seeds)) if grid else (len(history.seeds),)
     path, alarms = walk(history, population, delay, first, last, shape)
     replicas, windows = np.arange(len(history.seeds)), np.arange(first, last)

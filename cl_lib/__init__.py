@@ -7,14 +7,30 @@
 ['accuracy', 'adaptive_ece', 'anytime_accuracy']
 """
 
-from cl_lib import checks, datasets, loggers, metrics, models, report, sinks, stats, strategies, streams
+from cl_lib import (
+    checks,
+    datasets,
+    drift,
+    loggers,
+    metrics,
+    models,
+    policies,
+    report,
+    service,
+    sinks,
+    stats,
+    strategies,
+    streams,
+)
 from cl_lib._version import __version__
 from cl_lib.checks import check_strategy, check_stream
 from cl_lib.engine.optim import SGD, Adam, Schedule
 from cl_lib.errors import InputError
 from cl_lib.harness import Interrupted, Job, Session, iter_run, run
 from cl_lib.memory.store import Memory
+from cl_lib.policies import check_policy
 from cl_lib.record import Metric, Record
+from cl_lib.service import audit, backtest, recalibrate
 from cl_lib.types import Row
 
 __all__ = [
@@ -30,16 +46,23 @@ __all__ = [
     "Schedule",
     "Session",
     "__version__",
+    "audit",
+    "backtest",
+    "check_policy",
     "check_strategy",
     "check_stream",
     "checks",
     "datasets",
+    "drift",
     "iter_run",
     "loggers",
     "metrics",
     "models",
+    "policies",
+    "recalibrate",
     "report",
     "run",
+    "service",
     "sinks",
     "stats",
     "strategies",

@@ -90,7 +90,13 @@ class Evaluator:
         return present.view(self.replicas, self.columns, self.classes)
 
     @torch.no_grad()
-    def run(self, learner: Predictor, seen: np.ndarray, previous: np.ndarray | None = None) -> Arrays:
+    def run(
+        self,
+        learner: Predictor,
+        seen: np.ndarray,
+        previous: np.ndarray | None = None,
+        temperature: np.ndarray | None = None,
+    ) -> Arrays:
         """Evaluate.
 
         Parameters
@@ -100,6 +106,8 @@ class Evaluator:
             ``(R, C)`` bool, all False before training (then every class may be predicted).
         previous : ndarray, optional
             ``samples.bits`` of the evaluation before.
+        temperature : ndarray, optional
+            ``(R,)``; calibration is also evaluated with logits divided by it, as ``recalibrated.*``.
 
         Returns
         -------
@@ -117,6 +125,7 @@ class Evaluator:
         slices = {k: GroupSums.zeros(replicas, len(v[1]), device=self.device) for k, v in self.slices.items()}
         classwise = ClasswiseSums.zeros(replicas, self.columns if by_column else 1, self.classes, device=self.device)
         predicted = torch.zeros(replicas, self.classes, dtype=torch.float64, device=self.device)
+        scaled = GroupSums.zeros(replicas, self.columns, device=self.device) if temperature is not None else None
         confidences, corrects, samples = [], [], []
         mask = self._mask(seen)
         for piece in self._pieces():
@@ -133,6 +142,11 @@ class Evaluator:
             classwise.add_(scores, task if by_column else torch.zeros_like(task), check=False)
             assert scores.predicted is not None
             predicted.scatter_add_(1, scores.predicted, torch.ones_like(scores.nll, dtype=torch.float64))
+            if scaled is not None:
+                divisor = torch.from_numpy(temperature).to(log_probs)[:, None, None]
+                scaled.add_(
+                    Scores.from_log_probs((log_probs / divisor).log_softmax(2), label, check=False), task, check=False
+                )
             confidences.append(scores.confidence)
             corrects.append(scores.correct)
             if self.save_predictions:
@@ -142,11 +156,38 @@ class Evaluator:
         out["predicted"] = predicted.cpu().numpy()
         out["confidence.count"] = out["pooled.bins"][..., 0]
         out |= self._flips(correct == 1, previous)
+        if scaled is not None:
+            count = scaled.count.cpu().numpy()
+            out |= {f"recalibrated.{k}": getattr(scaled, k).cpu().numpy() / count for k in ("nll", "brier")}
+            out["recalibrated.ece"] = ece(scaled.bins.cpu().numpy())
         if self.save_predictions:
             out["samples.confidence"] = confidence.half().cpu().numpy()
             out["samples.predicted"] = torch.cat([p for p, _ in samples], 1).cpu().numpy().astype(self._codes)
             out["samples.nll"] = torch.cat([nll for _, nll in samples], 1).clamp_max(6e4).half().cpu().numpy()
         return out
+
+    @torch.no_grad()
+    def temperature(self, learner: Predictor, seen: np.ndarray, column: int) -> np.ndarray:
+        """``(R,)`` temperature that minimises the NLL of each replica on a column with the same samples for all."""
+        from scipy.optimize import minimize_scalar
+
+        learner.begin_evaluation()
+        place = (self.task[0] == column).nonzero()[:, 0]
+        mask, parts = self._mask(seen), []
+        for chunk in place.split(self.chunk):
+            index, task = self.index[:, chunk].long(), self.task[:, chunk].long().expand(self.replicas, -1)
+            parts.append(self._predict(learner, mask, index, task, True))
+        logits = torch.cat(parts, 2).double().cpu()  # (R, C, N)
+        label = self.shared["y"][self.index[:, place].long()].expand(self.replicas, -1).cpu()
+
+        def nll(log_temperature: float, z: Tensor, y: Tensor) -> float:
+            return float(torch.nn.functional.cross_entropy(z.T / np.exp(log_temperature), y))
+
+        found = [
+            minimize_scalar(nll, bounds=(-3, 3), args=(z, y), method="bounded")
+            for z, y in zip(logits, label, strict=True)
+        ]
+        return np.array([np.exp(f.x) if np.isfinite(f.fun) else np.nan for f in found])
 
     @property
     def _codes(self) -> type[np.unsignedinteger]:

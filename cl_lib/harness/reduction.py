@@ -38,6 +38,7 @@ KEPT = (
     "confidence.",
     "served",
     "candidate.",
+    "recalibrat",
 )
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 

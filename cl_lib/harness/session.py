@@ -69,6 +69,7 @@ class Session:
         """Lock that keeps other runs from writing to ``out``."""
         self.warned = False
         self.live: Live | None = None
+        self.valid: Evaluator | None = None
         self.before: dict[str, Any] | None = None
         """State before the experience within which a run with a policy is resumed."""
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
@@ -240,6 +241,7 @@ class Session:
         )
         if job.save_predictions:
             group.samples = evaluator.samples()
+            self.valid = self._valid(group)
         if group.rows:  # resumed
             self.before = self.saved.pop("before", None)
             learner.restore(self.saved)
@@ -247,6 +249,17 @@ class Session:
         else:
             self._row(0, group, plan, learner, evaluator)
         return learner, evaluator
+
+    def _valid(self, group: Group) -> Evaluator | None:
+        """Evaluator on the validation samples of each window in time, None if there are none."""
+        job = self.job
+        windows = job.stream.length == len(job.stream.columns) and job.eval_every == 1 and job.eval_on == "test"
+        first = group.realisations[0]
+        if not windows or first.targets is not None or not all(map(len, first.valids)):
+            return None
+        if any(not torch.equal(a, b) for r in group.realisations for a, b in zip(r.valids, first.valids, strict=True)):
+            return None
+        return Evaluator(job.stream, group.realisations, "valid", job.torch_dtype, self.device, job.store)
 
     def _train(self, block: Block, ahead: Block | None, s: int, position: tuple[int, int], bar: tqdm[Any]) -> None:
         """Train a block from its step ``s`` on, writing checkpoints periodically."""
@@ -292,7 +305,12 @@ class Session:
         live = self.live if self.job.policy is not None else None
         if live is not None and not live.trains:
             return self._unchanged(number, group, plan, live)
-        arrays = evaluator.run(learner, trained, last.get("samples.bits"))
+        temperature = np.ones(len(group.members)) if self.valid is not None else None
+        if self.valid is not None and number > 0:
+            temperature = self.valid.temperature(learner, trained, number - 1)
+        arrays = evaluator.run(learner, trained, last.get("samples.bits"), temperature)
+        if temperature is not None:
+            arrays["recalibration.temperature"] = temperature
         diverged = learner.diverged
         for name, values in arrays.items():
             if not name.endswith("count") and name != "support" and not name.startswith("samples."):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from cl_lib.errors import InputError
 from cl_lib.policies.known import Known
@@ -83,6 +82,8 @@ class NoSliceDrop(Gate):
         with np.errstate(invalid="ignore", divide="ignore"):
             dropped = (was - now) / count > self.drop
         if self.alpha < 1:
+            from scipy.stats import binom  # slow to import
+
             # as few correct predictions or fewer, were the accuracy that of the serving model less the allowed drop
             expected = np.clip(was / np.maximum(count, 1) - self.drop, 0, 1)
             dropped &= binom.cdf(now, count, expected) < self.alpha

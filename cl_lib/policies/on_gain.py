@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy, in_range, keep_or_update
@@ -49,6 +48,8 @@ class OnGain(Policy):
         return not np.all(np.asarray(self.alpha) == 1)
 
     def choose(self, known: Known) -> np.ndarray:
+        from scipy.stats import norm  # slow to import
+
         candidate, window = known.newest - 1, known.newest - 1
         if candidate < 1:
             return known.serving

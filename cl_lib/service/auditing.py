@@ -322,7 +322,7 @@ def audit(
     codes = {name: predictions.slices(name) for name in names}
     updates, whole, by_slice = [], [], []
     for before, after in pairs:
-        windows = _windows(record, before, after, on)
+        windows = windows_of(record, before, after, on)
         if not windows or before < 1:
             continue
         place = np.concatenate([predictions.positions[w] for w in windows])
@@ -340,7 +340,7 @@ def audit(
     return Audit(updates, [str(c) for c in record.stream["columns"]], labels, whole, by_slice, alpha)
 
 
-def _windows(record: Record, before: int, after: int, on: str) -> list[int]:
+def windows_of(record: Record, before: int, after: int, on: str) -> list[int]:
     """Positions of the windows that two rows are compared on."""
     columns = range(len(record.stream["columns"]))
     first, learned = record.arrays["before"][0], record.arrays["learned"][0]

@@ -41,7 +41,7 @@ class OnGain(Policy):
     candidates = True
 
     def check(self) -> None:
-        in_range(self, "alpha", 0, 1)
+        in_range(self, "alpha", 0, 1, closed=False)
         in_range(self, "gain", 0, 1e9)
 
     def choose(self, known: Known) -> np.ndarray:

@@ -40,13 +40,12 @@ def keep_or_update(known: Known, update: np.ndarray) -> np.ndarray:
 
 
 def in_range(policy: Policy, name: str, low: float, high: float, closed: bool = True) -> None:
-    """Raise `InputError` for a field outside ``[low, high]``, or ``(low, high)``."""
+    """Raise `InputError` for a field outside ``[low, high]``, or ``(low, high]``."""
     value = getattr(policy, name)
     values = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
     for v in values:
-        if not is_number(v) or not (low <= v <= high if closed else low < v < high):
-            brackets = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
-            raise InputError(f"policy.{name}={v!r}: must be a number in {brackets}")
+        if not is_number(v) or not (low <= v <= high and (closed or v > low)):
+            raise InputError(f"policy.{name}={v!r}: must be a number in {'[' if closed else '('}{low:g}, {high:g}]")
 
 
 def float_fields(policy: Policy) -> list[str]:

@@ -15,7 +15,7 @@ from cl_lib.validation import is_number
 class Policy(ABC):
     """Decision which row of the accuracy matrix serves a window. Policies are frozen dataclasses without state.
 
-    Fields that are numbers may vary over a grid; they then are arrays of shape ``(G, 1)``, so that `choose` works with
+    Fields declared as float may vary over a grid; they then are arrays of shape ``(G, 1)``, so that `choose` works with
     arrays of shape ``(R,)`` and of shape ``(G, R)``.
     """
 
@@ -49,6 +49,6 @@ def in_range(policy: Policy, name: str, low: float, high: float, closed: bool = 
 
 
 def float_fields(policy: Policy) -> list[str]:
-    """Names of the fields that a grid may vary."""
+    """Names of the fields that a grid may vary: numbers that are not declared as int."""
     fields = dataclasses.fields(policy)  # type: ignore[arg-type]
-    return [f.name for f in fields if is_number(getattr(policy, f.name))]
+    return [f.name for f in fields if is_number(getattr(policy, f.name)) and f.type not in (int, "int")]

@@ -119,18 +119,17 @@ class Gated(Policy):
     def check(self) -> None:
         if not isinstance(self.policy, Policy):
             raise InputError(f"policy.policy={self.policy!r}: must be a Policy")
-        gates = self.gates if isinstance(self.gates, Sequence) else (self.gates,)
-        for gate in gates:
+        if not isinstance(self.gates, tuple) or not self.gates:
+            raise InputError(f"policy.gates={self.gates!r}: must be a tuple of at least one Gate")
+        for gate in self.gates:
             if not isinstance(gate, Gate):
                 raise InputError(f"policy.gates={gate!r}: must be a Gate such as NoWorse or NoSliceDrop")
-        if not gates:
-            raise InputError("policy.gates=(): needs at least one gate")
         if not is_whole(self.staleness) or self.staleness < 1:
             raise InputError(
                 f"policy.staleness={self.staleness}: must be at least 1, since a candidate that was trained on a window "
                 "cannot be tested on it"
             )
-        for gate in gates:
+        for gate in self.gates:
             for name in ("drop", "tolerance"):
                 value = getattr(gate, name, 0.0)
                 if not is_number(value) or value < 0:

@@ -48,10 +48,11 @@ class OnGain(Policy):
         candidate, window = known.newest - 1, known.newest - 1
         if candidate < 1:
             return known.serving
-        if np.all(np.asarray(self.alpha) == 1):
-            better = known.loss(known.serving, window) - known.loss(candidate, window) > self.gain
-            return keep_or_update(known, better & (candidate > known.serving))
-        paired = known.compare(known.serving, candidate, window)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            significant = norm.cdf(paired.nll / paired.nll_error) < self.alpha
-        return keep_or_update(known, significant & (-paired.nll > self.gain) & (candidate > known.serving))
+        alpha = np.asarray(self.alpha)
+        better = known.loss(known.serving, window) - known.loss(candidate, window) > self.gain
+        if (alpha < 1).any():
+            paired = known.compare(known.serving, candidate, window)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                significant = norm.cdf(paired.nll / paired.nll_error) < alpha
+            better = np.where(alpha < 1, significant & (-paired.nll > self.gain), better)
+        return keep_or_update(known, better & (candidate > known.serving))

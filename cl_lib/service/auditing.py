@@ -306,6 +306,8 @@ def audit(
     predictions = record.predictions
     if predictions is None:
         raise InputError("record: has no predictions; run with save_predictions=true")
+    if not record.arrays:
+        raise InputError(f"record {record.strategy}: has no arrays.npz; copy it together with its record")
     names = [by] if isinstance(by, str) else list(by) or predictions.names
     for name in names:
         if name not in predictions.names:

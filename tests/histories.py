@@ -126,7 +126,7 @@ def sample_results(
 
 def record_with_samples(results: dict[str, np.ndarray]) -> Record:
     """The record of `sample_results`, with predictions; windows are interleaved in the order of samples."""
-    replicas, rows, windows, samples = results["nll"].shape
+    windows, samples = results["nll"].shape[2:]
 
     def flat(name: str) -> np.ndarray:
         values = results[name]

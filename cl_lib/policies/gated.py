@@ -22,7 +22,7 @@ class Gate(ABC):
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         """Whether row ``candidate`` may serve, ``known.shape`` bool, by its results on ``windows``."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027
         """Raise `InputError` for values that cannot be used."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class _Parts(dict[str, Callable[..., Any]]):
 
 
 def check_policy(policy: Policy, seed: int = 0, histories: int = 5) -> None:
-    """Run a policy on random histories and raise `InputError` for the first rule that it breaks.
+    """Run a policy on random histories and raise `InputError` for the first rule that its rows or alarms break.
 
     1. It returns rows that are trained, as integers of the right shape.
     2. The same history gives the same decisions.
@@ -56,24 +56,24 @@ def check_policy(policy: Policy, seed: int = 0, histories: int = 5) -> None:
         for delay in (0, 2):
             arrays = _random(np.random.default_rng([seed, number]))
             everyone = range(REPLICAS)
-            path, alarms = _walk(policy, arrays, delay, everyone)
-            again = _walk(policy, arrays, delay, everyone)
-            if not all(map(np.array_equal, (path, alarms), again)):
+            found = _walk(policy, arrays, delay, everyone)
+            if not np.array_equal(_walk(policy, arrays, delay, everyone), found):
                 raise InputError(f"policy {name}: decides differently on the same history; draw from known.seeds")
             for replica in everyone:
-                if not np.array_equal(_walk(policy, arrays, delay, [replica])[0][0], path[replica]):
+                if not np.array_equal(_walk(policy, arrays, delay, [replica])[:, 0], found[:, replica]):
                     raise InputError(f"policy {name}: decides differently for a replica that is alone")
             for window in range(delay + 2, WINDOWS):
-                hidden = _hidden(arrays, window, delay)
-                if not np.array_equal(_walk(policy, hidden, delay, everyone, window + 1)[0], path[:, : window - delay]):
+                past = _walk(policy, _hidden(arrays, window, delay), delay, everyone, window + 1)
+                if not np.array_equal(past, found[..., : window - delay]):
                     raise InputError(f"policy {name}: its decision before window {window} uses later results")
 
 
 def _walk(
-    policy: Policy, arrays: dict[str, np.ndarray], delay: int, replicas: Any, until: int = WINDOWS
-) -> tuple[np.ndarray, np.ndarray]:
+    policy: Policy, arrays: dict[str, np.ndarray], delay: int, replicas: Sequence[int], until: int = WINDOWS
+) -> np.ndarray:
+    """Rows and alarms, ``(2, R, W)``."""
     chosen = list(replicas)
-    return walk(_history(arrays, chosen), policy, delay, delay + 1, until, (len(chosen),))
+    return np.stack(walk(_history(arrays, chosen), policy, delay, delay + 1, until, (len(chosen),)))
 
 
 def _random(rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ class CostAware(Policy):
     candidates = True
 
     def check(self) -> None:
-        in_range(self, "cost", 0, 1e9)
+        in_range(self, "cost", 0, 1e9, closed=False)
 
     def choose(self, known: Known) -> np.ndarray:
         losses = known.losses(self.metric)

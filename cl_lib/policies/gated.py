@@ -11,7 +11,7 @@ import numpy as np
 from cl_lib.errors import InputError
 from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy
-from cl_lib.validation import is_number, is_whole
+from cl_lib.validation import check_whole, is_number, is_whole
 
 
 class Gate(ABC):
@@ -20,6 +20,9 @@ class Gate(ABC):
     @abstractmethod
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         """Whether row ``candidate`` may serve, ``known.shape`` bool, by its results on ``windows``."""
+
+    def check(self) -> None:  # noqa: B027
+        """Raise `InputError` for values that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class NoWorse(Gate):
 
     metric: str = "nll"
     tolerance: float = 0.0
+
+    def check(self) -> None:
+        if not is_number(self.tolerance) or not self.tolerance >= 0:
+            raise InputError(f"policy.gates.tolerance={self.tolerance!r}: must be a number, 0 or more")
 
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         weight = np.array([known.support(w) for w in windows], float)
@@ -73,6 +80,13 @@ class NoSliceDrop(Gate):
     drop: float = 0.05
     alpha: float = 1.0
     minimum: int = 30
+
+    def check(self) -> None:
+        if not is_number(self.drop) or not 0 <= self.drop <= 1:
+            raise InputError(f"policy.gates.drop={self.drop!r}: must be a number in [0, 1]")
+        if not is_number(self.alpha) or not 0 < self.alpha <= 1:
+            raise InputError(f"policy.gates.alpha={self.alpha!r}: must be a number in (0, 1]")
+        check_whole("policy.gates.minimum", self.minimum, 0)
 
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         before = [known.slice_counts(self.by, known.serving, w) for w in windows]
@@ -120,25 +134,17 @@ class Gated(Policy):
     def check(self) -> None:
         if not isinstance(self.policy, Policy):
             raise InputError(f"policy.policy={self.policy!r}: must be a Policy")
-        gates = self.gates if isinstance(self.gates, Sequence) else (self.gates,)
-        for gate in gates:
+        if not isinstance(self.gates, tuple) or not self.gates:
+            raise InputError(f"policy.gates={self.gates!r}: must be a tuple of at least one Gate")
+        for gate in self.gates:
             if not isinstance(gate, Gate):
                 raise InputError(f"policy.gates={gate!r}: must be a Gate such as NoWorse or NoSliceDrop")
-        if not gates:
-            raise InputError("policy.gates=(): needs at least one gate")
+            gate.check()
         if not is_whole(self.staleness) or self.staleness < 1:
             raise InputError(
                 f"policy.staleness={self.staleness}: must be at least 1, since a candidate that was trained on a window "
                 "cannot be tested on it"
             )
-        for gate in gates:
-            for name in ("drop", "tolerance"):
-                value = getattr(gate, name, 0.0)
-                if not is_number(value) or value < 0:
-                    raise InputError(f"policy.gates.{name}={value!r}: must be a number, 0 or more")
-            alpha = getattr(gate, "alpha", 1.0)
-            if not is_number(alpha) or not 0 < alpha <= 1:
-                raise InputError(f"policy.gates.alpha={alpha!r}: must be a number in (0, 1]")
         self.policy.check()
 
     @property

@@ -66,7 +66,10 @@ class History:
         parts: Mapping[str, Callable[..., Array]] | None = None,
         samples: Callable[[int, int], Samples] | None = None,
     ) -> None:
-        self.losses, self.support, self.seeds = losses, support, seeds
+        self.losses = {name: values.view() for name, values in losses.items()}
+        for values in self.losses.values():
+            values.flags.writeable = False  # a policy that changed them would change the record
+        self.support, self.seeds = support, seeds
         self.parts, self.samples = parts or {}, samples
         self.cache: dict[Hashable, Any] = {}
 

@@ -40,7 +40,7 @@ class OnGain(Policy):
     candidates = True
 
     def check(self) -> None:
-        in_range(self, "alpha", 0, 1)
+        in_range(self, "alpha", 0, 1, closed=False)
         in_range(self, "gain", 0, 1e9)
 
     @property
@@ -53,10 +53,11 @@ class OnGain(Policy):
         candidate, window = known.newest - 1, known.newest - 1
         if candidate < 1:
             return known.serving
-        if not self.needs_predictions:
-            better = known.loss(known.serving, window) - known.loss(candidate, window) > self.gain
-            return keep_or_update(known, better & (candidate > known.serving))
-        paired = known.compare(known.serving, candidate, window)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            significant = norm.cdf(paired.nll / paired.nll_error) < self.alpha
-        return keep_or_update(known, significant & (-paired.nll > self.gain) & (candidate > known.serving))
+        alpha = np.asarray(self.alpha)
+        better = known.loss(known.serving, window) - known.loss(candidate, window) > self.gain
+        if self.needs_predictions:
+            paired = known.compare(known.serving, candidate, window)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                significant = norm.cdf(paired.nll / paired.nll_error) < alpha
+            better = np.where(alpha < 1, significant & (-paired.nll > self.gain), better)
+        return keep_or_update(known, better & (candidate > known.serving))

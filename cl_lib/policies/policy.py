@@ -16,7 +16,7 @@ from cl_lib.validation import is_number
 class Policy(ABC):
     """Decision which row of the accuracy matrix serves a window. Policies are frozen dataclasses without state.
 
-    Fields that are numbers may vary over a grid; they then are arrays of shape ``(G, 1)``, so that `choose` works with
+    Fields declared as float may vary over a grid; they then are arrays of shape ``(G, 1)``, so that `choose` works with
     arrays of shape ``(R,)`` and of shape ``(G, R)``.
     """
 
@@ -46,19 +46,18 @@ def keep_or_update(known: Known, update: np.ndarray) -> np.ndarray:
 
 
 def in_range(policy: Policy, name: str, low: float, high: float, closed: bool = True) -> None:
-    """Raise `InputError` for a field outside ``[low, high]``, or ``(low, high)``."""
+    """Raise `InputError` for a field outside ``[low, high]``, or ``(low, high]``."""
     value = getattr(policy, name)
     values = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
     for v in values:
-        if not is_number(v) or not (low <= v <= high if closed else low < v < high):
-            brackets = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
-            raise InputError(f"policy.{name}={v!r}: must be a number in {brackets}")
+        if not is_number(v) or not (low <= v <= high and (closed or v > low)):
+            raise InputError(f"policy.{name}={v!r}: must be a number in {'[' if closed else '('}{low:g}, {high:g}]")
 
 
 def float_fields(policy: Policy) -> list[str]:
-    """Names of the fields that a grid may vary."""
+    """Names of the fields that a grid may vary: numbers that are not declared as int."""
     fields = dataclasses.fields(policy)  # type: ignore[arg-type]
-    return [f.name for f in fields if is_number(getattr(policy, f.name))]
+    return [f.name for f in fields if is_number(getattr(policy, f.name)) and f.type not in (int, "int")]
 
 
 def describe(value: Any) -> Any:

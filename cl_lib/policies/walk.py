@@ -20,6 +20,7 @@ def walk(
     path, alarms = [serving], [np.zeros(shape, bool)]
     for window in range(first + 1, last):
         since = since + 1
+        serving.flags.writeable = since.flags.writeable = False  # a policy that changed them would change the past
         known = Known(window, window - delay, serving, since, history)
         row = checked(policy, policy.choose(known), known)
         own = type(policy).alarms is not Policy.alarms
@@ -44,4 +45,4 @@ def checked(policy: Policy, row: Any, known: Known) -> np.ndarray:
             f"policy {name}: choose returned row {bad} before window {known.window}; rows 1 to {known.newest} are "
             "trained"
         )
-    return row
+    return row.astype(np.int64)

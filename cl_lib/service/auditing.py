@@ -82,7 +82,7 @@ def detectable_drop(count: np.ndarray, changed: np.ndarray, alpha: float) -> np.
     r"""Smallest drop of accuracy that McNemar's test finds with probability 0.8.
 
     The smallest d that solves :math:`d \sqrt{n} = z_{1 - \alpha / 2} \sqrt{\psi} + z_{0.8} \sqrt{\psi - d^2}` for n samples
-    of which a share :math:`\psi` changes; a drop of d needs at least as large a share of changes.
+    of which a share :math:`\psi` changes; where that is less than d, with :math:`\psi = d`.
 
     Parameters
     ----------
@@ -109,10 +109,11 @@ def detectable_drop(count: np.ndarray, changed: np.ndarray, alpha: float) -> np.
 
     n, share = np.maximum(np.asarray(count, float), 1), np.maximum(np.asarray(changed, float), 1)
     share, a, b = np.minimum(share / n, 1), norm.ppf(1 - alpha / 2), norm.ppf(POWER)
-    # d^2 (n + b^2) - 2 a sqrt(n share) d + (a^2 - b^2) share = 0
-    root = np.sqrt(np.maximum(a**2 * n * share - (n + b**2) * (a**2 - b**2) * share, 0))
-    drop = (a * np.sqrt(n * share) + root) / (n + b**2)
-    return np.where(np.asarray(count) > 0, np.minimum(drop, 1), 1.0)
+    # with d = u sqrt(share): u^2 (n + b^2) - 2 a sqrt(n) u + a^2 - b^2 = 0
+    square = n - a**2 + b**2
+    u = (a * np.sqrt(n) + b * np.sqrt(np.maximum(square, 0))) / (n + b**2)
+    drop = u * np.maximum(np.sqrt(share), u)  # at least as many changes as the drop needs
+    return np.where((np.asarray(count) > 0) & (square >= 0), np.minimum(drop, 1), 1.0)
 
 
 def compare(
@@ -146,7 +147,7 @@ def compare(
         raise InputError(f"alpha={alpha!r}: must be a number in (0, 1)")
     was, now = (np.asarray(part).astype(bool) for part in (before, after))
     negative, positive = was & ~now, ~was & now
-    whole = _flips(np.array([len(was)]), np.array([negative.sum()]), np.array([positive.sum()]))
+    whole = _flips(np.array([len(was)]), np.array([negative.sum()]), np.array([positive.sum()]), alpha)
     counts = {}
     for name, codes in slices.items():
         groups = int(np.max(codes, initial=-1)) + 1
@@ -168,9 +169,9 @@ def compare(
     return whole, out
 
 
-def _flips(count: np.ndarray, negative: np.ndarray, positive: np.ndarray) -> Flips:
-    p = mcnemar(negative, positive)
-    return Flips(count, negative, positive, p, p, detectable_drop(count, negative + positive, 0.05), np.zeros(1, bool))
+def _flips(count: np.ndarray, negative: np.ndarray, positive: np.ndarray, alpha: float) -> Flips:
+    p, detectable = mcnemar(negative, positive), detectable_drop(count, negative + positive, alpha)
+    return Flips(count, negative, positive, p, p, detectable, np.zeros(1, bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +306,8 @@ def audit(
     predictions = record.predictions
     if predictions is None:
         raise InputError("record: has no predictions; run with save_predictions=true")
+    if not record.arrays:
+        raise InputError(f"record {record.strategy}: has no arrays.npz; copy it together with its record")
     names = [by] if isinstance(by, str) else list(by) or predictions.names
     for name in names:
         if name not in predictions.names:

@@ -64,6 +64,4 @@ def tune(
     known = np.isfinite(values)
     score = np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), -np.inf)
     point = result.points[int(score.argmax())]
-    kinds = {name: type(getattr(policy, name)) for name in point}
-    chosen = {name: kinds[name](value) for name, value in point.items()}
-    return Tuned(dataclasses.replace(policy, **chosen), until)  # type: ignore[type-var]
+    return Tuned(dataclasses.replace(policy, **point), until)  # type: ignore[type-var]

@@ -74,18 +74,19 @@ def _windows(
     columns = [str(name) for name in record.stream["columns"]]
     total = len(columns)
     if not isinstance(expected.windows, int):
-        windows = [_position(name, columns, expected.where) for name in expected.windows]
-        row = min(windows) if row is None else row
+        windows = sorted(_position(name, columns, expected.where) for name in expected.windows)
+        if windows[0] == 0:
+            raise InputError(f"{expected.where}: every row was trained on the first window {columns[0]}; leave it out")
+        row = windows[0] if row is None else row
         older = 0 if not compared else row if against_row is None else against_row
         for name, value in (("row", row), ("against_row", older)):
-            if (trained := [w for w in windows if w < value]) or row < 1:
-                window = columns[trained[0] if trained else 0]
-                which = f"{name} {max(value, 1)}"
+            if windows[0] < value:
+                left = f"the windows from {columns[value]} on" if value < total else f"no window; test row {total - 1}"
                 raise InputError(
-                    f"{expected.where}: {which} was trained on window {window} and cannot be tested on it; "
-                    + (f"windows from {columns[value]} on can" if value < total else f"no window is left, test row {total - 1}")
+                    f"{expected.where}: {name} {value} was trained on window {columns[windows[0]]} and cannot be tested "
+                    f"on it; it was not trained on {left}"
                 )
-        return row, older, sorted(windows)
+        return row, older, windows
     count = expected.windows
     newest = total - count
     if newest < 1:

@@ -94,7 +94,9 @@ class Evidence:
         """``(R, N)`` correct predictions on the windows."""
         predictions = self.record.predictions
         if predictions is None:
-            raise InputError(f"{where}: the record {self.record.strategy} has no predictions; run with save_predictions=true")
+            raise InputError(
+                f"{where}: the record {self.record.strategy} has no predictions; run with save_predictions=true"
+            )
         return np.asarray(predictions.correct(self.row)[:, self.place])
 
     @property

@@ -162,7 +162,9 @@ def _bounds(section: str, name: str, entry: Entry) -> list[Bound]:
     keys = [key for key in SECTIONS[section] if key in parts and key != "confidence"]
     if not keys or (section in ("metrics", "change") and len(keys) > 1):
         options = [key for key in SECTIONS[section] if key != "confidence"]
-        raise entry.fail(f"needs {'one' if section in ('metrics', 'change') else 'at least one'} of {', '.join(options)}")
+        raise entry.fail(
+            f"needs {'one' if section in ('metrics', 'change') else 'at least one'} of {', '.join(options)}"
+        )
     out = []
     for key in keys:
         wrong = {"max_drop": "max_rise", "max_rise": "max_drop", "min": "max", "max": "min"}

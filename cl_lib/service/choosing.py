@@ -83,8 +83,8 @@ def _windows(
             if windows[0] < value:
                 left = f"the windows from {columns[value]} on" if value < total else f"no window; test row {total - 1}"
                 raise InputError(
-                    f"{expected.where}: {name} {value} was trained on window {columns[windows[0]]} and cannot be tested "
-                    f"on it; it was not trained on {left}"
+                    f"{expected.where}: {name} {value} was trained on window {columns[windows[0]]} and cannot be "
+                    f"tested on it; it was not trained on {left}"
                 )
         return row, older, windows
     count = expected.windows
@@ -97,8 +97,8 @@ def _windows(
         if value > newest:
             after = "no window" if value == total else f"only {total - value} of {count} windows"
             raise InputError(
-                f"{name}={value}: was trained on the windows up to {columns[value - 1]}, which leaves {after} to test it; "
-                f"the newest row that can be tested is {newest}"
+                f"{name}={value}: was trained on the windows up to {columns[value - 1]}, which leaves {after} to test "
+                f"it; the newest row that can be tested is {newest}"
             )
     first = max(row, older)
     return row, older, list(range(first, first + count))

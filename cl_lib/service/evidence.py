@@ -66,8 +66,8 @@ class Evidence:
     def values(self, name: str, where: str) -> np.ndarray:
         """``(R,)`` values of a metric; NaN for diverged replicas.
 
-        Windows count by their numbers of samples. In streams by time only metrics of windows that the row was not trained
-        on are given.
+        Windows count by their numbers of samples. In streams by time only metrics of windows that the row was not
+        trained on are given.
         """
         metrics = self.record.metrics
         if self.windows is None:
@@ -85,8 +85,8 @@ class Evidence:
             return np.asarray(self.record.arrays[f"matrix.{name.removeprefix('next_')}"][:, rows, rows].mean(-1))
         if name in metrics:
             raise InputError(
-                f"{where}: includes results on windows that row {self.row} was trained on, which say little of windows to "
-                f"come; use {', '.join((*CELLS, *NEXT))}, slices or flips"
+                f"{where}: includes results on windows that row {self.row} was trained on, which say little of windows "
+                f"to come; use {', '.join((*CELLS, *NEXT))}, slices or flips"
             )
         raise InputError(f"{where}: unknown metric{nearest(name, (*CELLS, *NEXT))}")
 

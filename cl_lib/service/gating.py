@@ -106,8 +106,9 @@ def _check(bound: Bound, new: Evidence, old: Evidence | None, kept: np.ndarray) 
     else:
         values = new.values(bound.name, bound.where)[new.healthy]
     windows, n = _names(new, metric), new.count(metric)
-    if not new.healthy.all():
-        return Check(bound.title, None, bound.limit, bound.confidence, windows, n, False, "")
+    if not np.isfinite(values).all() or not len(values):
+        reason = f"it is undefined for {int((~np.isfinite(values)).sum())} of {len(values)} seeds"
+        return Check(bound.title, None, bound.limit, bound.confidence, windows, n, False, reason)
     value, passed, reason = meets(values, bound)
     return Check(bound.title, value, bound.limit, bound.confidence, windows, n, passed, reason)
 

@@ -43,6 +43,7 @@ def check_slices(expected: SliceBound, new: Evidence, old: Evidence | None, kept
     kept : ndarray of bool
         ``(R,)`` replicas of both that have results.
     """
+    kept = kept if kept.any() else ~kept  # all diverged: the caller refuses
     labels, count, correct = _accuracies(expected, new)
     tested = count >= expected.min_support
     few = int((~tested & (count > 0)).sum())

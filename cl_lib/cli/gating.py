@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cl_lib.cli.main import _guarded
 from cl_lib.errors import InputError
@@ -64,8 +64,15 @@ def _gate(argv: Sequence[str]) -> int:
     return 0 if verdict.accepted else REFUSED
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cl-gate",
         description="Decide whether a trained model may serve. Exit code 0: accepted, 1: refused, 2: a mistake.",
     )
@@ -118,7 +125,7 @@ def _earlier(path: Path) -> list[Any]:
     """The verdicts so far; `InputError` for a file that is damaged."""
     if not path.exists():
         return []
-    data = _read(path)
+    data = _read(path) if path.is_file() else None
     if not isinstance(data, list) or not all(map(_is_verdict, data)):
         raise InputError(f"{path}: is damaged, not a list of verdicts of cl-gate; move it away or repair it")
     return data

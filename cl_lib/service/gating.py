@@ -14,7 +14,7 @@ from cl_lib.service.evidence import Evidence
 from cl_lib.service.expectations import Bound, Expectations, read_expectations
 from cl_lib.service.rules import meets
 from cl_lib.service.slice_checks import check_slices
-from cl_lib.service.verdict import Check, Verdict
+from cl_lib.service.verdict import COUNT, Check, Verdict
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -125,9 +125,9 @@ def _stale(bound: Bound, new: Evidence) -> Check:
     if new.windows is None:
         raise InputError(f"{bound.where}: {new.record.stream['name']} has no windows in time; leave the section out")
     age = len(new.record.stream["columns"]) - new.row
-    words = "exceed" if age > bound.limit else "are within"
-    reason = f"the {age} windows after the last that row {new.row} was trained on {words} {bound.limit:g}"
-    return Check(bound.title, age, bound.limit, "count", _names(new), new.count(), age <= bound.limit, reason)
+    words = "more than" if age > bound.limit else "at most"
+    reason = f"row {new.row} was not trained on the last {age} of the record's windows, {words} {bound.limit:g}"
+    return Check(bound.title, age, bound.limit, COUNT, _names(new), new.count(), age <= bound.limit, reason)
 
 
 def _refused(checks: list[Check], new: Evidence) -> list[Check]:

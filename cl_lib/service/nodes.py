@@ -115,7 +115,7 @@ def parse(content: str | Mapping[str, Any], source: str) -> Entry:
         if isinstance(content, str):
             node = yaml.compose(content, Loader=yaml.SafeLoader)
         else:
-            node = yaml.representer.SafeRepresenter().represent_data(dict(content))
+            node = yaml.representer.SafeRepresenter(sort_keys=False).represent_data(dict(content))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f": line {mark.line + 1}" if mark is not None else ""

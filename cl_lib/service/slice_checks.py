@@ -70,7 +70,7 @@ def check_slices(expected: SliceBound, new: Evidence, old: Evidence | None, kept
         bad = tested & (drop > expected.max_drop + ROUNDING) & (shares >= 0.5)
         texts = [
             f"{labels[s]} {drop[s]:+.4f} (n {count[s]:,.0f}"
-            + (f", significant in {shares[s]:.0%} of the seeds)" if rule != "mean" else ")")
+            + (f", significant in {shares[s] * kept.sum():.0f} of {kept.sum()} seeds)" if rule != "mean" else ")")
             for s in np.lexsort((-drop, -bad.astype(int)))
             if tested[s]
         ]

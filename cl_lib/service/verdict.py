@@ -6,7 +6,11 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cl_lib.errors import printable
 from cl_lib.record.text import NULL
+
+COUNT = "count"
+"""Rule of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Verdict:
         return data
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return printable("\n".join(_lines(self)))
 
 
 def _lines(verdict: Verdict) -> list[str]:
@@ -90,7 +94,7 @@ def _lines(verdict: Verdict) -> list[str]:
     lines = [f"{word}: {verdict.strategy} row {verdict.row}{compared}, {verdict.seeds} seed{many}", ""]
     rows = [("check", "value", "bound", "rule", "windows", "samples", "result")]
     for check in verdict.checks:
-        value = NULL if check.value is None else f"{check.value:.4f}"
+        value = NULL if check.value is None else f"{check.value:.0f}" if check.rule == COUNT else f"{check.value:.4f}"
         result = "passed" if check.passed else "failed"
         rows.append((check.name, value, f"{check.bound:g}", check.rule, _span(check.windows), f"{check.n:,}", result))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -16,8 +16,8 @@ from cl_lib.cli.main import _guarded
 from cl_lib.errors import InputError
 from cl_lib.record import Metric, Record
 from cl_lib.record.predictions import Predictions
-from cl_lib.service import gate, read_expectations
-from cl_lib.service import rules as confidence_rules
+from cl_lib.service import choosing, gate, read_expectations
+from cl_lib.service import gating as gating_module
 from cl_lib.service.expectations import Bound
 from cl_lib.service.rules import meets
 
@@ -94,7 +94,9 @@ def made(record, bits, codes, labels):
         }
     )
     slices = record.slices | {"site": record.slices["class"] | {"labels": labels}}
-    return dataclasses.replace(record, arrays=arrays, slices=slices, samples=samples, predictions_sha256=None)
+    return dataclasses.replace(
+        record, arrays=arrays, slices=slices, samples=samples, predictions_sha256=None, arrays_sha256=None
+    )
 
 
 # ---------------------------------------------------------------------- the rules
@@ -202,22 +204,35 @@ def test_a_bound_that_is_just_met_passes():
     assert meets(np.array([0.1 + 0.2, 0.3]), Bound("change", "accuracy", "max_drop", 0.3, "mean", ""))[1]
 
 
-def test_a_gate_that_ignores_its_confidence_rule_is_caught(monkeypatch):
-    """Mutants: every rule decided by the mean, and by the lenient end of the interval."""
-    original = confidence_rules.meets
-    cases = [("min", 0.78, "lower", False), ("max", 0.79, "upper", False), ("min", 0.79, "significant", True)]
+def of_six_seeds(split):
+    """Whether bounds on six accuracies are met, each by its own rule, and what is right."""
+    metric = Metric(float(VALUES.mean()), None, None, 6, VALUES.tolist())
+    record = dataclasses.replace(split, metrics={"accuracy": metric}, replicas=split.replicas * 2, seeds=[*range(6)])
+    cases = ((0.75, "mean"), (0.75, "lower"), (0.79, "lower"), (0.79, "significant"), (0.84, "significant"))
+    expected = [{"metrics": {"accuracy": {"min": limit, "confidence": rule}}} for limit, rule in cases]
+    return [gate(record, expectations=e).accepted for e in expected], [True, False, False, True, False]
+
+
+def test_a_gate_that_ignores_its_confidence_rule_is_caught(split, monkeypatch):
+    """Mutants: every rule decided by the mean, the strict one by the lenient end, and the lenient one always passed."""
+    decided, right = of_six_seeds(split)
+    assert decided == right
 
     def by_mean(values, bound):
-        return original(values, dataclasses.replace(bound, confidence="mean"))
+        return meets(values, dataclasses.replace(bound, confidence="mean"))
 
     def lenient(values, bound):
-        if bound.confidence in ("lower", "upper"):
-            bound = dataclasses.replace(bound, confidence="significant")
-        return original(values, bound)
+        rule = "significant" if bound.confidence == "lower" else bound.confidence
+        return meets(values, dataclasses.replace(bound, confidence=rule))
 
-    for mutant in (by_mean, lenient):
-        decided = [mutant(VALUES, Bound("metrics", "accuracy", *case[:3], ""))[1] for case in cases]
-        assert decided != [case[3] for case in cases]
+    def never_significant(values, bound):
+        value, passed, reason = meets(values, bound)
+        return value, passed or bound.confidence == "significant", reason
+
+    for mutant in (by_mean, lenient, never_significant):
+        monkeypatch.setattr(gating_module, "meets", mutant)
+        decided, right = of_six_seeds(split)
+        assert decided != right, mutant.__name__
 
 
 def test_too_few_seeds_for_a_rule(new):
@@ -262,28 +277,35 @@ def test_metrics_of_trained_windows_are_refused(new, name):
         gate(new, expectations={"metrics": {name: bound}})
 
 
-def test_no_decision_depends_on_trained_windows(new, old):
-    """Cells of windows that either row was trained on may be anything."""
-    expected = {
-        "metrics": {"accuracy": {"min": 0.4}, "next_nll": {"max": 9}},
-        "change": {"accuracy": {"max_drop": 0.1}, "nll": {"max_rise": 0.1}},
-        "calibration": {"max_ece": 0.3, "max_rise": 0.1},
-        "slices": {"class": {"min_accuracy": 0.2, "max_drop": 0.1}},
-        "flips": {"max_negative": 0.1},
-    }
+EVERYTHING = {
+    "metrics": {"accuracy": {"min": 0.4}, "next_nll": {"max": 9}},
+    "change": {"accuracy": {"max_drop": 0.1}, "nll": {"max_rise": 0.1}},
+    "calibration": {"max_ece": 0.3, "max_rise": 0.1},
+    "slices": {"class": {"min_accuracy": 0.2, "max_drop": 0.1}},
+    "flips": {"max_negative": 0.1},
+}
+
+
+def hidden(record):
+    """The record with other results on the windows that each row was trained on."""
     after = np.arange(5) >= np.arange(6)[:, None]  # row i was not trained on windows i and later
+    arrays = {k: np.where(after, v, 0.5) if k.startswith("matrix.") else v for k, v in record.arrays.items()}
+    parts = dict(record.predictions.arrays)
+    keep = after[:, parts["column"][0]]
+    bits = np.unpackbits(parts["bits"], axis=-1, count=keep.shape[1]).astype(bool) & keep
+    parts["bits"] = np.packbits(bits, axis=-1)
+    return dataclasses.replace(record, arrays=arrays, samples=Predictions(parts), predictions_sha256=None)
 
-    def hidden(record):
-        arrays = {k: np.where(after, v, 0.5) if k.startswith("matrix.") else v for k, v in record.arrays.items()}
-        parts = dict(record.predictions.arrays)
-        keep = after[:, parts["column"][0]]
-        bits = np.unpackbits(parts["bits"], axis=-1, count=keep.shape[1]).astype(bool) & keep
-        parts["bits"] = np.packbits(bits, axis=-1)
-        return dataclasses.replace(record, arrays=arrays, samples=Predictions(parts), predictions_sha256=None)
 
-    for row in (2, 3, 4):
-        first = gate(new, old, expectations=expected, row=row, against_row=3)
-        assert first == gate(hidden(new), hidden(old), expectations=expected, row=row, against_row=3)
+@pytest.mark.parametrize("row", [2, 3, 4])
+def test_no_decision_depends_on_trained_windows(new, old, row):
+    first = gate(new, old, expectations=EVERYTHING, row=row, against_row=3)
+    assert first == gate(hidden(new), hidden(old), expectations=EVERYTHING, row=row, against_row=3)
+
+
+def test_a_gate_that_tests_on_the_last_trained_window_is_caught(new, old, monkeypatch):
+    monkeypatch.setattr(choosing, "_windows", lambda *_: (4, 4, [3]))
+    assert gate(new, old, expectations=EVERYTHING) != gate(hidden(new), hidden(old), expectations=EVERYTHING)
 
 
 def test_rollback_is_an_older_row(new):
@@ -447,7 +469,7 @@ def test_diverged_replicas_of_final_metrics(split):
             "staleness: {max_windows: 1.5}",
             "line 1: staleness.max_windows: must be a whole number, 0 or more, found '1.5'",
         ),
-        ("metrics:\n  acuracy: {min: 0.8}", "line 2: metrics.acuracy.min: unknown metric; did you mean accuracy?"),
+        ("metrics:\n  acuracy: {min: 0.8}", "line 2: metrics.acuracy.min: unknown metric; did you mean accuracy or"),
         ("windows: 0\nflips: {max_negative: 1}", "line 1: windows: must be a whole number, 1 or more"),
         ("windows: []\nflips: {max_negative: 1}", "line 1: windows: must be a list of at least one name"),
         ("change:\n  nll: {max_rise: 0}", "change.nll.max_rise: needs another model to compare with"),

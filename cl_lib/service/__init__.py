@@ -1,27 +1,35 @@
-"""A model in service: backtests of update policies, bounds, audits and recalibration, all from one record."""
+"""A model in service: backtests of update policies, bounds, audits, gates and recalibration, all from one record."""
 
 from cl_lib.service.auditing import Audit, Flips, audit, compare, detectable_drop, mcnemar
 from cl_lib.service.backtest import Backtest, Tuned, table
 from cl_lib.service.bounds import best_schedules, random_schedules
+from cl_lib.service.expectations import Expectations, read_expectations
+from cl_lib.service.gating import gate
 from cl_lib.service.history import history_of
 from cl_lib.service.recalibration import Recalibration, recalibrate
 from cl_lib.service.simulation import backtest
 from cl_lib.service.tuning import tune
+from cl_lib.service.verdict import Check, Verdict
 
 __all__ = [
     "Audit",
     "Backtest",
+    "Check",
+    "Expectations",
     "Flips",
     "Recalibration",
     "Tuned",
+    "Verdict",
     "audit",
     "backtest",
     "best_schedules",
     "compare",
     "detectable_drop",
+    "gate",
     "history_of",
     "mcnemar",
     "random_schedules",
+    "read_expectations",
     "recalibrate",
     "table",
     "tune",

@@ -131,7 +131,7 @@ def test_windows_to_come_cannot_be_counted(watch: type[Watch]) -> None:
     with pytest.raises(InputError, match="below"):
         now.counts(watch.kind, 1, range(-1, 1))
     with pytest.raises(InputError, match="reads row 5"):
-        now.counts(watch.kind, 5, range(0, 1))
+        now.counts(watch.kind, 5, range(1))
 
 
 def test_a_diverged_model_is_always_wrong() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_lib.drift.contingency import chi_squares
+from cl_lib.drift.contingency import checked_counts, chi_squares
 from cl_lib.drift.samples import TwoSample
 from cl_lib.errors import InputError
 from cl_lib.validation import check_choice, check_whole, is_number
@@ -139,7 +139,7 @@ def calibrate(
     >>> round(calibrate(counts, 0.05, effect=0.0), 2)
     0.05
     """
-    table = np.asarray(counts)
+    table = checked_counts("counts", counts).astype(np.int64)
     check_alarms(0.5, effect, m, n, 0, adjust)
     check_whole("draws", draws, 1)
     if not is_number(rate) or not 0 < rate < 1:

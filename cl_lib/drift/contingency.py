@@ -50,7 +50,7 @@ def chi_square(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSamp
     >>> round(result.statistic, 3), round(result.p_value, 4), round(result.effect_size, 3)
     (9.287, 0.0096, 0.215)
     """
-    left, right = _counts("a", a), _counts("b", b)
+    left, right = checked_counts("a", a), checked_counts("b", b)
     if left.ndim != 1 or right.ndim != 1:
         raise InputError(f"a, b: must have one dimension; their shapes are {left.shape} and {right.shape}")
     return TwoSample(*(float(values) for values in chi_squares(left, right, min_expected)))
@@ -86,7 +86,7 @@ def chi_squares(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSam
 
     if not is_number(min_expected) or not 0 <= min_expected < np.inf:
         raise InputError(f"min_expected={min_expected!r}: must be a number, 0 or more")
-    left, right = _counts("a", a), _counts("b", b)
+    left, right = checked_counts("a", a), checked_counts("b", b)
     if left.shape[-1] != right.shape[-1]:
         raise InputError(f"a, b: must have the same categories; they have {left.shape[-1]} and {right.shape[-1]}")
     try:
@@ -131,7 +131,8 @@ def _merged(counts: Floats, min_expected: float) -> Floats:
     )
 
 
-def _counts(name: str, values: ArrayLike) -> Floats:
+def checked_counts(name: str, values: ArrayLike) -> Floats:
+    """Counts ``(..., K)`` as floats; `InputError` if one is no count or a window is empty."""
     try:
         counts = np.asarray(values)
     except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The examples of these pages run in an empty directory that holds the tutorial's two files."""
+"""The examples of these pages run in an empty directory that holds the tutorial's two files and the gate's."""
 
 import re
 import sys
@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
-TUTORIAL = Path(__file__).with_name("tutorial.md")
+HERE = Path(__file__).parent
+
+
+def _block(page: str, kind: str) -> str:
+    """The first block of a page in that language."""
+    return re.search(rf"^```{kind}\n(.*?)^```", (HERE / page).read_text(), re.S | re.M)[1]
 
 
 @pytest.fixture(autouse=True)
 def _examples(tmp_path, monkeypatch):
-    python, yaml = (
-        re.search(rf"^```{kind}\n(.*?)^```", TUTORIAL.read_text(), re.S | re.M)[1] for kind in ("python", "yaml")
-    )
-    (tmp_path / "calm_er.py").write_text(python)
+    (tmp_path / "calm_er.py").write_text(_block("tutorial.md", "python"))
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
-    (tmp_path / "conf" / "strategy" / "calm_er.yaml").write_text(yaml)
+    (tmp_path / "conf" / "strategy" / "calm_er.yaml").write_text(_block("tutorial.md", "yaml"))
+    (tmp_path / "expectations.yaml").write_text(_block("gate.md", "yaml"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield

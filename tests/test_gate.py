@@ -1,4 +1,4 @@
-"""The gate: each rule passes and fails, evidence is never of a window trained on, mistakes are one line and exit code 2."""
+"""The gate: each rule passes and fails, no evidence of trained windows, mistakes are one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ def planted(record, drop, size=4000, slices=4, seed=0):
     change = np.where(codes == 0, -drop, drop / (slices - 1))
     u = rng.random(before.shape)
     after = np.where(change < 0, before & ~(u < -change / 0.8), before | (u < change / 0.2))
-    labels = [f"site {s}" for s in range(slices)]
+    labels = [str(s) for s in range(slices)]
     return made(record, after, codes, labels), made(record, before, codes, labels)
 
 
@@ -353,7 +353,7 @@ def test_a_drop_in_one_slice_under_a_flat_aggregate_is_refused(new):
         ("slices.site.max_drop", False),
     ]
     (check,) = verdict.failed
-    assert re.match(r"1 of 4 slices fail: site 0 \+0\.\d+ \(n 1,000, significant in 3 of 3 seeds\)", check.reason)
+    assert re.match(r"1 of 4 slices fail: site 0: \+0\.\d+ \(n 1,000, significant in 3 of 3 seeds\)", check.reason)
     assert check.value == pytest.approx(0.1, abs=0.02)
     assert gate(*planted(new, 0.0), expectations=expected).accepted
 

@@ -53,7 +53,9 @@ def check_slices(expected: SliceBound, new: Evidence, old: Evidence | None, kept
     if expected.min_accuracy is not None:
         mean = correct.mean(0) / np.maximum(count, 1)
         bad = tested & (mean < expected.min_accuracy - ROUNDING)
-        texts = [f"{labels[s]} {mean[s]:.4f} (n {count[s]:,.0f})" for s in np.argsort(mean) if tested[s]]
+        texts = [
+            f"{expected.column} {labels[s]}: {mean[s]:.4f} (n {count[s]:,.0f})" for s in np.argsort(mean) if tested[s]
+        ]
         out.append(
             _outcome(
                 "min_accuracy", mean, False, tested, bad, expected.min_accuracy, "mean", n, texts, note, "accuracy"
@@ -69,7 +71,7 @@ def check_slices(expected: SliceBound, new: Evidence, old: Evidence | None, kept
         shares, rule = _significant(expected, new, old, kept, tested)
         bad = tested & (drop > expected.max_drop + ROUNDING) & (shares >= 0.5)
         texts = [
-            f"{labels[s]} {drop[s]:+.4f} (n {count[s]:,.0f}"
+            f"{expected.column} {labels[s]}: {drop[s]:+.4f} (n {count[s]:,.0f}"
             + (f", significant in {shares[s] * kept.sum():.0f} of {kept.sum()} seeds)" if rule != "mean" else ")")
             for s in np.lexsort((-drop, -bad.astype(int)))
             if tested[s]

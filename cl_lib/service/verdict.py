@@ -102,8 +102,9 @@ def _lines(verdict: Verdict) -> list[str]:
     for row in rows:
         cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip())
+    lines += [""] * bool(verdict.failed)
     for check in verdict.failed:
-        lines += ["", *textwrap.wrap(f"{check.name}: {check.reason}.", 118, subsequent_indent="  ")]
+        lines += [*textwrap.wrap(f"{check.name}: {check.reason}.", 118, subsequent_indent="  ")]
     return lines
 
 

@@ -115,6 +115,7 @@ class Gated(Policy):
     gates: tuple[Gate, ...]
     staleness: int = 1
     candidates = True
+    fixed = ("staleness",)
 
     def check(self) -> None:
         if not isinstance(self.policy, Policy):

@@ -48,6 +48,7 @@ class OnDrift(Policy):
     n: int = 1
     rest: float = 0
     adjust: Adjust = "holm"
+    fixed = ("n",)
 
     def check(self) -> None:
         if not isinstance(self.watch, Watch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Policy(ABC):
 
     candidates = False
     """Whether decisions use the results of models that were trained and not deployed."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Numeric fields that a grid cannot vary."""
 
     @abstractmethod
     def choose(self, known: Known) -> np.ndarray:
@@ -52,4 +55,4 @@ def in_range(policy: Policy, name: str, low: float, high: float, closed: bool = 
 def float_fields(policy: Policy) -> list[str]:
     """Names of the fields that a grid may vary."""
     fields = dataclasses.fields(policy)  # type: ignore[arg-type]
-    return [f.name for f in fields if is_number(getattr(policy, f.name))]
+    return [f.name for f in fields if is_number(getattr(policy, f.name)) and f.name not in policy.fixed]

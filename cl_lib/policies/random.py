@@ -32,6 +32,7 @@ class Random(Policy):
 
     rate: float = 0.1
     seed: int = 0
+    fixed = ("seed",)
 
     def check(self) -> None:
         in_range(self, "rate", 0, 1)

@@ -95,8 +95,10 @@ def gate_curve(
         raise InputError(f"metric={metric!r}: unknown{nearest(metric, history.losses)}")
     check_whole("delay", delay, 0)
     low, last = delay + 3, history.windows if until is None else until
-    first = max(low, start) if is_whole(start) else low
-    if not is_whole(last) or not first < last <= history.windows:
+    first = low if start is None else start
+    if is_whole(first):
+        first = max(first, low)  # before it there is no candidate
+    if not is_whole(first) or not is_whole(last) or not first < last <= history.windows:
         raise InputError(
             f"delay={delay}, start={start}, until={until}: leaves no update that could be tested; the first is before "
             f"window {low} of {history.windows}"
@@ -112,7 +114,8 @@ def gate_curve(
     harmful = ~(losses[:, candidate, windows] < losses[:, candidate - 1, windows])
     limits = np.sort(_changes(excess) if tolerances is None else np.asarray(tolerances, float))
     refused = excess[..., None] > limits
-    return GateCurve(limits, _share(refused, harmful), _share(refused, ~harmful), int(harmful.sum()), int((~harmful).sum()))
+    counts = int(harmful.sum()), int((~harmful).sum())
+    return GateCurve(limits, _share(refused, harmful), _share(refused, ~harmful), *counts)
 
 
 def _changes(excess: np.ndarray) -> np.ndarray:

@@ -91,8 +91,8 @@ def _measured(record: Record, gate: Gate, known: Known, candidate: int, windows:
     """What a gate has measured, for each grid point and replica; empty for gates of other kinds."""
     if isinstance(gate, NoWorse):
         weight = np.array([known.support(w) for w in windows], float)
-        rows = (candidate, known.serving)
-        new, old = (np.average([known.loss(row, w, gate.metric) for w in windows], axis=0, weights=weight) for row in rows)
+        losses = [[known.loss(row, w, gate.metric) for w in windows] for row in (candidate, known.serving)]
+        new, old = (np.broadcast_to(np.average(part, axis=0, weights=weight), known.shape) for part in losses)
         return [f"{gate.metric} {a:.4g} instead of {b:.4g}" for a, b in zip(new.ravel(), old.ravel(), strict=True)]
     if isinstance(gate, NoSliceDrop):
         before = [known.slice_counts(gate.by, known.serving, w) for w in windows]

@@ -121,7 +121,9 @@ def grid_of(policy: Any, grid: Mapping[str, Sequence[float]] | None) -> tuple[li
     known = float_fields(policy)
     for name, values in grid.items():
         if name not in known:
-            raise InputError(f"grid.{name}: {type(policy).__name__} has no such number that a grid can vary{nearest(name, known)}")
+            raise InputError(
+                f"grid.{name}: {type(policy).__name__} has no such number that a grid can vary{nearest(name, known)}"
+            )
         if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or not len(values):
             raise InputError(f"grid.{name}={values!r}: must be a list of at least one number")
         for value in values:

@@ -184,8 +184,8 @@ def _tolerances(curve: GateCurve) -> list[tuple[str, str, str]]:
     spread = np.quantile(curve.tolerances, [0.1, 0.3, 0.5, 0.7, 0.9], method="nearest")
     rows = []
     for tolerance in np.unique([0.0, *spread]):
-        shares = (_number(100 * share, 0, " %") for share in curve.at(float(tolerance)))
-        rows.append((f"{tolerance:+.4f}" if tolerance else "0", *shares))
+        blocked, refused = (_number(100 * share, 0, " %") for share in curve.at(float(tolerance)))
+        rows.append((f"{tolerance:+.4f}" if tolerance else "0", blocked, refused))
     return rows
 
 

@@ -38,7 +38,8 @@ class Served:
     @property
     def title(self) -> str:
         """Name with the delay."""
-        return f"{self.name}, labels {self.result.delay} late" if self.result.delay else self.name
+        delay = self.result.delay
+        return f"{self.name}, labels {delay} window{'s' if delay > 1 else ''} late" if delay else self.name
 
     def interval(self, part: str = "skill") -> tuple[float, float]:
         """95 % interval of ``skill``, or of ``gain``: loss minus that of random schedules with as many updates."""

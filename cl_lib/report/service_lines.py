@@ -49,7 +49,7 @@ def service_lines(lines: Sequence[Served]) -> str:
         handles["updates (share of replicas)"] = Patch(color=GREY)
         if refused:
             handles["refused updates"] = Patch(color=REFUSED)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5 if refused else 4)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
         return svg(
             figure, "Loss by window of every policy, of no update, of an update before every window and of the best"
         )
@@ -57,18 +57,22 @@ def service_lines(lines: Sequence[Served]) -> str:
 
 def _losses(line: Served, axes: Axes) -> None:
     result, x = line.result, np.arange(len(line.result.windows))
-    updates = np.minimum(line.of("updates"), result.oracle_loss.shape[1] - 1)
-    best = result.oracle_loss[np.arange(len(updates)), updates]
+    loss, best = mean(line.of("loss"), 0), mean(_best(line), 0)
     axes.plot(x, mean(result.never, 0), color=GREY, linewidth=1.2, linestyle=(0, (1.5, 1.5)), label="never updated")
     axes.plot(x, mean(result.always, 0), color=INK, linewidth=1, linestyle=(0, (5, 2)), label="always updated")
-    axes.fill_between(
-        x, mean(best, 0), mean(line.of("loss"), 0), color=FAINT, linewidth=0, label="distance to the best schedule"
-    )
-    axes.plot(x, mean(line.of("loss"), 0), color=style(line.number).colour, linewidth=1.8)
+    axes.plot(x, best, color=GREY, linewidth=1, label="best schedule")
+    axes.fill_between(x, best, loss, color=FAINT, linewidth=0)
+    axes.plot(x, loss, color=style(line.number).colour, linewidth=1.8)
     axes.set_title(shorten(line.title, 52))
     axes.set_xlim(-0.6, len(x) - 0.4)
     axes.tick_params(labelbottom=False)
     axes.grid(axis="y")
+
+
+def _best(line: Served) -> np.ndarray:
+    """``(R, W)`` loss of the best schedule with as many updates."""
+    table = line.result.oracle_loss
+    return np.asarray(table[np.arange(len(table)), np.minimum(line.of("updates"), table.shape[1] - 1)])
 
 
 def _ticks(line: Served, axes: Axes) -> None:
@@ -86,14 +90,14 @@ def _ticks(line: Served, axes: Axes) -> None:
 
 
 def _limits(lines: Sequence[Served]) -> tuple[float, float]:
-    """Limits that show every policy; a model that is never updated may leave the picture."""
-    shown = [mean(line.of("loss"), 0) for line in lines] + [mean(line.result.always, 0) for line in lines]
-    values = np.concatenate([*shown, *(mean(line.result.never, 0) for line in lines)])
-    known = values[np.isfinite(values)]
+    """Limits that show every policy; the model that is never updated may leave the picture."""
+    shown = [mean(part, 0) for line in lines for part in (line.of("loss"), line.result.always, _best(line))]
+    known = np.concatenate(shown)
+    known = known[np.isfinite(known)]
     if not known.size:
         return 0.0, 1.0
-    room = 0.05 * (known.max() - known.min()) or 0.05
-    return float(known.min() - room), float(known.max() + room)
+    room = 0.06 * float(known.max() - known.min()) or 0.05
+    return float(known.min()) - room, float(known.max()) + 2 * room
 
 
 def pareto(lines: Sequence[Served]) -> str:
@@ -126,7 +130,7 @@ def pareto(lines: Sequence[Served]) -> str:
                 axes.plot(
                     x, y, look.marker, color=look.colour, markersize=7, label=in_legend(line.name), linestyle="none"
                 )
-            axes.set(xlabel="updates", title=f"labels {delay} windows late" if delay else "labels without delay")
+            axes.set(xlabel="updates", title=_late(delay))
             if place == 0:
                 axes.set_ylabel(f"mean {METRICS[result.metric][0]} over the windows")
             axes.grid()
@@ -139,6 +143,10 @@ def pareto(lines: Sequence[Served]) -> str:
             ncols=1 if len(delays) == 1 else 3,
         )
         return svg(figure, "Loss against number of updates, between random and best schedules")
+
+
+def _late(delay: int) -> str:
+    return f"labels {delay} window{'s' if delay > 1 else ''} late" if delay else "labels without delay"
 
 
 def gate_lines(curve: GateCurve, metric: str) -> str:

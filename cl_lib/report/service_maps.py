@@ -68,9 +68,10 @@ def flip_map(record: Record, by: str) -> tuple[str, int]:
     count = np.zeros_like(change)
     for u, replicas in enumerate(result.by_slice):
         count[: len(replicas[0][by].count), u] = replicas[0][by].count
-    flagged = (result.flags(by).mean(0) >= 0.5).T
+    flagged = result.flags(by).mean(0).T
     order = np.argsort(-count.sum(1), kind="stable")[:SLICES]
-    change, count, flagged = change[order], count[order], flagged[order]
+    order = order[(count[order] >= MINIMUM).any(1)]
+    change, count, flagged = change[order], count[order], np.where(count[order] >= MINIMUM, flagged[order], 0)
     whole = -np.array([np.mean([flips.drop[0] for flips in replicas]) for replicas in result.whole])
     change = np.concatenate([whole[None], np.where(count >= MINIMUM, change, np.nan)])
     labels = ["all samples", *(shorten(result.labels[by][s], 22) for s in order)]
@@ -82,7 +83,8 @@ def flip_map(record: Record, by: str) -> tuple[str, int]:
             np.ma.masked_invalid(change), cmap="PuOr", vmin=-most, vmax=most, edgecolors="white", linewidth=0.6
         )
         rows, columns = np.nonzero(flagged)
-        axes.plot(columns + 0.5, rows + 1.5, "o", color=INK, markersize=4.5, markeredgecolor="white", linestyle="none")
+        sizes = 8 + 40 * flagged[rows, columns]
+        axes.scatter(columns + 0.5, rows + 1.5, sizes, color=INK, edgecolors="white", linewidths=0.8)
         axes.axhline(1, color=INK, linewidth=1)
         axes.invert_yaxis()
         axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
@@ -96,7 +98,7 @@ def flip_map(record: Record, by: str) -> tuple[str, int]:
         bar = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.015, aspect=25, extend="both")
         bar.set_label("change of accuracy")
         bar.outline.set_visible(False)
-        return svg(figure, f"Change of accuracy by {by} at every update"), int(flagged.sum())
+        return svg(figure, f"Change of accuracy by {by} at every update"), len(rows)
 
 
 def watches(record: Record, like: Backtest) -> dict[str, Backtest]:

@@ -16,65 +16,60 @@ if TYPE_CHECKING:
 def paragraphs(record: Record, lines: Sequence[Served]) -> list[str]:
     """What is compared, then the outcome at each delay."""
     delays = list(dict.fromkeys(line.result.delay for line in lines))
-    return [
-        _compared(record, lines),
-        *(_outcome([e for e in lines if e.result.delay == d], len(delays) > 1) for d in delays),
-    ]
+    groups = [[line for line in lines if line.result.delay == delay] for delay in delays]
+    return [_compared(record, lines), *(_outcome(group, len(delays) > 1) for group in groups)]
 
 
 def _compared(record: Record, lines: Sequence[Served]) -> str:
-    result = lines[0].result
-    count, rules = (
-        len({line.name for line in lines}),
-        "rules, called policies," if len(lines) > 1 else "rule, a policy,",
-    )
+    result, count = lines[0].result, len({line.name for line in lines})
+    rules = f"{count} rules, called policies, " if count > 1 else "a rule, called a policy, "
     return (
-        "A model in service meets data that change, and somebody has to decide when a newer model replaces it. This page "
-        f"compares {count} {rules} for that decision on {len(result.windows)} consecutive windows of the data, from "
-        f"{result.windows[0]} to {result.windows[-1]} ({record.stream['name']}). Before each window a policy may look at "
-        "what was known by then, and either keeps the model that serves or deploys another. All policies choose among "
-        f"the same trained models ({record.strategy}, seeds {span(record.seeds)}), so only the times of the updates "
-        f"differ. They are compared by {METRICS[result.metric][1]}: lower is better."
+        "A model in service meets data that change, and somebody has to decide when a newer model replaces it. This "
+        f"page tests {rules}for that decision on {len(result.windows)} consecutive windows of the data, from "
+        f"{result.windows[0]} to {result.windows[-1]} ({record.stream['name']}). Before each window a policy may look "
+        "at what was known by then, and either keeps the model that serves or deploys another. All policies choose "
+        f"among the same trained models ({record.strategy}, seeds {span(record.seeds)}), so only the times of the "
+        f"updates differ. They are compared by {METRICS[result.metric][1]}: lower is better."
     )
 
 
 def _outcome(lines: Sequence[Served], several: bool) -> str:
+    """What came out at one delay."""
     result = lines[0].result
     never, always = float(mean(result.never)), float(mean(result.always))
-    late = f"With labels that arrive {_windows(result.delay)} late: " if several or result.delay else ""
-    if several and not result.delay:
-        late = "With labels that arrive at once: "
-    helps = "updating helps" if always < never else "updating does not help"
-    updates = len(result.windows) - 1
+    start = "Never" if not several and not result.delay else f"If labels arrive {_late(result.delay)}: never"
     text = (
-        f"{late}Never updated, the model has a mean loss of {never:.4f}; updated before every window, {updates} times, "
-        f"{always:.4f}, so on the whole {helps}."
+        f"{start} updated, the model has a mean loss of {never:.4f}; updated before every window, "
+        f"{len(result.windows) - 1} times, {always:.4f}, so on the whole "
+        f"{'updating helps' if always < never else 'updating does not help'}."
     )
     timed = [line for line in lines if math.isfinite(line.mean("skill"))]
     if not timed:
-        return text + " No policy has a number of updates between these two, so there is no timing to be judged."
-    best = min(timed, key=lambda line: line.mean("mean_loss"))
-    if math.isfinite(best.mean("mean_loss")):
-        text += f" Of the other policies, {best.name} has the lowest loss, {best.mean('mean_loss'):.4f}, with {_updates(best)}."
-    text += _timing(max(timed, key=lambda line: line.mean("skill")), best)
+        return f"{text} No policy has a number of updates between these two, so there is no timing to be judged."
+    best, skilled = min(timed, key=lambda e: e.mean("mean_loss")), max(timed, key=lambda e: e.mean("skill"))
+    if len(timed) > 1:
+        text += (
+            f" Of the policies between these two, {best.name} has the lowest loss, {best.mean('mean_loss'):.4f} with "
+            f"{_updates(best)}."
+        )
+    text += _timing(skilled, len(timed) > 1)
     firm = [line.name for line in timed if line.interval()[0] > 0]
-    text += (
-        f" Beyond chance, at the 95 % level for each policy alone, {_list(firm)} "
-        f"chose{'s' if len(firm) == 1 else ''} better times than chance."
-        if firm
-        else " For no policy does the interval of the skill exclude 0, so none is shown to time its updates better than chance."
-    )
-    return text
+    if firm:
+        verb = "chooses" if len(firm) == 1 else "choose"
+        return f"{text} At the 95 % level, for each policy alone, {_list(firm)} {verb} better times than chance."
+    which = "For no policy does the interval of the skill" if len(timed) > 1 else "The interval does not"
+    return f"{text} {which} lie above 0: better timing than chance is not shown."
 
 
-def _timing(line: Served, best: Served) -> str:
-    who = "It also" if line is best else f"{line.name}"
+def _timing(line: Served, several: bool) -> str:
+    """The policy with the highest skill against random and best times."""
     low, high = line.interval()
-    loss = "" if line is best else f", a loss of {line.mean('mean_loss'):.4f} with {_updates(line)},"
     return (
-        f" {who} has the highest skill{loss} {'against' if loss else '—'} {line.mean('random'):.4f} if as many updates "
-        f"come at random times and {line.mean('oracle'):.4f} at the best times possible, known only in hindsight "
-        f"(skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is random timing, 1 the best)."
+        f" {f'The highest skill has {line.name}: its loss is' if several else f'The loss of {line.name} is'} "
+        f"{line.mean('mean_loss'):.4f} with {_updates(line)}; as many updates at random times have "
+        f"{line.mean('random'):.4f} on average, and at the best times, known only in hindsight, "
+        f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is random "
+        "timing, 1 the best)."
     )
 
 
@@ -83,8 +78,10 @@ def _updates(line: Served) -> str:
     return f"{count:.1f} updates" if count % 1 else f"{count:.0f} update{'s' if count != 1 else ''}"
 
 
-def _windows(count: int) -> str:
-    return "one window" if count == 1 else f"{count} windows"
+def _late(delay: int) -> str:
+    if not delay:
+        return "at once"
+    return "one window late" if delay == 1 else f"{delay} windows late"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def candidates(
                 whole = " ".join([title, *(f"{k}={v:g}" for k, v in one.items())])
                 if built:
                     chosen = policies.Gated(chosen, built, **{k: v for k, v in of_gates.items() if k == "staleness"})
-                    whole = f"{whole}, gated"
+                    whole = f"gated {whole}"
                 out.append(Candidate(whole, chosen, {k: v for k, v in axes.items() if k in free}))
     return out
 

@@ -99,6 +99,7 @@ def page(
     lines = served(results, names if names is not None else [type(result.policy).__name__ for result in results])
     first = results[0]
     stored = record.predictions is not None
+    drawn = [line for line in lines if not line.constant] or lines
     curve = _curve(record, first)
     column = slice_column(record, by) if stored or by is not None else ""
     flips, flagged = flip_map(record, column) if stored else ("", 0)
@@ -110,8 +111,8 @@ def page(
         metric=METRICS[first.metric][0],
         rows=_rows(lines),
         costs=[_costs(line) for line in lines],
-        lines=service_lines(lines[:DRAWN]),
-        left_out=max(len(lines) - DRAWN, 0),
+        lines=service_lines(drawn[:DRAWN]),
+        left_out=max(len(drawn) - DRAWN, 0) if len(drawn) < len(lines) or len(drawn) > DRAWN else None,
         pareto=pareto(lines),
         column=column,
         flips=flips,
@@ -137,12 +138,14 @@ def _rows(lines: Sequence[Served]) -> list[dict[str, Any]]:
         result = line.result
         if result.delay not in done:
             done.add(result.delay)
+            shown = {line.constant for line in lines if line.result.delay == result.delay}
             for name, losses, updates in (
                 ("never updated", result.never, "0"),
                 ("always updated", result.always, str(len(result.windows) - 1)),
             ):
                 cells = [str(result.delay), _number(float(mean(losses))), "", "", "", updates, "", "", "", ""]
-                out.append({"number": None, "name": name, "cells": cells, "interval": ""})
+                if name not in shown:
+                    out.append({"number": None, "name": name, "cells": cells, "interval": ""})
         low, high = line.interval()
         out.append(
             {

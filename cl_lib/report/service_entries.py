@@ -36,6 +36,14 @@ class Served:
         return float(mean(self.of(part).astype(float)))
 
     @property
+    def constant(self) -> str:
+        """Whether the policy is "never updated" or "always updated" in all replicas; else empty."""
+        path, newest = self.of("path"), self.result.first - self.result.delay
+        if (path == path[:, :1]).all():
+            return "never updated"
+        return "always updated" if (path == newest + np.arange(path.shape[1])).all() else ""
+
+    @property
     def title(self) -> str:
         """Name with the delay."""
         delay = self.result.delay

@@ -15,8 +15,6 @@ from cl_lib.service.gating import GateCurve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-REFUSED = "#e69f00"
-
 
 def service_lines(lines: Sequence[Served]) -> str:
     """Draw the loss by window of each policy between the references, with its updates and refused alarms below.
@@ -30,6 +28,8 @@ def service_lines(lines: Sequence[Served]) -> str:
     str
         An ``<svg>`` element.
     """
+    from matplotlib.patches import Patch
+
     columns = 1 if len(lines) == 1 else 2
     refused = any(line.of("refused").any() for line in lines)
     with panels(len(lines), columns, 2.9, ratios=(4, 1)) as (figure, grid):
@@ -44,11 +44,9 @@ def service_lines(lines: Sequence[Served]) -> str:
         low, high = _limits(lines)
         for axes in grid[::2]:
             axes.set_ylim(low, high)
-        from matplotlib.patches import Patch
-
-        handles["updates (share of replicas)"] = Patch(color=GREY)
+        handles["updates (share of replicas)"] = Patch(color=style(lines[0].number).colour)
         if refused:
-            handles["refused updates"] = Patch(color=REFUSED)
+            handles["refused updates"] = Patch(color=GREY)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
         return svg(
             figure, "Loss by window of every policy, of no update, of an update before every window and of the best"
@@ -79,7 +77,7 @@ def _ticks(line: Served, axes: Axes) -> None:
     """Shares of replicas that were updated before each window (up), and whose updates were refused (down)."""
     x = np.arange(len(line.result.windows))
     axes.bar(x, line.of("updated").mean(0), 0.8, color=style(line.number).colour)
-    axes.bar(x, -line.of("refused").mean(0), 0.8, color=REFUSED)
+    axes.bar(x, -line.of("refused").mean(0), 0.8, color=GREY)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set(ylim=(-1.05 if line.of("refused").any() else -0.05, 1.05), xlim=(-0.6, len(x) - 0.4))
     axes.set_yticks([])

@@ -25,8 +25,8 @@ def _compared(record: Record, lines: Sequence[Served]) -> str:
     rules = f"{count} rules, called policies, " if count > 1 else "a rule, called a policy, "
     return (
         "A model in service meets data that change, and somebody has to decide when a newer model replaces it. This "
-        f"page tests {rules}for that decision on {len(result.windows)} consecutive windows of the data, from "
-        f"{result.windows[0]} to {result.windows[-1]} ({record.stream['name']}). Before each window a policy may look "
+        f"page tests {rules}for that decision on {len(result.windows)} consecutive windows of the data, from window "
+        f"{result.windows[0]} to window {result.windows[-1]} ({record.stream['name']}). Before each window a policy may look "
         "at what was known by then, and either keeps the model that serves or deploys another. All policies choose "
         f"among the same trained models ({record.strategy}, seeds {span(record.seeds)}), so only the times of the "
         f"updates differ. They are compared by {METRICS[result.metric][1]}: lower is better."
@@ -37,10 +37,10 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     """What came out at one delay."""
     result = lines[0].result
     never, always = float(mean(result.never)), float(mean(result.always))
-    start = "Never" if not several and not result.delay else f"If labels arrive {_late(result.delay)}: never"
+    start = "A" if not several and not result.delay else f"If labels arrive {_late(result.delay)}, a"
     text = (
-        f"{start} updated, the model has a mean loss of {never:.4f}; updated before every window, "
-        f"{len(result.windows) - 1} times, {always:.4f}, so on the whole "
+        f"{start} model that is never updated has a mean loss of {never:.4f}, and one that is updated before every "
+        f"window, {len(result.windows) - 1} times, {always:.4f}: on the whole, "
         f"{'updating helps' if always < never else 'updating does not help'}."
     )
     timed = [line for line in lines if math.isfinite(line.mean("skill"))]
@@ -65,11 +65,11 @@ def _timing(line: Served, several: bool) -> str:
     """The policy with the highest skill against random and best times."""
     low, high = line.interval()
     return (
-        f" {f'The highest skill has {line.name}: its loss is' if several else f'The loss of {line.name} is'} "
+        f" {f'{line.name} has the highest skill: its loss is' if several else f'The loss of {line.name} is'} "
         f"{line.mean('mean_loss'):.4f} with {_updates(line)}; as many updates at random times have "
         f"{line.mean('random'):.4f} on average, and at the best times, known only in hindsight, "
-        f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is random "
-        "timing, 1 the best)."
+        f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is "
+        "random timing, 1 the best)."
     )
 
 

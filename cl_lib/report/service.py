@@ -146,7 +146,7 @@ def _rows(lines: Sequence[Served]) -> list[dict[str, Any]]:
                 cells = [str(result.delay), _number(float(mean(losses))), "", "", "", updates, "", "", "", ""]
                 if name not in shown:
                     out.append({"number": None, "name": name, "cells": cells, "interval": ""})
-        low, high = line.interval()
+        low, high = line.interval
         out.append(
             {
                 "number": line.number,

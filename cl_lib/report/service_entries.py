@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,51 @@ METRICS = {
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """One policy at one grid point and delay; ``number`` gives its colour, the same at every delay."""
+    """One policy at one grid point and delay; ``number`` gives its colour, the same at every delay.
+
+    ``interval`` is that of the skill.
+    """
 
     number: int
     name: str
     result: Backtest
     at: tuple[int, ...]
+    interval: tuple[float, float]
 
     def of(self, part: str) -> np.ndarray:
         """An attribute of the backtest at this grid point, replicas first."""
         return np.asarray(getattr(self.result, part)[self.at])
 
     def mean(self, part: str) -> float:
+        """Mean of an attribute over the replicas for which it is defined."""
+        return float(mean(self.of(part).astype(float)))
+
+    @property
+    def constant(self) -> str:
+        """Whether the policy is "never updated" or "always updated" in all replicas; else empty."""
+        path, newest = self.of("path"), self.result.first - self.result.delay
+        if (path == path[:, :1]).all():
+            return "never updated"
+        return "always updated" if (path == newest + np.arange(path.shape[1])).all() else ""
+
+    @property
+    def title(self) -> str:
+        """Name with the delay."""
+        delay = self.result.delay
+        return f"{self.name}, labels {delay} window{'s' if delay > 1 else ''} late" if delay else self.name
+
+    @cached_property
+    def gain(self) -> tuple[float, float]:
+        """95 % interval of the loss minus that of random schedules with as many updates, as `Backtest.interval`."""
+        table = self.result.random_loss
+        random = table[np.arange(len(table)), np.minimum(self.of("updates"), table.shape[1] - 1)]
+        difference = mean(self.of("loss") - random, 0)
+        draws = block_samples(len(self.result.windows), block=4, resamples=2000, seed=0)
+        low, high = np.quantile(difference[draws].mean(-1), [0.025, 0.975])
+        return float(low), float(high)
+
+
+def mean(self, part: str) -> float:
         """Mean of an attribute over the replicas for which it is defined."""
         return float(mean(self.of(part).astype(float)))
 
@@ -75,8 +109,11 @@ def served(results: Sequence[Backtest], names: Sequence[str]) -> list[Served]:
     numbers: dict[str, int] = {}
     out = []
     for name, result in zip(names, results, strict=True):
+        intervals = result.interval("skill")  # of all grid points at once
         for g, point in enumerate(result.points or [{}]):
             label = " ".join([name, *(f"{k}={v:g}" for k, v in point.items())])
             number = numbers.setdefault(label, len(numbers))
-            out.append(Served(number, label, result, (g,) if result.points else ()))
+            at = (g,) if result.points else ()
+            low, high = intervals[at].tolist()
+            out.append(Served(number, label, result, at, (low, high)))
     return out

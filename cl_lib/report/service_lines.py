@@ -122,7 +122,7 @@ def pareto(lines: Sequence[Served]) -> str:
             axes.plot(k, best, color=GREY, linewidth=1.2, linestyle=(0, (5, 2)), label="best schedules")
             axes.fill_between(k, best, random, color=FAINT, alpha=0.45, linewidth=0)
             for line in shown:
-                look, low_high = style(line.number), line.interval("gain")
+                look, low_high = style(line.number), line.gain
                 x, y, centre = line.mean("updates"), line.mean("mean_loss"), line.mean("random")
                 axes.plot([x, x], [centre + bound for bound in low_high], color=look.colour, linewidth=1.6, alpha=0.6)
                 axes.plot(

@@ -23,13 +23,13 @@ def paragraphs(record: Record, lines: Sequence[Served]) -> list[str]:
 def _compared(record: Record, lines: Sequence[Served]) -> str:
     result, count = lines[0].result, len({line.name for line in lines})
     rules = f"{count} rules, called policies, " if count > 1 else "a rule, called a policy, "
+    span_of_windows = f"{len(result.windows)} windows, from window {result.windows[0]} to window {result.windows[-1]}"
     return (
         "A model in service meets data that change, and somebody has to decide when a newer model replaces it. This "
-        f"page tests {rules}for that decision on {len(result.windows)} consecutive windows of the data, from window "
-        f"{result.windows[0]} to window {result.windows[-1]} ({record.stream['name']}). Before each window a policy may look "
-        "at what was known by then, and either keeps the model that serves or deploys another. All policies choose "
-        f"among the same trained models ({record.strategy}, seeds {span(record.seeds)}), so only the times of the "
-        f"updates differ. They are compared by {METRICS[result.metric][1]}: lower is better."
+        f"page tests {rules}for that decision on {span_of_windows} of {record.stream['name']}. Before each window a "
+        "policy may look at what was known by then, and either keeps the model that serves or deploys another. All "
+        f"policies choose among the same trained models ({record.strategy}, seeds {span(record.seeds)}), so only the "
+        f"times of the updates differ. They are compared by {METRICS[result.metric][1]}: lower is better."
     )
 
 
@@ -47,13 +47,16 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     if not timed:
         return f"{text} No policy has a number of updates between these two, so there is no timing to be judged."
     best, skilled = min(timed, key=lambda e: e.mean("mean_loss")), max(timed, key=lambda e: e.mean("skill"))
-    if len(timed) > 1:
+    if best is not skilled:
         text += (
             f" Of the policies between these two, {best.name} has the lowest loss, {best.mean('mean_loss'):.4f} with "
             f"{_updates(best)}."
         )
-    text += _timing(skilled, len(timed) > 1)
-    firm = [line.name for line in timed if line.interval()[0] > 0]
+    start = ""
+    if len(timed) > 1:
+        start = f"{skilled.name} has the {'lowest loss and the ' if best is skilled else ''}highest skill: its loss is"
+    text += _timing(skilled, start or f"The loss of {skilled.name} is")
+    firm = [line.name for line in timed if line.interval[0] > 0]
     if firm:
         verb = "chooses" if len(firm) == 1 else "choose"
         return f"{text} At the 95 % level, for each policy alone, {_list(firm)} {verb} better times than chance."
@@ -61,12 +64,11 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     return f"{text} {which} lie above 0: better timing than chance is not shown."
 
 
-def _timing(line: Served, several: bool) -> str:
+def _timing(line: Served, start: str) -> str:
     """The policy with the highest skill against random and best times."""
-    low, high = line.interval()
+    low, high = line.interval
     return (
-        f" {f'{line.name} has the highest skill: its loss is' if several else f'The loss of {line.name} is'} "
-        f"{line.mean('mean_loss'):.4f} with {_updates(line)}; as many updates at random times have "
+        f" {start} {line.mean('mean_loss'):.4f} with {_updates(line)}; as many updates at random times have "
         f"{line.mean('random'):.4f} on average, and at the best times, known only in hindsight, "
         f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is "
         "random timing, 1 the best)."

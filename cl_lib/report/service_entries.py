@@ -40,20 +40,6 @@ class Served:
         """Mean of an attribute over the replicas for which it is defined."""
         return float(mean(self.of(part).astype(float)))
 
-    @property
-    def constant(self) -> str:
-        """Whether the policy is "never updated" or "always updated" in all replicas; else empty."""
-        path, newest = self.of("path"), self.result.first - self.result.delay
-        if (path == path[:, :1]).all():
-            return "never updated"
-        return "always updated" if (path == newest + np.arange(path.shape[1])).all() else ""
-
-    @property
-    def title(self) -> str:
-        """Name with the delay."""
-        delay = self.result.delay
-        return f"{self.name}, labels {delay} window{'s' if delay > 1 else ''} late" if delay else self.name
-
     @cached_property
     def gain(self) -> tuple[float, float]:
         """95 % interval of the loss minus that of random schedules with as many updates, as `Backtest.interval`."""
@@ -64,11 +50,6 @@ class Served:
         low, high = np.quantile(difference[draws].mean(-1), [0.025, 0.975])
         return float(low), float(high)
 
-
-def mean(self, part: str) -> float:
-        """Mean of an attribute over the replicas for which it is defined."""
-        return float(mean(self.of(part).astype(float)))
-
     @property
     def constant(self) -> str:
         """Whether the policy is "never updated" or "always updated" in all replicas; else empty."""
@@ -82,19 +63,6 @@ def mean(self, part: str) -> float:
         """Name with the delay."""
         delay = self.result.delay
         return f"{self.name}, labels {delay} window{'s' if delay > 1 else ''} late" if delay else self.name
-
-    def interval(self, part: str = "skill") -> tuple[float, float]:
-        """95 % interval of ``skill``, or of ``gain``: loss minus that of random schedules with as many updates."""
-        if part == "skill":
-            low, high = self.result.interval("skill")[self.at]
-        else:
-            result = self.result
-            replicas = np.arange(len(result.random_loss))
-            random = result.random_loss[replicas, np.minimum(self.of("updates"), result.random_loss.shape[1] - 1)]
-            difference = mean(self.of("loss") - random, 0)
-            draws = block_samples(len(result.windows), block=4, resamples=2000, seed=0)
-            low, high = np.quantile(difference[draws].mean(-1), [0.025, 0.975])
-        return float(low), float(high)
 
 
 def mean(values: np.ndarray, axis: int | None = None) -> Any:

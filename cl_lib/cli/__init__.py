@@ -1,6 +1,8 @@
-"""The command line: ``cl-bench`` runs jobs, ``cl-report`` compares records, ``cl-gate`` decides which may serve."""
+"""The command line: ``cl-bench`` runs jobs, ``cl-report`` compares records; ``cl-backtest`` simulates update policies on a
+record and ``cl-gate`` decides whether its model may serve."""
 
+from cl_lib.cli.backtest import backtest
 from cl_lib.cli.gating import gate
 from cl_lib.cli.main import bench, report, run_config
 
-__all__ = ["bench", "gate", "report", "run_config"]
+__all__ = ["backtest", "bench", "gate", "report", "run_config"]

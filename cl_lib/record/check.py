@@ -25,14 +25,10 @@ def schema() -> dict[str, Any]:
 
 
 def check_record(data: Any, where: str = "record.json") -> None:
-    """Raise `InputError` if ``data`` does not follow the schema or is inconsistent; the message names the key.
-
-    Supports the part of JSON Schema that ``record.schema.json`` uses: type, const, enum, required, properties,
-    additionalProperties, items, minItems, minimum, maximum.
-    """
+    """Raise `InputError` if ``data`` does not follow the schema or is inconsistent; the message names the key."""
     if isinstance(data, Mapping) and data.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema is {data.get('schema')!r}, this version reads {SCHEMA!r}")
-    _check(data, schema(), where)
+    check_rules(data, schema(), where)
     _check_sizes(data, where)
 
 
@@ -47,7 +43,12 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def _check(data: Any, rule: Mapping[str, Any], where: str) -> None:
+def check_rules(data: Any, rule: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` if ``data`` does not follow a JSON schema; the message names the key.
+
+    Supports the part of JSON Schema that the schemas of the package use: type, const, enum, required, properties,
+    additionalProperties, items, minItems, minimum, maximum.
+    """
     kinds = rule.get("type")
     if kinds is not None:
         names = [kinds] if isinstance(kinds, str) else kinds
@@ -72,12 +73,12 @@ def _check(data: Any, rule: Mapping[str, Any], where: str) -> None:
             if inner is False:
                 raise InputError(f"{where}: unknown key {name}")
             if isinstance(inner, Mapping):
-                _check(value, inner, f"{where}: {name}")
+                check_rules(value, inner, f"{where}: {name}")
     if isinstance(data, list) and len(data) < rule.get("minItems", 0):
         raise InputError(f"{where}: expected at least {rule['minItems']} values, found {len(data)}")
     if isinstance(data, list) and "items" in rule:
         for i, value in enumerate(data):
-            _check(value, rule["items"], f"{where}[{i}]")
+            check_rules(value, rule["items"], f"{where}[{i}]")
 
 
 def _check_number(data: float, rule: Mapping[str, Any], where: str) -> None:

@@ -4,6 +4,7 @@ from cl_lib.service.auditing import Audit, Flips, audit, compare, detectable_dro
 from cl_lib.service.backtest import Backtest, Tuned, table
 from cl_lib.service.bounds import best_schedules, random_schedules
 from cl_lib.service.expectations import Expectations, read_expectations
+from cl_lib.service.gate_curves import GateCurve, gate_curve
 from cl_lib.service.gating import gate
 from cl_lib.service.history import history_of
 from cl_lib.service.recalibration import Recalibration, recalibrate
@@ -17,6 +18,7 @@ __all__ = [
     "Check",
     "Expectations",
     "Flips",
+    "GateCurve",
     "Recalibration",
     "Tuned",
     "Verdict",
@@ -26,6 +28,7 @@ __all__ = [
     "compare",
     "detectable_drop",
     "gate",
+    "gate_curve",
     "history_of",
     "mcnemar",
     "random_schedules",

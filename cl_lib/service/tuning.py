@@ -41,8 +41,8 @@ def tune(
     delay, metric
         As in `backtest`.
     by : {"skill", "loss"}
-        Mean over replicas of the skill (undefined is worst), or of the loss, which favours many updates. Of equal points
-        the first is chosen.
+        Mean over replicas of the skill (undefined is worst), or of the loss, which favours many updates. Of equal
+        points the first is chosen.
 
     Returns
     -------

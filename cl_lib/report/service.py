@@ -1,0 +1,205 @@
+"""A self-contained HTML page on backtests: which policy served how well, when it updated, and whether it was right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl_lib.errors import InputError, printable
+from cl_lib.files import replace_file
+from cl_lib.record.text import NULL
+from cl_lib.report.canvas import style
+from cl_lib.report.html import DRAWN, check_target
+from cl_lib.report.service_entries import METRICS, Served, mean, served
+from cl_lib.report.service_lines import gate_lines, pareto, service_lines
+from cl_lib.report.service_maps import SLICES, alarm_map, flip_map, slice_column, watches
+from cl_lib.report.service_prose import paragraphs
+from cl_lib.service import Backtest
+from cl_lib.service.gate_curves import GateCurve, gate_curve
+from cl_lib.service.result_file import record_hash
+
+if TYPE_CHECKING:
+    from cl_lib.record import Record
+
+
+def service_page(
+    record: Record,
+    results: Sequence[Backtest],
+    names: Sequence[str] | None,
+    path: str | Path,
+    *,
+    by: str | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write a self-contained HTML page on backtests of one record.
+
+    Parameters
+    ----------
+    record : Record
+    results : sequence of Backtest
+        With one metric.
+    names : sequence of str or None
+        Names of the results; None: those of the policies' classes.
+    path : path
+        Regular file to write. It is written atomically and replaces an existing file.
+    by : str, optional
+        Column of the map of slices, where the record has predictions; default: the first metadata column with several
+        slices in a window.
+    title : str, optional
+
+    Returns
+    -------
+    Path
+        Path of the file.
+
+    Raises
+    ------
+    InputError
+        If there is no result, the metrics differ, the column is unknown, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import cl_lib, tempfile
+    >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
+    >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
+    >>> results = [cl_lib.backtest(record, cl_lib.policies.Every(k)) for k in (2, 3)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     service_page(record, results, ["every 2", "every 3"], f"{folder}/report.html").name
+    'report.html'
+    """
+    path = check_target(path, replace=True)
+    html = page(record, results, names, by=by, title=title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda file: file.write(html.encode()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def page(
+    record: Record,
+    results: Sequence[Backtest],
+    names: Sequence[str] | None = None,
+    *,
+    by: str | None = None,
+    title: str | None = None,
+) -> str:
+    """Render the page that `service_page` writes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from cl_lib._version import __version__
+
+    if not results or len({result.metric for result in results}) > 1:
+        raise InputError("results: at least one backtest is needed, and all with the same metric")
+    lines = served(results, names if names is not None else [type(result.policy).__name__ for result in results])
+    first = results[0]
+    stored = record.predictions is not None
+    drawn = [line for line in lines if not line.constant] or lines
+    curve = _curve(record, first)
+    column = slice_column(record, by) if stored or by is not None else ""
+    flips, flagged = flip_map(record, column) if stored else ("", 0)
+    loader = PackageLoader("cl_lib", "report")
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    html = jinja.get_template("service.html").render(
+        title=title or f"When to update: {record.strategy} on {record.stream['name']}",
+        paragraphs=paragraphs(record, lines),
+        metric=METRICS[first.metric][0],
+        rows=_rows(lines),
+        costs=[_costs(line) for line in lines],
+        lines=service_lines(drawn[:DRAWN]),
+        left_out=max(len(drawn) - DRAWN, 0) if len(drawn) < len(lines) or len(drawn) > DRAWN else None,
+        pareto=pareto(lines),
+        column=column,
+        flips=flips,
+        flagged=flagged,
+        most=SLICES,
+        alarms=alarm_map(watches(record, first)) if stored else "",
+        gate=gate_lines(curve, first.metric) if curve is not None else "",
+        curve=curve,
+        tolerances=_tolerances(curve) if curve is not None else [],
+        delay=first.delay,
+        facts=_facts(record, first),
+        colour=lambda number: style(number).colour,
+        version=__version__,
+    )
+    return printable(html)
+
+
+def _rows(lines: Sequence[Served]) -> list[dict[str, Any]]:
+    """Cells of the main table: the references of each delay before its policies."""
+    out: list[dict[str, Any]] = []
+    done: set[int] = set()
+    for line in lines:
+        result = line.result
+        if result.delay not in done:
+            done.add(result.delay)
+            shown = {line.constant for line in lines if line.result.delay == result.delay}
+            for name, losses, updates in (
+                ("never updated", result.never, "0"),
+                ("always updated", result.always, str(len(result.windows) - 1)),
+            ):
+                cells = [str(result.delay), _number(float(mean(losses))), "", "", "", updates, "", "", "", ""]
+                if name not in shown:
+                    out.append({"number": None, "name": name, "cells": cells, "interval": ""})
+        low, high = line.interval
+        out.append(
+            {
+                "number": line.number,
+                "name": line.name,
+                "interval": f"[{low:.2f}, {high:.2f}]" if math.isfinite(low) else "",
+                "cells": [
+                    str(result.delay),
+                    *(_number(line.mean(part)) for part in ("mean_loss", "random", "oracle")),
+                    _number(line.mean("skill"), 2),
+                    *(_number(line.mean(part), 1) for part in ("updates", "harmful")),
+                    _number(float(line.of("refused").sum(-1).mean()), 1),
+                    *(_number(100 * line.mean(part), 0, " %") for part in ("precision", "recall")),
+                ],
+            }
+        )
+    return out
+
+
+def _costs(line: Served) -> dict[str, Any]:
+    values = [f"{line.mean(part):,.0f}" for part in ("labels", "steps")]
+    return {"number": line.number, "name": line.name, "cells": [str(line.result.delay), *values]}
+
+
+def _number(value: float, digits: int = 4, unit: str = "") -> str:
+    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else NULL
+
+
+def _curve(record: Record, like: Backtest) -> GateCurve | None:
+    """Curve of the gate on the windows of a backtest; None where these are too few."""
+    end = like.first + len(like.windows)
+    if end <= like.delay + 3:
+        return None
+    return gate_curve(record, like.metric, like.delay, start=like.first, until=end)
+
+
+def _tolerances(curve: GateCurve) -> list[tuple[str, str, str]]:
+    """Rows of the gate table: tolerance 0 and five that are spread over the curve."""
+    spread = np.quantile(curve.tolerances, [0.1, 0.3, 0.5, 0.7, 0.9], method="nearest")
+    rows = []
+    for tolerance in np.unique([0.0, *spread]):
+        blocked, refused = (_number(100 * share, 0, " %") for share in curve.at(float(tolerance)))
+        rows.append((f"{tolerance:+.4f}" if tolerance else "0", blocked, refused))
+    return rows
+
+
+def _facts(record: Record, first: Backtest) -> list[tuple[str, str]]:
+    return [
+        ("stream", record.stream["name"]),
+        ("data hash", record.stream["data_hash"]),
+        ("windows served", f"{len(first.windows)}: {first.windows[0]} to {first.windows[-1]}"),
+        ("test samples by window", f"{int(record.arrays['support'][0, -1].min()):,} or more"),
+        ("strategy", record.strategy),
+        ("replicas", str(len(record.replicas))),
+        ("predictions", "stored" if record.predictions is not None else "not stored"),
+        ("SHA-256 of record.json", record_hash(record) or NULL),
+    ]

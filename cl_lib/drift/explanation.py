@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Explanation:
     """Decomposition of a change of the error by slice; arrays ``(R, S)`` of replicas and slices.
 
-    ``rate + mix`` summed over the slices is ``change`` ``(R,)``. ``share`` ``(2, S)`` are the shares of each slice in the
-    reference and the new window, ``error`` ``(R, 2, S)`` its errors, NaN without samples.
+    ``rate + mix`` summed over the slices is ``change`` ``(R,)``. ``share`` ``(2, S)`` are the shares of each slice in
+    the reference and the new window, ``error`` ``(R, 2, S)`` its errors, NaN without samples.
     """
 
     by: str

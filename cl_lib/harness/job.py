@@ -294,8 +294,8 @@ class Job:
             )
         if stream.length != len(stream.columns) or stream.length < 3 or stream.eval_classes == "seen":
             raise InputError(
-                f"policy: stream {stream.name} is not one of at least 3 windows in time, each with its own test set and "
-                "the same classes; use streams.by_column"
+                f"policy: stream {stream.name} is not one of at least 3 windows in time, each with its own test set "
+                "and the same classes; use streams.by_column"
             )
         if self.eval_every != 1:
             raise InputError(f"eval_every={self.eval_every}: must be 1 with a policy, which decides after every window")

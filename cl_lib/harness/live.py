@@ -30,8 +30,8 @@ class Live:
     """Decisions of a policy for a group of replicas while it trains.
 
     Before each window the policy sees what it would see in a backtest without label delay: the results of earlier rows.
-    A row is the model that was trained on a window, deployed or not; a replica that declines keeps its state (parameters,
-    optimiser, memory filled by the strategy). The planned memory is a store of data and goes on. If no replica of a
+    A row is the model that was trained on a window, deployed or not; a replica that declines keeps its state
+    (parameters, optimiser, memory filled by the strategy). The planned memory is a store of data and goes on. If no replica of a
     policy without ``candidates`` accepts, the window is not trained at all.
 
     Parameters
@@ -87,8 +87,8 @@ class Live:
             row = checked(self.policy, self.policy.choose(known), known)
             if (strange := (row != self.serving) & (row != newest)).any():
                 raise InputError(
-                    f"policy {type(self.policy).__name__}: chooses row {int(row[strange][0])}, whose state is not kept in a "
-                    "run; a live policy keeps the serving model or updates it. Use cl_lib.backtest for rollbacks and gates"
+                    f"policy {type(self.policy).__name__}: chooses row {int(row[strange][0])}, whose state is not kept "
+                    "in a run; a live policy keeps the serving model or updates it. Use cl_lib.backtest for rollbacks"
                 )
             self.accepts = row == newest
         self.trains = bool(self.policy.candidates or self.accepts.any())

@@ -275,11 +275,8 @@ def _slices(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, dict[str
         sums = (m.merge_groups(part[:, -1], ages, len(labels))[:, None] for part in _sums(arrays, "class"))
         out["age"] = _slice(labels, *sums)
     else:
-        out["age"] = {
-            **dict.fromkeys(("labels", "support", "accuracy", "ece", "forgetting"), []),
-            "worst": None,
-            "gap": None,
-        }
+        out["age"] = {name: [] for name in ("labels", "support", "accuracy", "ece", "forgetting")}
+        out["age"] |= {"worst": None, "gap": None}
         out["age"]["reason"] = "a policy decided for each replica which windows it was trained on"
     # a name may contain dots
     for name in sorted({k.split(".", 1)[1].rsplit(".", 1)[0] for k in arrays if k.startswith("column.")}):

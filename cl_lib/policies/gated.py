@@ -142,8 +142,8 @@ class Gated(Policy):
             gate.check()
         if not is_whole(self.staleness) or self.staleness < 1:
             raise InputError(
-                f"policy.staleness={self.staleness}: must be at least 1, since a candidate that was trained on a window "
-                "cannot be tested on it"
+                f"policy.staleness={self.staleness}: must be at least 1, since a candidate that was trained on a "
+                "window cannot be tested on it"
             )
         self.policy.check()
 

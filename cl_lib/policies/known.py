@@ -50,9 +50,9 @@ class History:
     seeds : ndarray
         ``(R,)``.
     parts : mapping of callables, optional
-        Called once: ``labels()`` ``(E, C)``, samples of each class; ``inputs()`` ``(E, F, B)``, values of each feature by
-        bin; ``predicted(row)`` ``(R, E, C)`` and ``confidence(row)`` ``(R, E, B)``, predictions by class and by bin of
-        the confidence; for each metadata column ``slice.NAME()`` ``(E, S)``, samples of each slice, and
+        Called once: ``labels()`` ``(E, C)``, samples of each class; ``inputs()`` ``(E, F, B)``, values of each feature
+        by bin; ``predicted(row)`` ``(R, E, C)`` and ``confidence(row)`` ``(R, E, B)``, predictions by class and by bin
+        of the confidence; for each metadata column ``slice.NAME()`` ``(E, S)``, samples of each slice, and
         ``correct.NAME(row)`` ``(R, E, S)``, correct predictions.
     samples : callable, optional
         ``samples(row, window) -> Samples``.
@@ -88,7 +88,7 @@ class History:
             if not self.parts:
                 raise InputError("policy: needs predictions; run with save_predictions=true")
             if name not in self.parts:
-                kind, _, given = name.partition(".")
+                given = name.partition(".")[2]
                 known = [k.removeprefix("slice.") for k in self.parts if k.startswith("slice.")]
                 raise InputError(f"slice {given!r}: the predictions have no such column{nearest(given, known)}")
             self.cache[key] = self.parts[name](*row)
@@ -112,8 +112,8 @@ class Known:
     """What a policy knows before window ``window`` is served; later results cannot be reached.
 
     Rows are models: row i was trained on windows 0 to i - 1. With a label delay of d windows the labels of windows
-    0 to window - 1 - d have arrived, and row ``newest = window - d`` is trained on them. What tests a row is its loss on
-    windows i and later, which it was not trained on. There is none for the newest row, whose results cannot be read.
+    0 to window - 1 - d have arrived, and row ``newest = window - d`` is trained on them. What tests a row is its loss
+    on windows i and later, which it was not trained on. There is none for the newest row, whose results cannot be read.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class Known:
         return np.asarray(self._losses(metric)[self._replicas, row, window])
 
     def losses(self, metric: str = "nll") -> Array:
-        """``(R, newest, newest)`` mean losses of the rows before the newest on the windows whose labels have arrived."""
+        """``(R, newest, newest)`` mean losses of the rows before the newest on windows with labels."""
         return self._losses(metric)[:, : self.newest, : self.newest]
 
     def support(self, window: int) -> int:
@@ -200,13 +200,13 @@ class Known:
         return self.history.cache
 
     def counts(self, kind: Kind, row: int, windows: range) -> Array:
-        """Samples of windows by category, ``(R or 1, F, K)``; of ``labels`` and ``errors`` where labels have arrived."""
+        """Samples of windows by category, ``(R or 1, F, K)``; ``labels`` and ``errors`` where labels have arrived."""
         limit = self.newest if kind in ("labels", "errors") else self.window
         self._check(row, 0)
         if windows.start < 0 or windows.stop > limit:
             raise InputError(
-                f"policy: reads {kind} of window {windows.stop - 1}; before window {self.window} those of windows below "
-                f"{limit} are known"
+                f"policy: reads {kind} of window {windows.stop - 1}; before window {self.window} those of windows "
+                f"below {limit} are known"
             )
         chosen = slice(windows.start, windows.stop)
         if kind == "errors":
@@ -231,6 +231,6 @@ class Known:
             )
         if np.max(row) >= self.newest or np.min(row) < 0:
             raise InputError(
-                f"policy: reads row {np.max(row)}; before window {self.window} results of rows 0 to {self.newest - 1} are "
-                "known (the newest row has no window with labels that it was not trained on)"
+                f"policy: reads row {np.max(row)}; before window {self.window} results of rows 0 to {self.newest - 1} "
+                "are known (the newest row has no window with labels that it was not trained on)"
             )

@@ -36,7 +36,7 @@ class Policy(ABC):
         """Whether the policy asks for an update, ``known.shape`` bool; a gate may refuse it."""
         return self.choose(known) > known.serving
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (optional)
         """Raise `InputError` for values that cannot be used."""
 
 

@@ -15,8 +15,8 @@ from cl_lib.validation import check_whole
 class Random(Policy):
     """Update before each window with probability ``rate``, independently for each replica.
 
-    `cl_lib.backtest` compares every policy with the exact mean over all schedules with as many updates; this policy draws
-    one such schedule for each replica.
+    `cl_lib.backtest` compares every policy with the exact mean over all schedules with as many updates; this policy
+    draws one such schedule for each replica.
 
     Parameters
     ----------

@@ -81,8 +81,8 @@ def mcnemar(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
 def detectable_drop(count: np.ndarray, changed: np.ndarray, alpha: float) -> np.ndarray:
     r"""Smallest drop of accuracy that McNemar's test finds with probability 0.8.
 
-    The smallest d that solves :math:`d \sqrt{n} = z_{1 - \alpha / 2} \sqrt{\psi} + z_{0.8} \sqrt{\psi - d^2}` for n samples
-    of which a share :math:`\psi` changes; where that is less than d, with :math:`\psi = d`.
+    The smallest d that solves :math:`d \sqrt{n} = z_{1 - \alpha / 2} \sqrt{\psi} + z_{0.8} \sqrt{\psi - d^2}`
+    for n samples of which a share :math:`\psi` changes; where that is less than d, with :math:`\psi = d`.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ class Backtest:
         return np.asarray(table[np.arange(len(table)), np.minimum(self.updates, table.shape[1] - 1)])
 
     def interval(self, name: str = "skill", block: int = 4, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-        """95 % interval of the mean over replicas of ``skill`` or ``mean_loss``, from a moving-block bootstrap of windows.
+        """95 % interval of ``skill`` or ``mean_loss``, means over replicas, by a moving-block bootstrap of windows.
 
         Seeds share one history, so an interval over seeds misses the chance in that history; blocks of consecutive
         windows keep its dependence in time.

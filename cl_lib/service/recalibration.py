@@ -97,7 +97,8 @@ def recalibrate(record: Record, on: Literal["next", "seen", "all"] = "next") -> 
     arrays = record.arrays
     if "recalibration.temperature" not in arrays:
         raise InputError(
-            "record: has no temperatures; run with save_predictions=true on a stream with validation data (stream.valid=0.1)"
+            "record: has no temperatures; run with save_predictions=true on a stream with validation data, such as "
+            "stream.valid=0.1"
         )
     chosen = [(row, windows_of(record, row, row, on)) for row in range(1, len(record.rows))]
     chosen = [(row, windows) for row, windows in chosen if windows]

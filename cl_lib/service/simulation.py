@@ -52,8 +52,8 @@ def backtest(
     metric : {"nll", "error", "brier"}
         The loss that is reported and compared.
     grid : dict, optional
-        ``{"effect": [0.05, 0.1]}``: values of numeric fields of the policy, crossed; all points are simulated at once and
-        results get a leading axis of G points.
+        ``{"effect": [0.05, 0.1]}``: values of float fields of the policy, crossed; all points are simulated at once
+        and results get a leading axis of G points.
     start : int, optional
         First window that is served, from 0, by the newest row; default: the first with a trained row, ``delay + 1``, or
         the first that the policy was not tuned on.
@@ -88,8 +88,8 @@ def backtest(
     points, population = grid_of(chosen, grid)
     if population.needs_predictions and record.predictions is None:
         raise InputError(
-            f"policy: {type(chosen).__name__} needs predictions, which the record of {record.strategy} has not; run with "
-            "save_predictions=true"
+            f"policy: {type(chosen).__name__} needs predictions, which the record of {record.strategy} has not; run "
+            "with save_predictions=true"
         )
     shape = (len(points), len(history.seeds)) if grid else (len(history.seeds),)
     path, alarms = walk(history, population, delay, first, last, shape)

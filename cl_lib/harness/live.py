@@ -31,8 +31,8 @@ class Live:
 
     Before each window the policy sees what it would see in a backtest without label delay: the results of earlier rows.
     A row is the model that was trained on a window, deployed or not; a replica that declines keeps its state
-    (parameters, optimiser, memory filled by the strategy). The planned memory is a store of data and goes on. If no replica of a
-    policy without ``candidates`` accepts, the window is not trained at all.
+    (parameters, optimiser, memory filled by the strategy). The planned memory is a store of data and goes on. If no
+    replica of a policy without ``candidates`` accepts, the window is not trained at all.
 
     Parameters
     ----------

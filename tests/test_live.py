@@ -162,9 +162,9 @@ def test_a_run_resumed_within_a_window_is_the_same(
                 resumed += 1
         again = run(STRATEGIES[strategy], policy, out=out, resume=True)
         assert again.predictions is not None and whole.predictions is not None
-        for name, values in {**whole.arrays, **whole.predictions.arrays}.items():
-            there = again.arrays[name] if name in again.arrays else again.predictions.arrays[name]
-            assert np.array_equal(values, there, equal_nan=True), (at, name)
+        for ours, theirs in ((whole.arrays, again.arrays), (whole.predictions.arrays, again.predictions.arrays)):
+            for name, values in ours.items():
+                assert np.array_equal(values, theirs[name], equal_nan=True), (at, name)
     assert resumed >= 3
 
 

@@ -30,7 +30,7 @@ from cl_lib.harness import resume as checkpoints
 from cl_lib.harness.evaluate import Evaluator
 from cl_lib.harness.groups import Group, first_and_last, labels, make_groups
 from cl_lib.harness.job import Job, Replica
-from cl_lib.harness.live import Live
+from cl_lib.harness.live import CANDIDATE, LOSSES, Live
 from cl_lib.harness.result import Result
 from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
 from cl_lib.plan.plan import Block, Plan
@@ -323,7 +323,7 @@ class Session:
         if live is not None:
             arrays = live.end(arrays, learner)
         elif self.job.policy is not None:
-            arrays["served"] = np.zeros(len(group.members), int)  # the untrained network
+            arrays |= self._untrained(arrays)
         if not self.job.save_predictions:
             last.pop("samples.bits", None)
         row = Row(number, plan.step, group.members, arrays)
@@ -332,6 +332,13 @@ class Session:
             live.take(row)
         self.seconds["evaluation"] += self._now() - began
         return row
+
+    def _untrained(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a policy adds to the row of the untrained network."""
+        assert self.job.policy is not None
+        candidates = [name for name in arrays if name in LOSSES.values()] if self.job.policy.candidates else []
+        served = np.zeros(len(arrays["accuracy"]), int)
+        return {"served": served, **{CANDIDATE + name: arrays[name].copy() for name in candidates}}
 
     def _unchanged(self, number: int, group: Group, plan: Plan, live: Live) -> Row:
         """Row after a window that no replica was trained on."""

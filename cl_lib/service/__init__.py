@@ -3,11 +3,12 @@
 from cl_lib.service.auditing import Audit, Flips, audit, compare, detectable_drop, mcnemar
 from cl_lib.service.backtest import Backtest, Tuned, table
 from cl_lib.service.bounds import best_schedules, random_schedules
-from cl_lib.service.expectations import Expectations, read_expectations
+from cl_lib.service.expectations import read_expectations
 from cl_lib.service.gate_curves import GateCurve, gate_curve
 from cl_lib.service.gating import gate
 from cl_lib.service.history import history_of
 from cl_lib.service.recalibration import Recalibration, recalibrate
+from cl_lib.service.requirements import Expectations
 from cl_lib.service.simulation import backtest
 from cl_lib.service.tuning import tune
 from cl_lib.service.verdict import Check, Verdict

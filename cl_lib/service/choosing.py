@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cl_lib.errors import InputError, nearest
 from cl_lib.service.evidence import Evidence, in_service, same_data
-from cl_lib.service.expectations import Expectations
+from cl_lib.service.requirements import Expectations
 from cl_lib.validation import is_whole
 
 if TYPE_CHECKING:

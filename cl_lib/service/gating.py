@@ -11,7 +11,8 @@ import numpy as np
 from cl_lib.errors import InputError
 from cl_lib.service.choosing import choose
 from cl_lib.service.evidence import Evidence
-from cl_lib.service.expectations import Bound, Expectations, read_expectations
+from cl_lib.service.expectations import read_expectations
+from cl_lib.service.requirements import Bound, Expectations
 from cl_lib.service.rules import meets
 from cl_lib.service.slice_checks import check_slices
 from cl_lib.service.verdict import COUNT, Check, Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.service.expectations import Bound
+from cl_lib.service.requirements import Bound
 from cl_lib.stats import paired_difference, summarise
 
 LEVEL = 0.05

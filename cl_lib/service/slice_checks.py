@@ -9,7 +9,7 @@ import numpy as np
 from cl_lib.errors import InputError, nearest
 from cl_lib.service.auditing import compare
 from cl_lib.service.evidence import Evidence
-from cl_lib.service.expectations import SliceBound
+from cl_lib.service.requirements import SliceBound
 
 ROUNDING = 1e-12
 NAMED = 5

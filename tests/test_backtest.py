@@ -574,6 +574,7 @@ def real() -> Record:
     return cl_lib.run(stream, cl_lib.strategies.FromScratch(), seeds=2, save_predictions=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Every(2), OnGain(), OnDrift(), OnDrift(watches.Inputs())], ids=repr)
 def test_a_real_record(real: Record, policy: Policy) -> None:
     result = backtest(real, policy, metric="error")

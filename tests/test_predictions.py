@@ -307,7 +307,7 @@ def test_a_run_is_not_resumed_with_another_option(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_the_option_is_a_flag(value: Any) -> None:
     stream, strategy, _ = CASES["by_column"]()
-    with pytest.raises(InputError, match="save_predictions=.*: must be true or false"):
+    with pytest.raises(InputError, match=r"save_predictions=.*: must be true or false"):
         cl_lib.run(stream, strategy, model=MODEL, save_predictions=value)
 
 

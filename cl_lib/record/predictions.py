@@ -28,8 +28,8 @@ class Predictions:
         ``bits`` ``(R, T + 1, ceil(N / 8))`` uint8, correct predictions as packed bits; ``confidence`` and ``nll``
         ``(R, T + 1, N)`` float16, the NLL at most 60,000; ``predicted`` ``(R, T + 1, N)``, the class. Of the samples:
         ``index`` ``(R or 1, N)``, positions in the test part, ``column``, the test set, and ``label``. ``slice.NAME``
-        ``(R or 1, N)``, codes of each metadata column. ``inputs`` ``(E, F, B)``, number of values of each feature of each test set in bins
-        that are quantiles of the first test set, for at most 256 features.
+        ``(R or 1, N)``, codes of each metadata column. ``inputs`` ``(E, F, B)``, number of values of each feature of
+        each test set in bins that are quantiles of the first test set, for at most 256 features.
 
     Examples
     --------

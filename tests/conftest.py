@@ -28,6 +28,10 @@ FAST_FILES = {
     "test_reduction.py",
     "test_sequential.py",
     "test_two_sample.py",
+    "test_policies.py",
+    "test_backtest.py",
+    "test_audit.py",
+    "test_watch.py",
 }
 """Files all of whose tests are fast; a test of theirs may still be marked slow."""
 FAST_STRATEGIES = ("er", "ewc_online", "icarl")

@@ -260,6 +260,7 @@ def test_records_that_cannot_be_used() -> None:
 
 
 # ---------------------------------------------------------------------- a real run
+@pytest.mark.slow
 def test_a_real_run() -> None:
     stream = cl_lib.streams.split(cl_lib.datasets.digits())
     record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=2, save_predictions=True)

@@ -413,6 +413,12 @@ RECORDS: list[tuple[str, Callable[[], Record], str]] = [
     ("class", lambda: with_stream(scenario="class"), "class-incremental"),
     ("eval_every_2", rows_every_2, "eval_every must be 1"),
     ("online", lambda: with_stream(experiences=80), "80 experiences and 8 test sets"),
+    ("blurry", lambda: with_stream(options={"kind": "blurry"}), "windows exchange training samples"),
+    (
+        "blurry_parent",
+        lambda: with_stream(options={"kind": "online", "parent": {"kind": "blurry"}}),
+        "windows exchange training samples",
+    ),
     ("joint", joint, "does not train one window after the other"),
     ("other_test_sets", other_test_sets, "test sets of the replicas differ"),
     ("no_arrays", lambda: changed(lambda record: record.arrays.clear()), r"has no arrays\.npz; copy it together"),
@@ -574,6 +580,7 @@ def real() -> Record:
     return cl_lib.run(stream, cl_lib.strategies.FromScratch(), seeds=2, save_predictions=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Every(2), OnGain(), OnDrift(), OnDrift(watches.Inputs())], ids=repr)
 def test_a_real_record(real: Record, policy: Policy) -> None:
     result = backtest(real, policy, metric="error")

@@ -189,6 +189,7 @@ def alarms(stream: np.ndarray, level: float, effect: float, m: int, n: int) -> n
     return np.array([repeated(found[i - n + 1 : i + 1], m) for i in range(n - 1, len(found))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "m", "n", "features"), [(0.05, 1, 1, 1), (0.1, 1, 1, 3), (0.05, 2, 3, 1), (0.1, 1, 3, 1), (0.1, 3, 3, 1)]
 )

@@ -108,6 +108,8 @@ class Session:
         self.total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
         for finished in self.groups[: self.start["group"]]:  # groups finished before the run was resumed
+            if self.job.save_predictions:
+                finished.samples = self._evaluator(finished).samples()
             yield from finished.rows
         with tqdm(
             total=self.total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
@@ -230,15 +232,7 @@ class Session:
         """Replicas of a group and their evaluator: restored from a checkpoint, or new and evaluated before training."""
         job = self.job
         learner = self._learner(group, plan)
-        evaluator = Evaluator(
-            job.stream,
-            group.realisations,
-            job.eval_on,
-            job.torch_dtype,
-            self.device,
-            job.store,
-            job.save_predictions,
-        )
+        evaluator = self._evaluator(group)
         if job.save_predictions:
             group.samples = evaluator.samples()
             self.valid = self._valid(group)
@@ -260,6 +254,10 @@ class Session:
         if any(not torch.equal(a, b) for r in group.realisations for a, b in zip(r.valids, first.valids, strict=True)):
             return None
         return Evaluator(job.stream, group.realisations, "valid", job.torch_dtype, self.device, job.store)
+
+    def _evaluator(self, group: Group) -> Evaluator:
+        job, real = self.job, group.realisations
+        return Evaluator(job.stream, real, job.eval_on, job.torch_dtype, self.device, job.store, job.save_predictions)
 
     def _train(self, block: Block, ahead: Block | None, s: int, position: tuple[int, int], bar: tqdm[Any]) -> None:
         """Train a block from its step ``s`` on, writing checkpoints periodically."""

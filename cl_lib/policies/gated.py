@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.known import Known
+from cl_lib.policies.known import DIVERGED, Known
 from cl_lib.policies.policy import Policy
 from cl_lib.validation import check_whole, is_number, is_whole
 
@@ -91,6 +91,7 @@ class NoSliceDrop(Gate):
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         before = [known.slice_counts(self.by, known.serving, w) for w in windows]
         after = [known.slice_counts(self.by, candidate, w) for w in windows]
+        diverged = np.any([known.loss(candidate, w, "error") >= DIVERGED for w in windows], axis=0)
         count = np.sum([c for c, _ in before], 0)
         was, now = (np.sum([k for _, k in part], 0) for part in (before, after))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -101,7 +102,7 @@ class NoSliceDrop(Gate):
             # as few correct predictions or fewer, were the accuracy that of the serving model less the allowed drop
             expected = np.clip(was / np.maximum(count, 1) - self.drop, 0, 1)
             dropped &= binom.cdf(now, count, expected) < self.alpha
-        return ~(dropped & (count >= self.minimum)).any(-1)
+        return ~(dropped & (count >= self.minimum)).any(-1) & ~diverged
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from cl_lib.drift.watch import Kind
 from cl_lib.errors import InputError, nearest
 
 Array = np.ndarray
-METRICS = ("error", "nll", "brier")
+DIVERGED = 1e300
+"""Loss of a diverged model: larger than any other, and finite, so that differences are defined."""
 
 
 class Samples(NamedTuple):
@@ -150,13 +151,13 @@ class Known:
         return self.history.seeds
 
     def loss(self, row: Array | int, window: int, metric: str = "nll") -> Array:
-        """Mean loss of a row (one for each replica, or one for all) on a window whose labels have arrived."""
+        """Mean loss of a row (one for each replica, or one for all) on a window with labels; 1e300 if it diverged."""
         self._check(row, window)
-        return np.asarray(self._losses(metric)[self._replicas, row, window])
+        return np.nan_to_num(self._losses(metric)[self._replicas, row, window], nan=DIVERGED)
 
     def losses(self, metric: str = "nll") -> Array:
         """``(R, newest, newest)`` mean losses of the rows before the newest on windows with labels."""
-        return self._losses(metric)[:, : self.newest, : self.newest]
+        return np.nan_to_num(self._losses(metric)[:, : self.newest, : self.newest], nan=DIVERGED)
 
     def support(self, window: int) -> int:
         """Number of test samples of a window whose labels have arrived."""
@@ -185,7 +186,9 @@ class Known:
         lost, gained, total, squares = (part.reshape(self.shape) for part in sums)
         count = int(self.history.support[window])
         variance = np.maximum(squares / count - (total / count) ** 2, 0) / max(count - 1, 1)
-        return Paired(count, lost, gained, total / count, np.sqrt(variance))
+        diverged = np.isnan(total)
+        change = np.where(diverged, self.loss(other, window) - self.loss(row, window), total / count)
+        return Paired(count, lost, gained, change, np.where(diverged, 0.0, np.sqrt(variance)))
 
     def _by_row(self, row: Array | int, values: Callable[[int], Array]) -> Array:
         """``(*shape, ...)``: for each replica the values ``(R, ...)`` of its row."""

@@ -26,10 +26,10 @@ class Predictions:
     ----------
     arrays : dict of ndarray
         ``bits`` ``(R, T + 1, ceil(N / 8))`` uint8, correct predictions as packed bits; ``confidence`` and ``nll``
-        ``(R, T + 1, N)`` float16; ``predicted`` ``(R, T + 1, N)``, the class. Of the samples: ``index`` ``(R or 1,
-        N)``, positions in the test part, ``column``, the test set, and ``label``. ``slice.NAME`` ``(R or 1, N)``, codes
-        of each metadata column. ``inputs`` ``(E, F, B)``, number of values of each feature of each test set in bins
-        that are quantiles of the first test set, for at most 256 features.
+        ``(R, T + 1, N)`` float16, the NLL at most 60,000; ``predicted`` ``(R, T + 1, N)``, the class. Of the samples:
+        ``index`` ``(R or 1, N)``, positions in the test part, ``column``, the test set, and ``label``. ``slice.NAME``
+        ``(R or 1, N)``, codes of each metadata column. ``inputs`` ``(E, F, B)``, number of values of each feature of
+        each test set in bins that are quantiles of the first test set, for at most 256 features.
 
     Examples
     --------
@@ -114,6 +114,10 @@ class Predictions:
             for name in ("index", "column", "label", *(n for n in arrays if n.startswith("slice."))):
                 if arrays[name].shape not in ((1, size), (replicas, size)) or arrays[name].dtype.kind not in "iu":
                     raise ValueError(f"{name}: expected whole numbers of shape (1, {size})")
+                if arrays[name].min(initial=0) < 0:
+                    raise ValueError(f"{name}: expected no negative numbers")
+            if arrays["inputs"].ndim != 3:
+                raise ValueError(f"inputs: expected three axes, found the shape {arrays['inputs'].shape}")
         except FileNotFoundError:
             raise InputError(f"{path}: is missing; copy it together with its record") from None
         except Exception as error:  # a damaged zip or array header raises nearly anything

@@ -330,10 +330,12 @@ def audit(
             continue
         place = np.concatenate([predictions.positions[w] for w in windows])
         was, now = predictions.correct(before)[:, place], predictions.correct(after)[:, place]
-        parts = [
-            compare(a, b, {name: code[place] for name, code in codes.items()}, alpha)
-            for a, b in zip(was, now, strict=True)
-        ]
+        alive = np.isfinite(record.arrays["matrix.accuracy"][:, before][:, windows]).all(-1)
+        parts = []
+        for a, b, known in zip(was, now, alive, strict=True):
+            counted = slice(None) if known else slice(0)  # without a model before there is nothing to lose
+            chosen = {name: code[place][counted] for name, code in codes.items()}
+            parts.append(compare(a[counted], b[counted], chosen, alpha))
         updates.append((before, after, windows))
         whole.append([part[0] for part in parts])
         by_slice.append([part[1] for part in parts])

@@ -9,7 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
+from cl_lib.errors import InputError
 from cl_lib.policies.policy import Policy
+from cl_lib.validation import check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Backtest:
     labels : ndarray
         ``(G, R)`` labelled test samples up to the last deployed model.
     steps : ndarray
-        ``(G, R)`` training steps, if windows are trained only for deployed models.
+        ``(G, R)`` training steps of the last windows of the deployed models: the cost if only they are trained.
     """
 
     policy: Policy
@@ -138,8 +140,18 @@ class Backtest:
         Returns
         -------
         ndarray
-            ``(G, 2)``, low and high.
+            ``(G, 2)``, low and high; NaN where no replica has a skill.
+
+        Raises
+        ------
+        InputError
+            For another name, and for blocks as long as all windows.
         """
+        check_choice("name", name, ("skill", "mean_loss"))
+        check_whole("block", block, 1)
+        check_whole("resamples", resamples, 1)
+        if block >= len(self.windows):
+            raise InputError(f"block={block}: must be below the number of windows, {len(self.windows)}")
         draws = block_samples(len(self.windows), block, resamples, seed)
         parts = [self._at_updates(self.random_loss), self.loss, self._at_updates(self.oracle_loss)]
         if name == "mean_loss":
@@ -154,14 +166,15 @@ class Backtest:
     @cached_property
     def helpful(self) -> np.ndarray:
         """``(G, R, W)`` bool, whether the newest row had a lower loss on the window than the row that served before."""
-        out = np.asarray(self.always < self.kept)
+        out = np.asarray((self.always < self.kept) | (np.isnan(self.kept) & ~np.isnan(self.always)))
         out[..., 0] = False
         return out
 
     @property
     def harmful(self) -> np.ndarray:
-        """``(G, R)`` number of updates that did not lower the loss on the window; diverged models count."""
-        return np.asarray((self.updated & ~(self.loss < self.kept)).sum(-1))
+        """``(G, R)`` number of updates that did not lower the loss on the window; updates to a diverged model count."""
+        better = (self.loss < self.kept) | (np.isnan(self.kept) & ~np.isnan(self.loss))
+        return np.asarray((self.updated & ~better).sum(-1))
 
     @property
     def precision(self) -> np.ndarray:

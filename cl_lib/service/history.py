@@ -101,6 +101,14 @@ def _check(record: Record) -> None:
             f"record {name}: {stream['experiences']} experiences and {len(columns)} test sets; a window must be one "
             "experience with its own test set (not an online or blurry stream)"
         )
+    options = stream.get("options") or {}
+    while options:
+        if options.get("kind") == "blurry":
+            raise InputError(
+                f"record {name}: the stream is blurry: its windows exchange training samples, so that models have seen "
+                "windows to come"
+            )
+        options = options.get("parent") or {}
     if len(columns) < 3:
         raise InputError(f"record {name}: has {len(columns)} windows; at least 3 are needed")
     support = record.arrays["support"][:, -1]

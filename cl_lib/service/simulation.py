@@ -171,7 +171,7 @@ def _labels(history: History, path: np.ndarray, delay: int, first: int) -> np.nd
 
 
 def _steps(record: Record, path: np.ndarray) -> np.ndarray:
-    """Training steps of the windows between the deployed rows, if windows are trained only when a model is deployed."""
+    """Training steps of the last window of each deployed row: the cost of training only the windows that are deployed."""
     steps = record.arrays["step"]
     window = np.diff(steps, axis=1)  # (R, T)
     replicas = np.arange(len(steps))

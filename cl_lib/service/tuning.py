@@ -41,8 +41,8 @@ def tune(
     delay, metric
         As in `backtest`.
     by : {"skill", "loss"}
-        Mean over replicas of the skill (undefined is worst), or of the loss, which favours many updates. Of equal
-        points the first is chosen.
+        Mean over replicas of the skill (undefined is worst; where it is undefined at all points, the loss decides), or
+        of the loss, which favours many updates. Of equal points the first is chosen.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def tune(
     if not grid:
         raise InputError("grid={}: tuning needs at least one value of one field")
     result = backtest(record, policy, delay=delay, metric=metric, grid=grid, until=until)
-    values = result.skill if by == "skill" else -result.mean_loss
+    values = result.skill if by == "skill" and np.isfinite(result.skill).any() else -result.mean_loss
     known = np.isfinite(values)
     score = np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), -np.inf)
     point = result.points[int(score.argmax())]

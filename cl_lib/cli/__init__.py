@@ -1,5 +1,5 @@
-"""The command line: ``cl-bench`` runs jobs, ``cl-report`` compares records, ``cl-backtest`` simulates update policies on
-a record, and ``cl-gate`` decides whether its model may serve."""
+"""The command line: ``cl-bench`` runs jobs, ``cl-report`` compares records, ``cl-backtest`` simulates update policies,
+and ``cl-gate`` decides whether a model may serve."""
 
 from cl_lib.cli.backtest import backtest
 from cl_lib.cli.gating import gate

@@ -157,7 +157,9 @@ class Known:
 
     def losses(self, metric: str = "nll") -> Array:
         """``(R, newest, newest)`` mean losses of the rows before the newest on windows with labels."""
-        return np.nan_to_num(self._losses(metric)[:, : self.newest, : self.newest], nan=DIVERGED)
+        out = np.nan_to_num(self._losses(metric)[:, : self.newest, : self.newest], nan=DIVERGED)
+        out.flags.writeable = False
+        return out
 
     def support(self, window: int) -> int:
         """Number of test samples of a window whose labels have arrived."""

@@ -253,8 +253,10 @@ def _lines(audit: Audit, most: int = 30) -> list[str]:
 
 
 def _means(parts: Sequence[Flips], s: int, audit: Audit) -> tuple[str, ...]:
+    known = [flips for flips in parts if flips.count[s]] or list(parts)  # without replicas that had diverged before
+
     def mean(name: str) -> float:
-        return float(np.mean([getattr(flips, name)[s] for flips in parts]))
+        return float(np.mean([getattr(flips, name)[s] for flips in known]))
 
     values = f"{mean('count'):.0f}", f"{mean('negative'):.1f}", f"{mean('positive'):.1f}", f"{mean('drop'):+.4f}"
     return (*values, f"{mean('detectable'):.4f}", f"{mean('adjusted'):.3g}", f"{mean('flagged'):.2f}")

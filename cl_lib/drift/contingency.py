@@ -48,7 +48,7 @@ def chi_square(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSamp
     --------
     >>> result = chi_square([40, 30, 28, 2], [20, 30, 46, 4])
     >>> round(result.statistic, 3), round(result.p_value, 4), round(result.effect_size, 3)
-    (12.092, 0.0024, 0.246)
+    (9.287, 0.0096, 0.215)
     """
     left, right = _counts("a", a), _counts("b", b)
     if left.ndim != 1 or right.ndim != 1:
@@ -80,7 +80,7 @@ def chi_squares(a: ArrayLike, b: ArrayLike, min_expected: float = 5.0) -> TwoSam
     --------
     >>> result = chi_squares([40, 30, 30], [[40, 30, 30], [20, 30, 50]])
     >>> result.p_value.round(4)
-    array([1.    , 0.0027])
+    array([1.    , 0.0029])
     """
     from scipy import stats  # takes longer to import than all of cl_lib
 

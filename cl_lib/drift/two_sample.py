@@ -87,7 +87,7 @@ def mean_shift(a: ArrayLike, b: ArrayLike) -> TwoSample:
     --------
     >>> result = mean_shift([1.0, 2.0, 3.0, 4.0], [3.0, 4.0, 5.0, 8.0])
     >>> round(result.statistic, 3), round(result.p_value, 4), round(result.effect_size, 3)
-    (2.008, 0.1, 1.42)
+    (1.987, 0.1048, 1.405)
     """
     from scipy import stats
 

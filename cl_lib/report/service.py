@@ -63,7 +63,7 @@ def service_page(
     >>> import cl_lib, tempfile
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
-    >>> results = [cl_lib.backtest(record, cl_lib.policies.Every(k)) for k in (2, 3)]
+    >>> results = [cl_lib.service.backtest(record, cl_lib.policies.Every(k)) for k in (2, 3)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     service_page(record, results, ["every 2", "every 3"], f"{folder}/report.html").name
     'report.html'

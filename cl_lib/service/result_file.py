@@ -45,7 +45,7 @@ def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | 
     >>> import cl_lib
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
-    >>> data = to_json([cl_lib.backtest(record, cl_lib.policies.Every(2))], record)
+    >>> data = to_json([cl_lib.service.backtest(record, cl_lib.policies.Every(2))], record)
     >>> data["results"][0]["policy"], data["results"][0]["updates"]
     ({'name': 'Every', 'fields': {'windows': 2}}, [2, 2])
     """

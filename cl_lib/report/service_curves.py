@@ -37,11 +37,13 @@ def pareto(lines: Sequence[Served]) -> str:
             axes.plot(k, best, color=GREY, linewidth=1.2, linestyle=(0, (5, 2)), label="best schedules")
             axes.fill_between(k, best, random, color=FAINT, alpha=0.45, linewidth=0)
             for line in shown:
-                look, low_high = style(line.number), line.gain
-                x, y, centre = line.mean("updates"), line.mean("mean_loss"), line.mean("random")
-                axes.plot([x, x], [centre + bound for bound in low_high], color=look.colour, linewidth=1.6, alpha=0.6)
-                name = in_legend(line.name) if line.number < DRAWN else None
-                axes.plot(x, y, look.marker, color=look.colour, markersize=7, label=name, linestyle="none")
+                look, x, y = style(line.number), line.mean("updates"), line.mean("mean_loss")
+                if line.number < DRAWN:
+                    bar = [line.mean("random") + bound for bound in line.gain]
+                    axes.plot([x, x], bar, color=look.colour, linewidth=1.6, alpha=0.6)
+                    axes.plot(x, y, look.marker, color=look.colour, markersize=7, label=in_legend(line.name))
+                else:
+                    axes.plot(x, y, ".", color=GREY, markersize=5, label="other points of the table")
             axes.set(xlabel="updates", title=_late(delay))
             if place == 0:
                 axes.set_ylabel(f"mean {METRICS[result.metric][0]} over the windows")

@@ -45,6 +45,7 @@ def pareto(lines: Sequence[Served]) -> str:
                 else:
                     axes.plot(x, y, ".", color=GREY, markersize=5, label="other points of the table")
             axes.set(xlabel="updates", title=_late(delay))
+            axes.locator_params(axis="x", integer=True)
             if place == 0:
                 axes.set_ylabel(f"mean {METRICS[result.metric][0]} over the windows")
             axes.grid()

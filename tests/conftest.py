@@ -52,3 +52,13 @@ def _is_fast(item: pytest.Item) -> bool:
         name = getattr(getattr(item, "callspec", None), "id", "")
         return item.name.startswith("test_generic_check[") and name.startswith(tuple(f"{s}-" for s in FAST_STRATEGIES))
     return path.name in FAST_FILES
+
+
+@pytest.fixture(scope="session")
+def served_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a small run with six windows and stored predictions, for tests of models in service."""
+    import cl_lib
+
+    stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
+    record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2, save_predictions=True)
+    return record.save(tmp_path_factory.mktemp("service") / "run")

@@ -44,7 +44,8 @@ def test_the_wheel_holds_types_configurations_schema_and_template(tmp_path):
         pytest.skip(f"no wheel can be built here: {done.stderr.strip().splitlines()[-1]}")
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"cl_lib/py.typed", "cl_lib/record/record.schema.json", "cl_lib/report/template.html"} <= names
+    assert {"cl_lib/py.typed", "cl_lib/record/record.schema.json", "cl_lib/service/backtest.schema.json"} <= names
+    assert {f"cl_lib/report/{name}.html" for name in ("template", "service", "style")} <= names
     shipped = {str(p.relative_to(ROOT.parent)) for p in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
     assert not [n for n in names if n.startswith("tests/")]

@@ -55,6 +55,8 @@ def backtest() -> None:
 def _backtest(argv: list[str]) -> int:
     from cl_lib.record import Record
     from cl_lib.report.html import check_target
+    from cl_lib.report.service import service_page
+    from cl_lib.report.service_maps import slice_column
     from cl_lib.service import result_file, table
 
     given = [a for a in argv if re.match(r"[A-Za-z_][\w.]*=", a) and not Path(a).exists()]
@@ -66,13 +68,14 @@ def _backtest(argv: list[str]) -> int:
     target = Path(args.json) if args.json is not None else Path(record.directory) / result_file.BACKTEST
     if target.is_dir():
         raise InputError(f"--json {target}: is a directory; name a file, such as {target / result_file.BACKTEST}")
+    by = str(options["by"]) if "by" in options else None
+    if by is not None and args.out is not None:
+        slice_column(record, by)
     results, names = run_backtests(record, options)
     print(table(results, names))
     print(f"results: {result_file.write(result_file.to_json(results, record, names), target)}")
     if args.out is not None:
-        from cl_lib.report.service import service_page
-
-        print(f"report: {service_page(record, results, names, args.out, by=options.get('by'))}")
+        print(f"report: {service_page(record, results, names, args.out, by=by)}")
     return 0
 
 
@@ -134,7 +137,7 @@ def run_backtests(record: Record, options: dict[str, Any]) -> tuple[list[Backtes
     delays = list(dict.fromkeys(value)) if isinstance(value, list) else [value]
     start = options.get("start")
     if start is None and len(delays) > 1 and all(is_whole(d) for d in delays):
-        start = max(delays) + 1
+        start = max(delays) + 1 if max(delays) + 2 < len(record.stream["columns"]) else None  # else an error
     shared = {"metric": options.get("metric", "nll"), "start": start, "until": options.get("until")}
     results = [
         service.backtest(record, policy, delay=delay, grid=grid or None, **shared)

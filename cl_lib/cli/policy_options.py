@@ -142,8 +142,8 @@ def words(value: Any, where: str) -> list[str]:
     """Names separated by commas, or a list of names."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     names = [str(part).strip() for part in parts]
-    if not names or not all(names):
-        raise InputError(f"{where}={value!r}: must be one or several names, separated by commas")
+    if value is None or not all(names) or not names:
+        raise InputError(f"{where}={'' if value is None else value}: must be one or several names, separated by commas")
     return names
 
 

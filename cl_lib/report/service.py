@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cl_lib.errors import InputError, printable
 from cl_lib.files import replace_file
-from cl_lib.record.text import NULL
 from cl_lib.report.canvas import style
 from cl_lib.report.html import DRAWN, check_target
-from cl_lib.report.service_entries import METRICS, Served, mean, served
-from cl_lib.report.service_lines import gate_lines, pareto, service_lines
+from cl_lib.report.service_curves import gate_lines, pareto
+from cl_lib.report.service_entries import METRICS, served
+from cl_lib.report.service_lines import service_lines
 from cl_lib.report.service_maps import SLICES, alarm_map, flip_map, slice_column, watches
 from cl_lib.report.service_prose import paragraphs
+from cl_lib.report.service_tables import cost_row, facts, policy_rows, tolerance_rows
 from cl_lib.service import Backtest
 from cl_lib.service.gate_curves import GateCurve, gate_curve
-from cl_lib.service.result_file import record_hash
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -66,7 +63,7 @@ def service_page(
     >>> import cl_lib, tempfile
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
-    >>> results = [cl_lib.backtest(record, cl_lib.policies.Every(k)) for k in (2, 3)]
+    >>> results = [cl_lib.service.backtest(record, cl_lib.policies.Every(k)) for k in (2, 3)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     service_page(record, results, ["every 2", "every 3"], f"{folder}/report.html").name
     'report.html'
@@ -109,8 +106,8 @@ def page(
         title=title or f"When to update: {record.strategy} on {record.stream['name']}",
         paragraphs=paragraphs(record, lines),
         metric=METRICS[first.metric][0],
-        rows=_rows(lines),
-        costs=[_costs(line) for line in lines],
+        rows=policy_rows(lines),
+        costs=[cost_row(line) for line in lines],
         lines=service_lines(drawn[:DRAWN]),
         left_out=max(len(drawn) - DRAWN, 0) if len(drawn) < len(lines) or len(drawn) > DRAWN else None,
         pareto=pareto(lines),
@@ -121,57 +118,13 @@ def page(
         alarms=alarm_map(watches(record, first)) if stored else "",
         gate=gate_lines(curve, first.metric) if curve is not None else "",
         curve=curve,
-        tolerances=_tolerances(curve) if curve is not None else [],
+        tolerances=tolerance_rows(curve) if curve is not None else [],
         delay=first.delay,
-        facts=_facts(record, first),
+        facts=facts(record, first),
         colour=lambda number: style(number).colour,
         version=__version__,
     )
     return printable(html)
-
-
-def _rows(lines: Sequence[Served]) -> list[dict[str, Any]]:
-    """Cells of the main table: the references of each delay before its policies."""
-    out: list[dict[str, Any]] = []
-    done: set[int] = set()
-    for line in lines:
-        result = line.result
-        if result.delay not in done:
-            done.add(result.delay)
-            shown = {line.constant for line in lines if line.result.delay == result.delay}
-            for name, losses, updates in (
-                ("never updated", result.never, "0"),
-                ("always updated", result.always, str(len(result.windows) - 1)),
-            ):
-                cells = [str(result.delay), _number(float(mean(losses))), "", "", "", updates, "", "", "", ""]
-                if name not in shown:
-                    out.append({"number": None, "name": name, "cells": cells, "interval": ""})
-        low, high = line.interval
-        out.append(
-            {
-                "number": line.number,
-                "name": line.name,
-                "interval": f"[{low:.2f}, {high:.2f}]" if math.isfinite(low) else "",
-                "cells": [
-                    str(result.delay),
-                    *(_number(line.mean(part)) for part in ("mean_loss", "random", "oracle")),
-                    _number(line.mean("skill"), 2),
-                    *(_number(line.mean(part), 1) for part in ("updates", "harmful")),
-                    _number(float(line.of("refused").sum(-1).mean()), 1),
-                    *(_number(100 * line.mean(part), 0, " %") for part in ("precision", "recall")),
-                ],
-            }
-        )
-    return out
-
-
-def _costs(line: Served) -> dict[str, Any]:
-    values = [f"{line.mean(part):,.0f}" for part in ("labels", "steps")]
-    return {"number": line.number, "name": line.name, "cells": [str(line.result.delay), *values]}
-
-
-def _number(value: float, digits: int = 4, unit: str = "") -> str:
-    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else NULL
 
 
 def _curve(record: Record, like: Backtest) -> GateCurve | None:
@@ -180,26 +133,3 @@ def _curve(record: Record, like: Backtest) -> GateCurve | None:
     if end <= like.delay + 3:
         return None
     return gate_curve(record, like.metric, like.delay, start=like.first, until=end)
-
-
-def _tolerances(curve: GateCurve) -> list[tuple[str, str, str]]:
-    """Rows of the gate table: tolerance 0 and five that are spread over the curve."""
-    spread = np.quantile(curve.tolerances, [0.1, 0.3, 0.5, 0.7, 0.9], method="nearest")
-    rows = []
-    for tolerance in np.unique([0.0, *spread]):
-        blocked, refused = (_number(100 * share, 0, " %") for share in curve.at(float(tolerance)))
-        rows.append((f"{tolerance:+.4f}" if tolerance else "0", blocked, refused))
-    return rows
-
-
-def _facts(record: Record, first: Backtest) -> list[tuple[str, str]]:
-    return [
-        ("stream", record.stream["name"]),
-        ("data hash", record.stream["data_hash"]),
-        ("windows served", f"{len(first.windows)}: {first.windows[0]} to {first.windows[-1]}"),
-        ("test samples by window", f"{int(record.arrays['support'][0, -1].min()):,} or more"),
-        ("strategy", record.strategy),
-        ("replicas", str(len(record.replicas))),
-        ("predictions", "stored" if record.predictions is not None else "not stored"),
-        ("SHA-256 of record.json", record_hash(record) or NULL),
-    ]

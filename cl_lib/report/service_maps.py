@@ -10,7 +10,7 @@ from cl_lib import drift
 from cl_lib.errors import InputError, nearest, printable
 from cl_lib.metrics.slices import MINIMUM
 from cl_lib.policies import OnDrift
-from cl_lib.report.canvas import FAINT, GREY, INK, name_axis, panels, shorten, style, svg
+from cl_lib.report.canvas import FAINT, INK, name_axis, panels, shorten, style, svg
 from cl_lib.report.service_entries import mean
 from cl_lib.service import Backtest, backtest
 from cl_lib.service.auditing import audit
@@ -138,16 +138,16 @@ def alarm_map(results: dict[str, Backtest]) -> str:
             axes.bar(x, 0.8 * wrong, 0.86, bottom=base + 0.8 * right, color=WRONG)
             precision, chance = float(mean(result.precision)), float(result.helpful[:, 1:].mean())
             said = f"{precision:.0%} right" if np.isfinite(precision) else "no alarm"
-            axes.text(len(x) + 0.2, base + 0.4, f"{said}\n(chance {chance:.0%})", va="center", fontsize=8)
+            said = f"{said}\n(chance {chance:.0%})"
+            axes.text(1.01, base + 0.4, said, va="center", fontsize=8, transform=axes.get_yaxis_transform())
         names = [printable(name, one_line=True) for name in next(iter(results.values())).windows]
         axes.set_yticks(np.arange(len(results))[::-1] + 0.4, results)
-        axes.set(xlim=(-0.6, len(names) + 6), ylim=(-0.05, len(results)))
+        axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(-0.05, len(results)))
         name_axis(axes, names, 26)
         axes.tick_params(length=0)
-        axes.set_xlabel("window before which the alarm was raised", x=0.45)
+        axes.set_xlabel("window before which the alarm was raised")
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
         keys = [Patch(color=RIGHT, label="right: an update helped"), Patch(color=WRONG, label="wrong: it did not help")]
         figure.legend(handles=keys, loc="outside lower center", ncols=2)
-        axes.axvline(len(names) - 0.3, color=GREY, linewidth=0.6)
         return svg(figure, "Alarms by watch and window, right or wrong")

@@ -12,6 +12,9 @@ from cl_lib.report.service_entries import METRICS, Served, mean
 if TYPE_CHECKING:
     from cl_lib.record import Record
 
+FEW = 12
+"""Number of windows below which blocks of four give intervals that are far too narrow."""
+
 
 def paragraphs(record: Record, lines: Sequence[Served]) -> list[str]:
     """What is compared, then the outcome at each delay."""
@@ -56,6 +59,8 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     if len(timed) > 1:
         start = f"{skilled.name} has the {'lowest loss and the ' if best is skilled else ''}highest skill: its loss is"
     text += _timing(skilled, start or f"The loss of {skilled.name} is")
+    if len(result.windows) < FEW:
+        return f"{text} {len(result.windows)} windows are too few for an interval of the skill that can be relied on."
     firm = [line.name for line in timed if line.interval[0] > 0]
     if firm:
         verb = "chooses" if len(firm) == 1 else "choose"

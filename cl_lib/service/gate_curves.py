@@ -87,7 +87,7 @@ def gate_curve(
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
     >>> curve = gate_curve(record, tolerances=[0.0, 100.0])
-    >>> curve.harmful + curve.good, curve.blocked[1], curve.refused[1]
+    >>> curve.harmful + curve.good, curve.blocked.tolist()[1], curve.refused.tolist()[1]
     (6, 0.0, 0.0)
     """
     history = history_of(record)

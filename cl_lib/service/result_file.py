@@ -15,21 +15,13 @@ from cl_lib._version import __version__
 from cl_lib.errors import InputError
 from cl_lib.files import null, read_json, replace_file
 from cl_lib.policies.policy import Policy
-from cl_lib.record.check import check_rules
 from cl_lib.service.backtest import Backtest
 from cl_lib.service.refusals import Refusal, refusals
+from cl_lib.service.result_schema import BACKTEST, SCHEMA, check
 from cl_lib.validation import as_python
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
-
-BACKTEST = "backtest.json"
-SCHEMA = "cl_lib.backtest/1"
-
-
-def schema() -> dict[str, Any]:
-    """Load the JSON schema of ``backtest.json``, which is part of the package."""
-    return json.loads((Path(__file__).parent / "backtest.schema.json").read_text(encoding="utf-8"))
 
 
 def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -53,7 +45,7 @@ def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | 
     >>> import cl_lib
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
-    >>> data = to_json([cl_lib.backtest(record, cl_lib.policies.Every(2))], record)
+    >>> data = to_json([cl_lib.service.backtest(record, cl_lib.policies.Every(2))], record)
     >>> data["results"][0]["policy"], data["results"][0]["updates"]
     ({'name': 'Every', 'fields': {'windows': 2}}, [2, 2])
     """
@@ -179,25 +171,3 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a readable backtest ({error})") from error
     check(data, str(path))
     return dict(data)
-
-
-def check(data: Any, where: str = BACKTEST) -> None:
-    """Raise `InputError` if ``data`` does not follow the schema or parts of it differ in length."""
-    if isinstance(data, Mapping) and data.get("schema") != SCHEMA:
-        raise InputError(f"{where}: schema is {data.get('schema')!r}, this version reads {SCHEMA!r}")
-    check_rules(data, schema(), where)
-    replicas = len(data["record"]["seeds"])
-    for i, entry in enumerate(data["results"]):
-        place, windows = f"{where}: results[{i}]", len(entry["windows"])
-        lengths = {name: (entry[name], replicas) for name in ("path", "updates", "alarms", "harmful")}
-        lengths |= {f"costs: {name}": (values, replicas) for name, values in entry["costs"].items()}
-        for name in ("loss", "random", "oracle", "skill", "precision", "recall", "loss_by_window"):
-            lengths[f"{name}: per_replica"] = entry[name]["per_replica"], replicas
-        by_window = entry["loss_by_window"]
-        lengths["loss_by_window: mean"] = by_window["mean"], windows
-        lengths |= {name: (entry[name], windows) for name in ("never_by_window", "always_by_window")}
-        for name, rows in (("path", entry["path"]), ("loss_by_window: per_replica", by_window["per_replica"])):
-            lengths |= {f"{name}[{r}]": (row, windows) for r, row in enumerate(rows)}
-        for name, (values, size) in lengths.items():
-            if len(values) != size:
-                raise InputError(f"{place}: {name}: expected {size} values, found {len(values)}")

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +45,11 @@ from cl_lib.errors import InputError
 from cl_lib.report.canvas import panels, svg
 from cl_lib.service.history import sources
 from cl_lib.streams import Stream
+from cl_lib.streams.stream import SeededStream
+from cl_lib.types import Experience
 
 TABLE = Path(__file__).parent / "results" / "drift_kinds.csv"
-WINDOWS, TRAINED, AT, WIDTH, DEALS = 20, 4, 10, 4, 20
+WINDOWS, TRAINED, AT, WIDTH, DEALS = 20, 4, 10, 4, 15
 SERVES = 1
 """The evaluation that is looked at: the model after the first four windows."""
 ALPHA, EFFECTS = 0.01, (0.1, 0.0)
@@ -111,9 +114,15 @@ def stream_of(part: Part, data: Dataset, deal: int) -> Stream:
 
 
 def train(stream: Stream) -> Record:
-    """Predictions on all windows after every fourth."""
+    """Predictions on all windows after every fourth; as only those after the first four are used, later ones are cut."""
+
+    def cut(seed: int) -> SeededStream:
+        whole = stream.realise(seed)
+        later = [Experience(e.train[:128], e.task[:128], e.column) for e in whole.experiences[TRAINED:]]
+        return whole._replace(experiences=(*whole.experiences[:TRAINED], *later))
+
     return cl_lib.run(
-        stream,
+        dataclasses.replace(stream, make=cut, partial=True),
         cl_lib.strategies.Finetune(),
         model=cl_lib.models.MLP.factory(hidden=(64,)),
         optim=cl_lib.Adam(lr=0.001),
@@ -142,7 +151,7 @@ class Deal(NamedTuple):
     alarms: dict[tuple[str, str], np.ndarray]
     positions: dict[str, np.ndarray]
     start: np.ndarray
-    machine: str
+    environment: dict[str, Any]
 
 
 def watch(part: Part, data: Dataset, deal: int) -> Deal:
@@ -169,7 +178,7 @@ def watch(part: Part, data: Dataset, deal: int) -> Deal:
     series = np.concatenate([rng.permutation(bits) for bits in wrong[TRAINED:]])
     start = np.concatenate([np.zeros(TRAINED, int), np.cumsum([0, *map(len, wrong[TRAINED:])])])
     positions = {name: drift.detect(series, name) for name in DETECTORS}
-    return Deal(np.array([bits.mean() for bits in wrong]), alarms, positions, start, machine(record))
+    return Deal(np.array([bits.mean() for bits in wrong]), alarms, positions, start, record.environment)
 
 
 def share(found: np.ndarray) -> tuple[float, float, float, int]:
@@ -238,15 +247,14 @@ def measure(part: Part, folder: str | None) -> list[Line]:
     started = time.perf_counter()
     name = " ".join(part)
     deals = [watch(part, data, deal) for deal in tqdm(range(DEALS), desc=name, unit="deal", leave=False)]
-    made = deals[0].machine
+    made = machine(deals[0].environment)
     lines = [line(*found) for found in summary(part, deals)]
     seconds = time.perf_counter() - started
     return [*lines, line("model", "", "seconds", (seconds, seconds, seconds, DEALS))]
 
 
-def machine(record: Record) -> str:
+def machine(made: Mapping[str, Any]) -> str:
     """The machine, the versions and the commit."""
-    made = record.environment
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "river", "numpy", "scipy"))
     return f"{made['device']}, {made['threads']} thread(s); {versions}, Python {made['python']}; commit {commit()}"
 

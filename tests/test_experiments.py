@@ -145,6 +145,40 @@ def test_the_strategies_pages_follow_from_the_tables(load):
         assert path.read_text() == text, path.name
 
 
+def test_the_drift_page_follows_from_its_tables(load):
+    script, page = load("drift_kinds"), load("drift_page")
+    lines = script.known()
+    assert {page.part_of(line) for line in lines} == set(page.parts())
+    assert {line["n"] for line in lines if line["measure"] == "found"} == {str(page.DEALS)}
+    for path, text in page.pages(lines).items():
+        assert path.read_text() == text, path.name
+
+
+def test_watches_of_one_deal_see_the_drift_that_they_can_see(load):
+    pytest.importorskip("river")
+    script, page = load("drift_kinds"), load("drift_page")
+    part = page.Part("gaussians", "concept", "recurring", "1")
+    deal = script.watch(part, script.gaussians(samples=8_000), 0)
+    changed = [window in (*range(10, 14), 18, 19) for window in range(page.WINDOWS)]
+    assert deal.alarms["errors", "effect 0.1"].tolist() == changed
+    for by in ("inputs", "labels", "predicted", "confidence"):
+        assert not deal.alarms[by, "effect 0.1"].any(), by
+    assert deal.start[[4, 5, 20]].tolist() == [0, 400, 6_400]
+    assert 0 < script.first(deal.positions["page_hinkley"], deal.start[10], deal.start[14]) < 400
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [([], "the table is not complete"), (["--missing", "--folder", "absent"], "there is no such folder")],
+)
+def test_the_drift_table_needs_its_data(argv, words, load, tmp_path, monkeypatch, capsys):
+    script = load("drift_kinds")
+    monkeypatch.setattr(script, "TABLE", tmp_path / "drift_kinds.csv")
+    with pytest.raises(SystemExit, match="2"):
+        script.main(argv)
+    assert words in capsys.readouterr().err
+
+
 def test_tables_stay_small():
     files = [*(EXPERIMENTS / "tables").iterdir()]
     assert {path.suffix for path in files} <= {".gz", ".npz"}

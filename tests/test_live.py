@@ -54,7 +54,7 @@ class Chosen(Policy):
 
 
 def run(strategy: Any, policy: Policy | None, seeds: Any = 3, **options: Any) -> cl_lib.Record:
-    options = {"model": SMALL, "save_predictions": True, **options}
+    options = {"model": SMALL, "save_predictions": True, "lift": "always", **options}
     return cl_lib.run(STREAM, strategy, policy=policy, seeds=seeds, **options)
 
 

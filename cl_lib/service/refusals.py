@@ -45,7 +45,7 @@ def refusals(record: Record, result: Backtest) -> list[Refusal]:
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=6)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
     >>> result = cl_lib.service.backtest(record, Gated(Every(1), (NoWorse("nll"),)))
-    >>> len(refusals(record, result)) == result.refused.sum()
+    >>> len(refusals(record, result)) == int(result.refused.sum())
     True
     """
     if not result.refused.any():

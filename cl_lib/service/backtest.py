@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from cl_lib.policies.policy import Policy
+from cl_lib.validation import check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Backtest:
         ndarray
             ``(G, 2)``, low and high.
         """
+        check_choice("name", name, ("skill", "mean_loss"))
         draws = block_samples(len(self.windows), block, resamples, seed)
         parts = [self._at_updates(self.random_loss), self.loss, self._at_updates(self.oracle_loss)]
         if name == "mean_loss":
@@ -196,22 +198,21 @@ def table(results: Sequence[Backtest], names: Sequence[str] | None = None) -> st
     for number, result in enumerate(results):
         if result.delay not in done:
             done.add(result.delay)
-            for name, losses in (("never", result.never), ("always", result.always)):
+            for name, loss in (("never", result.never), ("always", result.always)):
                 count = "0" if name == "never" else str(len(result.windows) - 1)
-                lines.append((name, str(result.delay), _number(losses), "", "", "", count, "", "", ""))
+                lines.append((name, str(result.delay), _number(loss), "", "", "", count, "", "", ""))
+        values = [result.mean_loss, result.random, result.oracle, result.skill]
+        counts, shares = [result.updates, result.harmful], [result.precision, result.recall]
         title = names[number] if names is not None else type(result.policy).__name__
         for g, point in enumerate(result.points or [{}]):
             at = (g,) if result.points else ()
             label = " ".join([title, *(f"{k}={v:g}" for k, v in point.items())])
-            values = [result.mean_loss, result.random, result.oracle, result.skill]
-            shares = [result.precision, result.recall]
             lines.append(
                 (
                     label,
                     str(result.delay),
                     *(_number(v[at]) for v in values),
-                    f"{result.updates[at].mean():.1f}",
-                    f"{result.harmful[at].mean():.1f}",
+                    *(f"{v[at].mean():.1f}" for v in counts),
                     *(_number(v[at], 2) for v in shares),
                 )
             )
@@ -244,6 +245,8 @@ def block_samples(windows: int, block: int, resamples: int, seed: int) -> np.nda
     >>> block_samples(6, block=3, resamples=2, seed=0).shape
     (2, 6)
     """
+    check_whole("block", block, 1)
+    check_whole("resamples", resamples, 1)
     block = min(block, windows)
     starts = np.random.default_rng(seed).integers(0, windows - block + 1, (resamples, -(-windows // block)))
     return (starts[..., None] + np.arange(block)).reshape(resamples, -1)[:, :windows]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import beta
 from study import DOCS, commit, render
 from tqdm import tqdm
 
@@ -151,11 +151,8 @@ def score(folder: str | None) -> None:
 
 def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, Any]:
     """One line of the table: means over replicas, intervals over blocks of weeks."""
-    watch = getattr(result.policy, "watch", None)
-    counted = result.alarms[:, 1:]
-    if isinstance(watch, drift.Inputs | drift.Labels):  # the same for all replicas
-        counted = counted[:1]
-    rate = binomtest(int(counted.sum()), counted.size).proportion_ci(method="wilson")
+    decisions, share = len(result.windows) - 1, result.alarms[:, 1:].mean()
+    alarms = share * decisions  # seeds share the weeks, so each week counts once
     skill = result.skill[np.isfinite(result.skill)]
     low, high = result.interval("skill") if len(skill) else (np.nan, np.nan)
     loss_low, loss_high = result.interval("mean_loss")
@@ -170,13 +167,13 @@ def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, An
         "skill_low": low,
         "skill_high": high,
         "updates": result.updates.mean(),
-        "decisions": counted.shape[1],
+        "decisions": decisions,
         "harmful": result.harmful.mean(),
         "precision": _mean(result.precision),
         "recall": _mean(result.recall),
-        "alarms": counted.mean(),
-        "alarms_low": rate.low,
-        "alarms_high": rate.high,
+        "alarms": share,
+        "alarms_low": beta.ppf(0.025, alarms, decisions - alarms + 1) if alarms else 0.0,
+        "alarms_high": beta.ppf(0.975, alarms + 1, decisions - alarms) if alarms < decisions else 1.0,
     }
 
 

@@ -32,6 +32,7 @@ from cl_lib.policies import (
 from cl_lib.record import Record
 from cl_lib.service import Tuned, backtest, best_schedules, random_schedules, tune
 from cl_lib.service.backtest import block_samples
+from cl_lib.service.backtest import table as printed
 from cl_lib.service.history import in_time
 
 
@@ -253,6 +254,34 @@ def test_interval_holds_the_estimate() -> None:
         assert (values.mean(-1) < high).all()
     assert np.array_equal(grid.interval(), grid.interval())
     assert not np.array_equal(grid.interval(), grid.interval(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "loss"}, "name='loss': must be one of skill, mean_loss"),
+        ({"block": 0}, "block=0"),
+        ({"resamples": 0}, "resamples=0"),
+    ],
+    ids=str,
+)
+def test_intervals_that_cannot_be_given(options: dict[str, Any], message: str) -> None:
+    result = backtest(record_of(LOSSES), Every(2))
+    with pytest.raises(InputError, match=message):
+        result.interval(**options)
+    assert np.allclose(result.interval(block=99), result.skill.mean())  # one block: always the same windows
+
+
+def test_a_table_has_a_line_for_each_point() -> None:
+    record = record_of(LOSSES)
+    results = [backtest(record, OnDecay(), grid={"rise": [0.1, 0.5]}), backtest(record, Every(2), delay=1)]
+    lines = printed(results, ["decay", "every 2"]).splitlines()
+    starts = ["policy", "never", "always", "decay rise=0.1", "decay rise=0.5", "never", "always", "every 2"]
+    assert [line.split("  ")[0] for line in lines] == starts
+    one = backtest(record, OnDecay(0.5))
+    values = [one.mean_loss, one.random, one.oracle, one.skill]
+    assert lines[4].split()[3:7] == [f"{v[np.isfinite(v)].mean():.4f}" for v in values]
+    assert lines[4].split()[7:9] == [f"{one.updates.mean():.1f}", f"{one.harmful.mean():.1f}"]
 
 
 # ---------------------------------------------------------------------- no look-ahead

@@ -135,7 +135,7 @@ class Backtest:
         """95 % interval of ``skill`` or ``mean_loss``, means over replicas, by a moving-block bootstrap of windows.
 
         Seeds share one history, so an interval over seeds misses the chance in that history; blocks of consecutive
-        windows keep its dependence in time.
+        windows, at most half of all, keep its dependence in time.
 
         Returns
         -------
@@ -145,13 +145,11 @@ class Backtest:
         Raises
         ------
         InputError
-            For another name, and for blocks as long as all windows.
+            For another name, and for lengths that are not whole numbers of at least 1.
         """
         check_choice("name", name, ("skill", "mean_loss"))
         check_whole("block", block, 1)
-        check_whole("resamples", resamples, 1)
-        if block >= len(self.windows):
-            raise InputError(f"block={block}: must be below the number of windows, {len(self.windows)}")
+        block = min(block, max(1, len(self.windows) // 2))
         draws = block_samples(len(self.windows), block, resamples, seed)
         parts = [self._at_updates(self.random_loss), self.loss, self._at_updates(self.oracle_loss)]
         if name == "mean_loss":
@@ -209,22 +207,21 @@ def table(results: Sequence[Backtest], names: Sequence[str] | None = None) -> st
     for number, result in enumerate(results):
         if result.delay not in done:
             done.add(result.delay)
-            for name, losses in (("never", result.never), ("always", result.always)):
+            for name, loss in (("never", result.never), ("always", result.always)):
                 count = "0" if name == "never" else str(len(result.windows) - 1)
-                lines.append((name, str(result.delay), _number(losses), "", "", "", count, "", "", ""))
+                lines.append((name, str(result.delay), _number(loss), "", "", "", count, "", "", ""))
+        values = [result.mean_loss, result.random, result.oracle, result.skill]
+        counts, shares = [result.updates, result.harmful], [result.precision, result.recall]
         title = names[number] if names is not None else type(result.policy).__name__
         for g, point in enumerate(result.points or [{}]):
             at = (g,) if result.points else ()
             label = " ".join([title, *(f"{k}={v:g}" for k, v in point.items())])
-            values = [result.mean_loss, result.random, result.oracle, result.skill]
-            shares = [result.precision, result.recall]
             lines.append(
                 (
                     label,
                     str(result.delay),
                     *(_number(v[at]) for v in values),
-                    f"{result.updates[at].mean():.1f}",
-                    f"{result.harmful[at].mean():.1f}",
+                    *(f"{v[at].mean():.1f}" for v in counts),
                     *(_number(v[at], 2) for v in shares),
                 )
             )
@@ -259,6 +256,8 @@ def block_samples(windows: int, block: int, resamples: int, seed: int) -> np.nda
     >>> block_samples(6, block=3, resamples=2, seed=0).shape
     (2, 6)
     """
+    check_whole("block", block, 1)
+    check_whole("resamples", resamples, 1)
     block = min(block, windows)
     starts = np.random.default_rng(seed).integers(0, windows - block + 1, (resamples, -(-windows // block)))
     return (starts[..., None] + np.arange(block)).reshape(resamples, -1)[:, :windows]

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from cl_lib.errors import InputError
 from cl_lib.policies.policy import Policy
 from cl_lib.validation import check_choice, check_whole
 

@@ -109,7 +109,7 @@ def calibrate(
     Parameters
     ----------
     counts : ndarray
-        ``(W, F, K)`` samples of each window of the stretch by category, as from `History`; features are permuted
+        ``(W, F, K)`` samples of each window of the stretch by category, as from `cl_lib.policies.History`; features are permuted
         independently of each other.
     rate : float, default 0.05
         Alarms per window, in (0, 1).

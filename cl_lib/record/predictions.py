@@ -46,7 +46,7 @@ class Predictions:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Numbers of replicas, evaluations and samples: R, T + 1 and N."""
+        """R, T + 1 and N."""
         replicas, rows, samples = self.arrays["predicted"].shape
         return replicas, rows, samples
 

@@ -48,7 +48,7 @@ def history_of(record: Record) -> History:
 def sources(
     predictions: Predictions, classes: int
 ) -> tuple[dict[str, Callable[..., np.ndarray]], Callable[[int, int], Samples]]:
-    """What a `History` reads from predictions, computed when it is first used."""
+    """What a history reads from predictions, computed when it is first used."""
     positions = predictions.positions
     windows = np.empty(sum(map(len, positions)), int)
     for window, place in enumerate(positions):

@@ -193,7 +193,7 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
             data: (table(data, watches, error=True), table(data, watches, EFFECT_NAMES[1]), table(data, DETECTORS))
             for data in DATA
         },
-        false=[
+        false_alarms=[
             row([SHORT.get(by, by), *(results.share(part, by, false, e, 1) for part in none for e in EFFECT_NAMES)])
             for by in watches
         ],

@@ -23,6 +23,7 @@ WATCHES = [drift.Inputs(), drift.Labels(), drift.PredictedLabels(), drift.Confid
 DETECTORS = ["adwin", "ddm", "hddm_a", "page_hinkley"]
 DATA = ["flights", "gaussians"]
 COLUMNS = ["data", "kind", "shape", "strength", "by", "setting", "measure", "value", "low", "high", "n", "machine"]
+NUMBERS = ("value", "low", "high")
 Line = dict[str, str]
 
 
@@ -63,37 +64,37 @@ class Results:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = {(part_of(line), line["by"], line["setting"], line["measure"]): line for line in lines}
-        self.refused = {
-            part: line["setting"] for line in lines if line["measure"] == "refused" for part in [part_of(line)]
-        }
+        self.refused = {part_of(line): line["setting"] for line in lines if line["measure"] == "refused"}
 
     def line(self, part: Part, by: str, measure: str, effect: str = DEFAULT) -> Line:
         return self.lines[part, by, effect if by not in (*DETECTORS, "model") else "", measure]
 
-    def share(self, part: Part, by: str, measure: str = "found", effect: str = DEFAULT) -> str:
+    def share(self, part: Part, by: str, measure: str = "found", effect: str = DEFAULT, digits: int = 0) -> str:
         """A share with its interval, in per cent."""
-        line = self.line(part, by, measure, effect)
-        value, low, high = (100 * float(line[name]) for name in ("value", "low", "high"))
-        return f"{value:.3g} ({low:.2g}–{high:.3g})"
+        numbers = (100 * float(self.line(part, by, measure, effect)[name]) for name in NUMBERS)
+        return "{} ({}–{})".format(*(f"{value:.{digits}f}" for value in numbers))
 
     def delay(self, part: Part, by: str, measure: str, effect: str = DEFAULT) -> str:
         """A median delay with its interval."""
-        line = self.line(part, by, measure, effect)
-        value, low, high = (whole(float(line[name])) for name in ("value", "low", "high"))
-        return f"{value} ({low}–{high})"
+        numbers = (float(self.line(part, by, measure, effect)[name]) for name in NUMBERS)
+        return "{} ({}–{})".format(*map(whole, numbers))
+
+    def found(self, part: Part, by: str, effect: str = DEFAULT) -> float:
+        """The share of deals in which a drift was found; NaN for one that the stream refuses."""
+        return np.nan if part in self.refused else float(self.line(part, by, "found", effect)["value"])
 
     def cell(self, part: Part, by: str, effect: str = DEFAULT) -> str:
         """Share found and median delay; a drift that no deal showed is missed."""
         if part in self.refused:
             return "–"
         share = self.share(part, by, effect=effect)
-        if float(self.line(part, by, "found", effect)["value"]) == 0:
+        if self.found(part, by, effect) == 0:
             return share if part.kind == "none" else f"missed: {share}"
         unit = "samples" if by in DETECTORS else "windows"
         return f"{share}; {self.delay(part, by, f'delay, {unit}', effect)}"
 
     def error(self, part: Part, when: str) -> str:
-        return "–" if part in self.refused else self.share(part, "model", f"error {when}")
+        return "–" if part in self.refused else self.share(part, "model", f"error {when}", digits=1)
 
 
 def whole(value: float) -> str:
@@ -101,9 +102,7 @@ def whole(value: float) -> str:
 
 
 def title(part: Part) -> str:
-    if part.kind == "none":
-        return "none"
-    return f"{part.kind}, {part.shape}, {part.strength}"
+    return "none" if part.kind == "none" else f"{part.kind}, {part.shape}, {part.strength}"
 
 
 def named(part: Part) -> str:
@@ -116,12 +115,7 @@ def heat_maps(results: Results) -> str:
     with panels(len(DATA), len(DATA), 4.6) as (drawing, grid):
         for data, axes in zip(DATA, grid, strict=True):
             shown = [part for part in parts() if part.data == data]
-            values = np.array(
-                [
-                    [np.nan if p in results.refused else float(results.line(p, by, "found")["value"]) for by in columns]
-                    for p in shown
-                ]
-            )
+            values = np.array([[results.found(part, by) for by in columns] for part in shown])
             axes.set_facecolor(FAINT)
             masked = np.ma.masked_invalid(values)
             mesh = axes.pcolormesh(masked, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
@@ -134,9 +128,7 @@ def heat_maps(results: Results) -> str:
             names = [SHORT.get(by, by) for by in columns]
             axes.set_xticks(np.arange(len(columns)) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
             for (y, x), value in np.ndenumerate(values):
-                text, colour = (
-                    ("–", INK) if np.isnan(value) else (f"{100 * value:.0f}", "white" if value > 0.55 else INK)
-                )
+                text, colour = "–" if np.isnan(value) else f"{100 * value:.0f}", "white" if value > 0.55 else INK
                 axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
         bar = drawing.colorbar(mesh, ax=grid, location="right", fraction=0.03, pad=0.015, aspect=30)
         bar.set_label("share of deals in which the drift was found")
@@ -152,7 +144,7 @@ def bits() -> list[str]:
 
     def cell(name: str, what: str) -> str:
         line = table[name, what]
-        value, low, high = (float(line[key]) for key in ("value", "low", "high"))
+        value, low, high = (float(line[key]) for key in NUMBERS)
         if not what.startswith("delay"):
             return f"{value:.2f} ({low:.2f}–{high:.2f})"
         missed = f"{100 * int(line['missed']) / int(line['n']):.0f} % missed"
@@ -166,6 +158,7 @@ def bits() -> list[str]:
 def pages(lines: Sequence[Line]) -> dict[Path, str]:
     """The page and its figure."""
     results, listed = Results(lines), parts()
+    known = {named(part): part for part in listed}
     none = [part for part in listed if part.kind == "none"]
     recurring = [part for part in listed if part.shape == "recurring"]
     watches = [watch.kind for watch in WATCHES]
@@ -188,29 +181,28 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
     after = "alarms after the return, share of windows"
 
     def returned(part: Part, by: str) -> str:
-        return (
-            f"{results.share(part, by, 'found the return')}; {results.delay(part, by, 'delay of the return, samples')}"
-        )
+        delay = results.delay(part, by, "delay of the return, samples")
+        return f"{results.share(part, by, 'found the return')}; {delay}"
 
     text = render(
         "drift",
-        results=results,
-        part=Part,
+        found_by=lambda name, by, effect=EFFECTS[0]: results.share(known[name], by, effect=f"effect {effect:g}"),
+        error=lambda name, when: results.error(known[name], when),
         deals=DEALS,
         tables={
             data: (table(data, watches, error=True), table(data, watches, EFFECT_NAMES[1]), table(data, DETECTORS))
             for data in DATA
         },
-        false=[
-            row([SHORT.get(by, by), *(results.share(part, by, false, e) for part in none for e in EFFECT_NAMES)])
+        false_alarms=[
+            row([SHORT.get(by, by), *(results.share(part, by, false, e, 1) for part in none for e in EFFECT_NAMES)])
             for by in watches
         ],
         rates=[row([f"`{by}`", *(rate_of(results.line(part, by, rates)) for part in none)]) for by in DETECTORS],
         returns=[row([named(p), *(results.share(p, by, after) for by in watches)]) for p in recurring],
-        found=[row([named(part), *(returned(part, by) for by in DETECTORS)]) for part in recurring],
+        returns_found=[row([named(part), *(returned(part, by) for by in DETECTORS)]) for part in recurring],
         bits=bits(),
         refused={named(part): reason for part, reason in results.refused.items()},
-        machines=sorted({line["machine"] for line in lines if line["machine"]}),
+        machine=made(lines),
         minutes=sum(float(line["value"]) for line in lines if line["measure"] == "seconds") / 60,
     )
     return {
@@ -219,5 +211,12 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
     }
 
 
+def made(lines: Sequence[Line]) -> str:
+    """The machines and commits of the table."""
+    named = [line["machine"].split("; commit ") for line in lines if line["machine"]]
+    commits = list(dict.fromkeys(commit for _, commit in named))
+    return f"{' and '.join(dict.fromkeys(machine for machine, _ in named))}; commit {', '.join(commits)}"
+
+
 def rate_of(line: Line) -> str:
-    return "{:.2f} ({:.2f}–{:.2f})".format(*(float(line[name]) for name in ("value", "low", "high")))
+    return "{:.2f} ({:.2f}–{:.2f})".format(*(float(line[name]) for name in NUMBERS))

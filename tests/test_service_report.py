@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cl_lib
 from cl_lib import policies
 from cl_lib.errors import InputError
 from cl_lib.record import Record
@@ -84,11 +85,7 @@ def test_the_table_holds_the_numbers_of_the_results(whole, results):
         assert row[1] == str(result.delay)
         for shown, part in zip(row[2:5], (result.mean_loss, result.random, result.oracle), strict=True):
             assert shown == f"{part.mean():.4f}"
-        if np.isfinite(result.skill).any():
-            low, high = result.interval("skill")
-            assert row[5] == f"{np.nanmean(result.skill):.2f} [{low:.2f}, {high:.2f}]"
-        else:
-            assert row[5] == "–"
+        assert row[5] == (f"{np.nanmean(result.skill):.2f}" if np.isfinite(result.skill).any() else "–")
         assert row[6:9] == [f"{part.mean():.1f}" for part in (result.updates, result.harmful, result.refused.sum(-1))]
     for row, result in zip(cells(whole, "cost"), results, strict=True):
         assert row[2:] == [f"{result.labels.mean():,.0f}", f"{result.steps.mean():,.0f}"]
@@ -124,7 +121,20 @@ def test_a_point_of_a_grid_is_a_row(record):
     rows = cells(page(record, [result], ["every"]), "policies")
     assert [row[0] for row in rows] == ["never updated", "every windows=1", "every windows=2", "every windows=3"]
     assert [row[2] for row in rows[1:]] == [f"{loss.mean():.4f}" for loss in result.mean_loss]
-    assert [line.interval for line in served([result], ["every"])][1] == tuple(result.interval("skill")[1])
+
+
+def test_intervals_are_those_of_the_results_and_left_out_below_12_windows(record):
+    stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=13)
+    long = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
+    result = backtest(long, policies.Every(), grid={"windows": [2, 3]})
+    low, high = result.interval("skill")[1]
+    rows = cells(page(long, [result], ["every"]), "policies")
+    assert rows[-1][5] == f"{result.skill[1].mean():.2f} [{low:.2f}, {high:.2f}]"
+    assert [line.interval for line in served([result], ["every"])][1] == (low, high)
+    assert to_json([result], long)["results"][1]["skill"]["interval"] == [low, high]
+    short = backtest(record, policies.Every(2))
+    assert to_json([short], record)["results"][0]["skill"]["interval"] == [None, None]
+    assert "too few for an interval" in page(record, [short])
 
 
 def test_labels_are_escaped(record):

@@ -11,6 +11,7 @@ import numpy as np
 
 from cl_lib.service import Backtest
 from cl_lib.service.backtest import block_samples
+from cl_lib.service.result_file import FEWEST, interval
 
 METRICS = {
     "nll": ("NLL", "the negative log-likelihood (NLL), which is high where a model is confident and wrong"),
@@ -43,6 +44,8 @@ class Served:
     @cached_property
     def gain(self) -> tuple[float, float]:
         """95 % interval of the loss minus that of random schedules with as many updates, as `Backtest.interval`."""
+        if len(self.result.windows) < FEWEST:
+            return np.nan, np.nan
         table = self.result.random_loss
         random = table[np.arange(len(table)), np.minimum(self.of("updates"), table.shape[1] - 1)]
         difference = mean(self.of("loss") - random, 0)
@@ -77,7 +80,7 @@ def served(results: Sequence[Backtest], names: Sequence[str]) -> list[Served]:
     numbers: dict[str, int] = {}
     out = []
     for name, result in zip(names, results, strict=True):
-        intervals = result.interval("skill")  # of all grid points at once
+        intervals = interval(result, "skill")  # of all grid points at once
         for g, point in enumerate(result.points or [{}]):
             label = " ".join([name, *(f"{k}={v:g}" for k, v in point.items())])
             number = numbers.setdefault(label, len(numbers))

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from cl_lib.record.text import span
 from cl_lib.report.service_entries import METRICS, Served, mean
+from cl_lib.service.result_file import FEWEST
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
-
-FEW = 12
-"""Number of windows below which blocks of four give intervals that are far too narrow."""
 
 
 def paragraphs(record: Record, lines: Sequence[Served]) -> list[str]:
@@ -59,8 +57,8 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     if len(timed) > 1:
         start = f"{skilled.name} has the {'lowest loss and the ' if best is skilled else ''}highest skill: its loss is"
     text += _timing(skilled, start or f"The loss of {skilled.name} is")
-    if len(result.windows) < FEW:
-        return f"{text} {len(result.windows)} windows are too few for an interval of the skill that can be relied on."
+    if len(result.windows) < FEWEST:
+        return f"{text} {len(result.windows)} windows are too few for an interval of the skill, so it may be chance."
     firm = [line.name for line in timed if line.interval[0] > 0]
     if firm:
         verb = "chooses" if len(firm) == 1 else "choose"
@@ -72,10 +70,11 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
 def _timing(line: Served, start: str) -> str:
     """The policy with the highest skill against random and best times."""
     low, high = line.interval
+    within = f", 95 % interval {low:.2f} to {high:.2f}" if math.isfinite(low) else ""
     return (
         f" {start} {line.mean('mean_loss'):.4f} with {_updates(line)}; as many updates at random times have "
         f"{line.mean('random'):.4f} on average, and at the best times, known only in hindsight, "
-        f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}, 95 % interval {low:.2f} to {high:.2f}; 0 is "
+        f"{line.mean('oracle'):.4f} (skill {line.mean('skill'):.2f}{within}; 0 is "
         "random timing, 1 the best)."
     )
 

@@ -23,6 +23,9 @@ from cl_lib.validation import as_python
 if TYPE_CHECKING:
     from cl_lib.record import Record
 
+FEWEST = 12
+"""Windows that an interval needs."""
+
 
 def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | None = None) -> dict[str, Any]:
     """Contents of ``backtest.json``: one entry for each policy, grid point and delay.
@@ -53,7 +56,7 @@ def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | 
     entries = []
     for name, result in zip(names, results, strict=True):
         refused = refusals(record, result)
-        intervals = {key: result.interval(key) for key in ("mean_loss", "skill")}
+        intervals = {key: interval(result, key) for key in ("mean_loss", "skill")}
         points = range(len(result.points)) if result.points else [None]
         for point in points:
             given = [r for r in refused if r.point == (point or 0)]
@@ -66,6 +69,13 @@ def to_json(results: Sequence[Backtest], record: Record, names: Sequence[str] | 
         "windows": len(record.stream["columns"]),
     }
     return {"schema": SCHEMA, "version": __version__, "record": about, "results": entries}
+
+
+def interval(result: Backtest, name: str) -> np.ndarray:
+    """`Backtest.interval`; NaN below 12 windows, where blocks of four give intervals that are far too narrow."""
+    if len(result.windows) < FEWEST:
+        return np.full((len(result.points), 2) if result.points else (2,), np.nan)
+    return result.interval(name)
 
 
 def record_hash(record: Record) -> str | None:

@@ -272,14 +272,12 @@ def draw() -> None:
     part = [line for line in curves if line["stream"] == "flights"]
     axes.plot([p["updates"] for p in part], [p["random"] for p in part], color="#999999", label="mean of all schedules")
     axes.plot([p["updates"] for p in part], [p["oracle"] for p in part], color="black", label="best schedule")
-    for line in read(POLICIES):
-        if line["stream"] == "flights" and line["delay"] == 0 and line["policy"] in GRIDS:
-            axes.plot(line["updates"], line["nll"], "o", color="#d55e00")
-            axes.annotate(
-                line["policy"], (line["updates"], line["nll"]), textcoords="offset points", xytext=(4, 4), fontsize=7
-            )
+    shown = [line for line in read(POLICIES) if line["stream"] == "flights" and line["delay"] == 0]
+    markers = "os^vD<>PXph*d"
+    for marker, line in zip(markers, (line for line in shown if line["policy"] in GRIDS), strict=True):
+        axes.plot(line["updates"], line["nll"], marker, color="#d55e00", label=line["policy"])
     axes.set(xlabel="updates in 40 weeks", ylabel="NLL")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     figure.savefig(IMAGES / "when_to_update_front.svg", metadata={"Date": None})
     figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
     for stream, colour in zip(STREAMS, ("#0072b2", "#999999"), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -152,6 +153,20 @@ def test_the_drift_page_follows_from_its_tables(load):
     assert {line["n"] for line in lines if line["measure"] == "found"} == {str(page.DEALS)}
     for path, text in page.pages(lines).items():
         assert path.read_text() == text, path.name
+
+
+def test_the_page_on_updates_follows_from_its_tables(load):
+    script = load("when_to_update")
+    assert (EXPERIMENTS.parent / "docs" / "results" / "when_to_update.md").read_text() == script.page()
+    best = min(script.read(script.NETWORKS), key=lambda line: line["always"])
+    assert best["network"] == script.PRESET  # decided on the first weeks, by their losses alone
+    scored = [line for line in script.read(script.POLICIES) if line["policy"] in script.GRIDS]
+    assert len(scored) == len(script.GRIDS) * len(script.STREAMS) * len(script.DELAYS)
+    assert {line["decisions"] for line in scored} == {52 - script.TUNED - 1}
+    for line in scored:
+        fields = json.loads(line["fields"])
+        assert set(fields) == set(script.GRIDS[line["policy"]][1])
+        assert all(value in script.GRIDS[line["policy"]][1][name] for name, value in fields.items())
 
 
 def test_watches_of_one_deal_see_the_drift_that_they_can_see(load):

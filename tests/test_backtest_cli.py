@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -241,6 +242,19 @@ def test_the_gate_curve_equals_its_definition(record):
         assert curve.good == counts[False, True] + counts[False, False]
         for share, part, of in ((curve.blocked, True, curve.harmful), (curve.refused, False, curve.good)):
             assert np.isnan(share[0]) if not of else share[0] == counts[part, True] / of
+
+
+def test_a_diverged_model_is_refused_and_may_be_replaced(record):
+    arrays = {name: array.copy() for name, array in record.arrays.items()}
+    arrays["matrix.nll"][0, 3] = np.nan  # the model after window 2, of the first seed only
+    broken = dataclasses.replace(record, arrays=arrays)
+    result = backtest(broken, policies.Gated(policies.Every(), (policies.NoWorse(),)), start=2)
+    assert 3 not in result.path[0]
+    stuck = backtest(broken, policies.Gated(policies.Every(), (policies.NoWorse(),)), start=3)
+    assert stuck.path[0, 0] == 3
+    assert stuck.path[0, 2] == 4  # tested on window 4, as soon as it can be
+    curve, whole = gate_curve(broken, start=4), gate_curve(record, start=4)
+    assert curve.harmful + curve.good == whole.harmful + whole.good
 
 
 def test_the_whole_gate_curve_runs_from_refusing_all_to_none(record):

@@ -109,9 +109,10 @@ def gate_curve(
     losses = history.losses[metric]
     windows = np.arange(first, last)
     candidate = windows - delay - 1
-    excess = losses[:, candidate, candidate] - losses[:, candidate - 1, candidate]
-    excess = np.where(np.isnan(excess), np.inf, excess)  # a diverged model passes no gate
-    harmful = ~(losses[:, candidate, windows] < losses[:, candidate - 1, windows])
+    new, old = losses[:, candidate, candidate], losses[:, candidate - 1, candidate]
+    excess = np.where(np.isnan(new), np.inf, np.where(np.isnan(old), -np.inf, new - old))  # NaN: a diverged model
+    new, old = losses[:, candidate, windows], losses[:, candidate - 1, windows]
+    harmful = ~((new < old) | (np.isnan(old) & ~np.isnan(new)))
     limits = np.sort(_changes(excess) if tolerances is None else np.asarray(tolerances, float))
     refused = excess[..., None] > limits
     counts = int(harmful.sum()), int((~harmful).sum())

@@ -38,7 +38,7 @@ class Predictions:
     >>> record = cl_lib.run(stream, cl_lib.strategies.ER(), seeds=2, save_predictions=True)
     >>> record.predictions
     Predictions(2 replicas, 6 evaluations, 450 samples)
-    >>> float(record.predictions.correct(5)[0].mean()) == record.arrays["pooled.accuracy"][0, 5]
+    >>> bool(record.predictions.correct(5)[0].mean() == record.arrays["pooled.accuracy"][0, 5])
     True
     """
 

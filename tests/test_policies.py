@@ -422,6 +422,7 @@ CASES: dict[str, tuple[Policy, Decide]] = {
     "every_5": (Every(5), every(5)),
     "on_gain": (OnGain(0.3), on_gain(0.3, 0)),
     "on_gain_strict": (OnGain(0.05, 0.05), on_gain(0.05, 0.05)),
+    "on_gain_floor": (OnGain(0.5, 0.15), on_gain(0.5, 0.15)),
     "on_gain_1": (OnGain(1), on_gain(1, 0)),
     "on_gain_1_gain": (OnGain(1, 0.1), on_gain(1, 0.1)),
     "on_decay": (OnDecay(0.3), on_decay(0.3, "nll")),
@@ -487,6 +488,30 @@ def test_a_gate_refuses_no_rollback() -> None:
 
     path = backtest(record(), Gated(Back(), (NoWorse(tolerance=9.0),))).path[0]
     assert path.tolist() == [1, 1, 1, 3, 4, 1, 6, 7, 1, 9, 10]
+
+
+def test_a_comparison_of_two_rows_is_a_paired_test() -> None:
+    serving = np.array([1, 2, 4])
+    known = Known(8, 7, serving, np.ones(3, int), history_of(record()))
+    for other in (6, np.array([7, 2, 3])):
+        found = known.compare(serving, other, 5)
+        assert found.count == SAMPLES
+        for r, (before, after) in enumerate(zip(serving, np.broadcast_to(other, 3), strict=True)):
+            correct, nll = results()["correct"][r], results()["nll"][r].astype(float)
+            assert found.lost[r] == (correct[before, 5] & ~correct[after, 5]).sum()
+            assert found.gained[r] == (correct[after, 5] & ~correct[before, 5]).sum()
+            d = nll[after, 5] - nll[before, 5]
+            assert abs(found.nll[r] - d.mean()) < 1e-12
+            assert abs(found.nll_error[r] - d.std(ddof=1) / sqrt(SAMPLES)) < 1e-12
+    count, correct = known.slice_counts("group", serving, 3)
+    assert count.tolist() == np.bincount(results()["group"][3], minlength=3).tolist()
+    for r, row in enumerate(serving):
+        right = results()["group"][3][results()["correct"][r, row, 3]]
+        assert correct[r].tolist() == np.bincount(right, minlength=3).tolist()
+    with pytest.raises(InputError, match="reads the labels of window 7"):
+        known.compare(serving, 6, 7)
+    with pytest.raises(InputError, match="reads row 8"):
+        known.compare(serving, 8, 5)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -294,6 +294,24 @@ def test_a_resumed_run_has_the_same_predictions(name: str, tmp_path: Path, monke
                 assert values.tobytes() == found.arrays[key].tobytes(), (at, key)
 
 
+@pytest.mark.parametrize("name", ["by_column", "several_groups"])
+def test_a_resumed_run_without_predictions_has_the_same_flips(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(name, save=False)
+    stream, strategy, options = CASES[name]()
+    options |= {"model": MODEL, "epochs": 2, "out": tmp_path}
+    for at in (10, 14, 20):  # in one run, one interruption after the other
+        monkeypatch.setattr(Session, "_stops", lambda self, done, at=at: done >= at)
+        with pytest.raises(Interrupted):
+            cl_lib.run(stream, strategy, resume=at > 10, **options)
+        monkeypatch.undo()
+    again = cl_lib.run(stream, strategy, resume=True, **options)
+    for key, values in whole.arrays.items():
+        assert values.tobytes() == again.arrays[key].tobytes(), key
+    assert again.predictions is None
+
+
 def test_a_run_is_not_resumed_with_another_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream, strategy, _ = CASES["by_column"]()
     monkeypatch.setattr(Session, "_stops", lambda self, done: done == 3)

@@ -153,7 +153,7 @@ def watch(part: Part, data: Dataset, deal: int) -> Deal:
         "errors": np.array([[[bits.sum(), (~bits).sum()]] for bits in wrong]),
     }
     known: dict[Hashable, Any] = {}
-    alarms = {}
+    alarms: dict[tuple[str, str], np.ndarray] = {}
     for one in WATCHES:
         tests = [one.measure(Frozen(window + 1, tables, known)) for window in range(WINDOWS)]
         for effect in EFFECTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ def parts() -> list[Part]:
     return listed
 
 
-def part_of(line: Line) -> Part:
+def part_of(line: Mapping[str, str]) -> Part:
     return Part(*(line[name] for name in Part._fields))
 
 

@@ -64,6 +64,7 @@ from cl_lib.streams.stream import SeededStream
 from cl_lib.types import Experience
 
 TABLE = Path(__file__).parent / "results" / "drift_kinds.csv"
+COMMIT = commit()  # when the program starts
 
 
 def gaussians(samples: int = 80_000, classes: int = 10, features: int = 20) -> Dataset:
@@ -152,7 +153,7 @@ def watch(part: Part, data: Dataset, deal: int) -> Deal:
         "errors": np.array([[[bits.sum(), (~bits).sum()]] for bits in wrong]),
     }
     known: dict[Hashable, Any] = {}
-    alarms = {}
+    alarms: dict[tuple[str, str], np.ndarray] = {}
     for one in WATCHES:
         tests = [one.measure(Frozen(window + 1, tables, known)) for window in range(WINDOWS)]
         for effect in EFFECTS:
@@ -217,11 +218,11 @@ def summary(part: Part, deals: Sequence[Deal]) -> Iterator[tuple[str, str, str, 
 
 def measure(part: Part, folder: str | None) -> list[Line]:
     """The lines of one part; a drift that the stream refuses has one line with the reason."""
-    data, made = dataset(part.data, folder), ""
+    data = dataset(part.data, folder)
 
     def line(by: str, setting: str, what: str, value: tuple[float, float, float, int]) -> Line:
         numbers = [*(f"{v:.4g}" for v in value[:3]), str(value[3])]
-        return dict(zip(COLUMNS, [*part, by, setting, what, *numbers, made], strict=True))
+        return dict(zip(COLUMNS, [*part, by, setting, what, *numbers], strict=True))
 
     try:
         stream_of(part, data, 0)
@@ -230,16 +231,15 @@ def measure(part: Part, folder: str | None) -> list[Line]:
     started = time.perf_counter()
     name = " ".join(part)
     deals = [watch(part, data, deal) for deal in tqdm(range(DEALS), desc=name, unit="deal", leave=False)]
-    made = machine(deals[0].environment)
     lines = [line(*found) for found in summary(part, deals)]
     seconds = time.perf_counter() - started
-    return [*lines, line("model", "", "seconds", (seconds, seconds, seconds, DEALS))]
+    return [*lines, line("model", machine(deals[0].environment), "seconds", (seconds, seconds, seconds, DEALS))]
 
 
 def machine(made: Mapping[str, Any]) -> str:
     """The machine, the versions and the commit."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "river", "numpy", "scipy"))
-    return f"{made['device']}, {made['threads']} thread(s); {versions}, Python {made['python']}; commit {commit()}"
+    return f"{made['device']}, {made['threads']} thread(s); {versions}, Python {made['python']}; commit {COMMIT}"
 
 
 def known() -> list[Line]:

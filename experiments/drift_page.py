@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ ALPHA, EFFECTS = 0.01, (0.1, 0.0)
 WATCHES = [drift.Inputs(), drift.Labels(), drift.PredictedLabels(), drift.Confidence(), drift.Errors()]
 DETECTORS = ["adwin", "ddm", "hddm_a", "page_hinkley"]
 DATA = ["flights", "gaussians"]
-COLUMNS = ["data", "kind", "shape", "strength", "by", "setting", "measure", "value", "low", "high", "n", "machine"]
+COLUMNS = ["data", "kind", "shape", "strength", "by", "setting", "measure", "value", "low", "high", "n"]
 NUMBERS = ("value", "low", "high")
 Line = dict[str, str]
 
@@ -50,7 +50,7 @@ def parts() -> list[Part]:
     return listed
 
 
-def part_of(line: Line) -> Part:
+def part_of(line: Mapping[str, str]) -> Part:
     return Part(*(line[name] for name in Part._fields))
 
 
@@ -90,8 +90,8 @@ class Results:
         share = self.share(part, by, effect=effect)
         if self.found(part, by, effect) == 0:
             return share if part.kind == "none" else f"missed: {share}"
-        unit = "samples" if by in DETECTORS else "windows"
-        return f"{share}; {self.delay(part, by, f'delay, {unit}', effect)}"
+        delay = self.delay(part, by, f"delay, {'samples' if by in DETECTORS else 'windows'}", effect)
+        return share if delay.startswith("∞") else f"{share}; {delay}"
 
     def error(self, part: Part, when: str) -> str:
         return "–" if part in self.refused else self.share(part, "model", f"error {when}", digits=1)
@@ -181,8 +181,11 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
     after = "alarms after the return, share of windows"
 
     def returned(part: Part, by: str) -> str:
-        delay = results.delay(part, by, "delay of the return, samples")
-        return f"{results.share(part, by, 'found the return')}; {delay}"
+        share, delay = (
+            results.share(part, by, "found the return"),
+            results.delay(part, by, "delay of the return, samples"),
+        )
+        return share if delay.startswith("∞") else f"{share}; {delay}"
 
     text = render(
         "drift",
@@ -202,7 +205,7 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
         returns_found=[row([named(part), *(returned(part, by) for by in DETECTORS)]) for part in recurring],
         bits=bits(),
         refused={named(part): reason for part, reason in results.refused.items()},
-        machine=made(lines),
+        machine=machines(lines),
         minutes=sum(float(line["value"]) for line in lines if line["measure"] == "seconds") / 60,
     )
     return {
@@ -211,11 +214,9 @@ def pages(lines: Sequence[Line]) -> dict[Path, str]:
     }
 
 
-def made(lines: Sequence[Line]) -> str:
+def machines(lines: Sequence[Line]) -> str:
     """The machines and commits of the table."""
-    named = [line["machine"].split("; commit ") for line in lines if line["machine"]]
-    commits = list(dict.fromkeys(commit for _, commit in named))
-    return f"{' and '.join(dict.fromkeys(machine for machine, _ in named))}; commit {', '.join(commits)}"
+    return " and ".join(dict.fromkeys(line["setting"] for line in lines if line["measure"] == "seconds"))
 
 
 def rate_of(line: Line) -> str:

@@ -173,13 +173,13 @@ def test_watches_of_one_deal_see_the_drift_that_they_can_see(load):
     pytest.importorskip("river")
     script, page = load("drift_kinds"), load("drift_page")
     part = page.Part("gaussians", "concept", "recurring", "1")
-    deal = script.watch(part, script.gaussians(samples=8_000), 0)
+    deal = script.watch(part, script.gaussians(samples=40_000), 0)
     changed = [window in (*range(10, 14), 18, 19) for window in range(page.WINDOWS)]
     assert deal.alarms["errors", "effect 0.1"].tolist() == changed
     for by in ("inputs", "labels", "predicted", "confidence"):
         assert not deal.alarms[by, "effect 0.1"].any(), by
-    assert deal.start[[4, 5, 20]].tolist() == [0, 400, 6_400]
-    assert 0 < script.first(deal.positions["page_hinkley"], deal.start[10], deal.start[14]) < 400
+    assert deal.start[[4, 5, 20]].tolist() == [0, 2_000, 32_000]
+    assert 0 < script.first(deal.positions["page_hinkley"], deal.start[10], deal.start[14]) < 2_000
 
 
 @pytest.mark.parametrize(

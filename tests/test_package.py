@@ -224,7 +224,7 @@ def test_the_configuration_names_every_option_of_a_job():
     import yaml
 
     config = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
-    options = {f.name for f in dataclasses.fields(cl_lib.Job)} - {"stream", "strategy", "model", "optim"}
+    options = {f.name for f in dataclasses.fields(cl_lib.Job)} - {"stream", "strategy", "model", "optim", "policy"}
     assert options <= config.keys() | config["engine"].keys()
     for name in options & config["engine"].keys():
         assert config["engine"][name] == getattr(cl_lib.Job, name), name

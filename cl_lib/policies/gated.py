@@ -50,10 +50,8 @@ class NoWorse(Gate):
 
     def allows(self, known: Known, candidate: int, windows: Sequence[int]) -> np.ndarray:
         weight = np.array([known.support(w) for w in windows], float)
-        new, old = ([known.loss(row, w, self.metric) for w in windows] for row in (candidate, known.serving))
-        excess = np.average(np.subtract(new, old), axis=0, weights=weight)
-        replaced = np.isnan(old).any(0) & ~np.isnan(new).any(0)  # any model is better than a diverged one
-        return (excess <= self.tolerance) | replaced
+        excess = [known.loss(candidate, w, self.metric) - known.loss(known.serving, w, self.metric) for w in windows]
+        return np.average(excess, axis=0, weights=weight) <= self.tolerance
 
 
 @dataclass(frozen=True)

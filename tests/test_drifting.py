@@ -1,5 +1,6 @@
 """Drifting streams: known change points, what changes at them, and what does not."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,20 @@ def test_a_run_sees_the_change(kind: Any) -> None:
         assert after < 0.3
     else:
         assert after > 0.7
+
+
+@pytest.mark.parametrize(("classes", "width"), [(3, 2), (4, 3), (5, 4), (10, 4), (10, 9)])
+def test_a_gradual_concept_drift_moves_more_classes_in_each_step(classes: int, width: int) -> None:
+    tables = label_tables(regimes(width + 4, "gradual", [2], width), classes, 1.0)
+    moved = [int((row != torch.arange(classes)).sum()) for row in tables]
+    steps = moved[1 : width + 2]
+    assert steps[0] == 0
+    assert steps[-1] == classes
+    assert all(a < b for a, b in itertools.pairwise(steps)), moved
+    assert all(sorted(row.tolist()) == list(range(classes)) for row in tables)
+
+
+@pytest.mark.parametrize(("classes", "width"), [(2, 2), (4, 4), (3, 3)])
+def test_a_gradual_concept_drift_with_too_few_classes_is_refused(classes: int, width: int) -> None:
+    with pytest.raises(cl_lib.InputError, match=f"stream.width={width}"):
+        label_tables(regimes(width + 4, "gradual", [2], width), classes, 1.0)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from cl_lib.plan.plan import Block
+from cl_lib.types import Tensors
 
 
 class Predictor(Protocol):
@@ -43,6 +44,9 @@ class Learners(Predictor, Protocol):
     @property
     def loss(self) -> np.ndarray | None:
         """``(R,)`` loss of the last step, or None if unknown."""
+
+    def contents(self) -> Tensors:
+        """Contents of the memories: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``; or empty."""
 
     @property
     def tree(self) -> dict[str, Any]:

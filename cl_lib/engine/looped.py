@@ -19,7 +19,7 @@ from cl_lib.engine.weights import hash_of
 from cl_lib.errors import InputError
 from cl_lib.plan.plan import Block, Plan
 from cl_lib.streams.stream import SeededStream
-from cl_lib.types import Batch, ExperienceData, Learner
+from cl_lib.types import Batch, ExperienceData, Learner, Tensors
 
 NORMALISED = 1e-2
 """Tolerance on the logarithm of a sum of probabilities; large enough for learners that compute in half precision."""
@@ -120,6 +120,10 @@ class Looped:
     def diverged(self) -> np.ndarray:
         """``(R,)`` step at which each learner's predictions were detected to be non-finite, -1 if they were not."""
         return self.found.copy()
+
+    def contents(self) -> Tensors:
+        """Empty: what plain learners keep is unknown."""
+        return {}
 
     @property
     def tree(self) -> dict[str, Any]:

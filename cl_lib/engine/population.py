@@ -271,7 +271,7 @@ class Population:
             "key": self.plan.keys(number).to(self.device),
         }
         new = self.lift.over_replicas(
-            consolidate_replica, self.state, self.hyper["strategy"], self.table, inputs, self._held()
+            consolidate_replica, self.state, self.hyper["strategy"], self.table, inputs, self.contents()
         )
         write(self.state._asdict(), new._asdict())
 
@@ -288,7 +288,7 @@ class Population:
                 )
 
             readout = self.lift.over_replicas(
-                readout_replica, self.state, self.hyper["strategy"], self.table, self._held()
+                readout_replica, self.state, self.hyper["strategy"], self.table, self.contents()
             )
         self._evaluated = self.lift.placed((self.state, self.hyper["strategy"], readout))
         self._evaluated_each = [pytree.tree_map(lambda t, r=r: t[r], self._evaluated) for r in range(self.replicas)]
@@ -301,8 +301,8 @@ class Population:
         read: Any = partial(gather, self.shared, table, dtype=self.dtype) if inputs else _not_kept
         return Contents(held["index"], held["task"], valid, read)
 
-    def _held(self) -> Tensors:
-        """Contents of each replica's memory: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``."""
+    def contents(self) -> Tensors:
+        """Contents of the memories: ``index`` and ``task`` ``(R, capacity)``, ``count`` ``(R,)``; or empty."""
         memory = self.strategy.memory
         if memory is None:
             return {}

@@ -122,7 +122,7 @@ class Live:
         for name, values in arrays.items():
             if name.startswith("flips."):
                 values = np.where(self.accepts[:, None], values, 0.0)
-            elif name in last and name != "served":
+            elif name in last and name != "served" and not name.startswith("memory."):
                 values = values.copy()
                 values[~self.accepts] = last[name][~self.accepts]
             out[name] = values if name != "served" else out["served"]

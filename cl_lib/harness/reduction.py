@@ -39,6 +39,7 @@ KEPT = (
     "served",
     "candidate.",
     "recalibrat",
+    "memory.",
 )
 MATRICES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 

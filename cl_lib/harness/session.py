@@ -195,6 +195,7 @@ class Session:
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any]) -> Iterator[Row]:
         start = self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         with self._computing():
+            self.live = None
             self.learner, evaluator = self._begin(group, plan)
             self.live = Live(self.job.policy, group, self.job) if self.job.policy is not None else None
         yield from group.rows
@@ -322,7 +323,9 @@ class Session:
             arrays = live.end(arrays, learner)
         elif self.job.policy is not None:
             arrays |= self._untrained(arrays)
-        if not self.job.save_predictions:
+        if self.job.save_predictions:
+            arrays |= _memory(learner, len(self.job.stream.columns))
+        else:
             last.pop("samples.bits", None)
         row = Row(number, plan.step, group.members, arrays)
         group.rows.append(row)
@@ -341,7 +344,10 @@ class Session:
     def _unchanged(self, number: int, group: Group, plan: Plan, live: Live) -> Row:
         """Row after a window that no replica was trained on."""
         assert self.learner is not None
-        row = Row(number, plan.step, group.members, live.end(None, self.learner))
+        arrays = live.end(None, self.learner)
+        if self.job.save_predictions:
+            arrays |= _memory(self.learner, len(self.job.stream.columns))
+        row = Row(number, plan.step, group.members, arrays)
         group.rows.append(row)
         live.take(row)
         return row
@@ -418,6 +424,17 @@ class Session:
                     RuntimeWarning,
                     stacklevel=2,
                 )
+
+
+def _memory(learner: Learners, columns: int) -> dict[str, np.ndarray]:
+    """``(R, E)`` number of samples in memory by the experience that they come from, if there is a memory."""
+    held = learner.contents()
+    if not held:
+        return {}
+    task = held["task"].cpu()
+    valid = torch.arange(task.shape[1]) < held["count"].cpu()[:, None]
+    count = torch.zeros(len(task), columns, dtype=torch.int64)
+    return {"memory.column": count.scatter_add_(1, task.clamp_min(0).long(), valid.long()).numpy()}
 
 
 def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:

@@ -13,7 +13,7 @@ from cl_lib.report.html import DRAWN, check_target
 from cl_lib.report.service_curves import gate_lines, pareto
 from cl_lib.report.service_entries import METRICS, served
 from cl_lib.report.service_lines import service_lines
-from cl_lib.report.service_maps import SLICES, alarm_map, flip_map, slice_column, watches
+from cl_lib.report.service_maps import SLICES, alarm_map, flip_map, memory_map, slice_column, watches
 from cl_lib.report.service_prose import paragraphs
 from cl_lib.report.service_tables import cost_row, facts, policy_rows, tolerance_rows
 from cl_lib.service import Backtest
@@ -119,6 +119,7 @@ def page(
         gate=gate_lines(curve, first.metric) if curve is not None else "",
         curve=curve,
         tolerances=tolerance_rows(curve) if curve is not None else [],
+        memory=memory_map(record) if "memory.column" in record.arrays else "",
         delay=first.delay,
         facts=facts(record, first),
         colour=lambda number: style(number).colour,

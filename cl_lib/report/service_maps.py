@@ -101,6 +101,27 @@ def flip_map(record: Record, by: str) -> tuple[str, int]:
         return svg(figure, f"Change of accuracy by {by} at every update"), len(rows)
 
 
+def memory_map(record: Record) -> str:
+    """Draw how many samples of each window are in memory after each window, mean over replicas."""
+    count = record.arrays["memory.column"][:, 1:].mean(0).T  # (E, T)
+    names = [printable(str(name), one_line=True) for name in record.stream["columns"]]
+    with panels(1, 1, 3.2) as (figure, (axes,)):
+        mesh = axes.pcolormesh(np.ma.masked_equal(count, 0), cmap="Blues", vmin=0)
+        axes.set_facecolor(FAINT)
+        name_axis(axes, names, 26)
+        axes.set_xticks(axes.get_xticks() + 0.5, [label.get_text() for label in axes.get_xticklabels()])
+        shown = range(0, len(names), -(-len(names) // 13))
+        axes.set_yticks([i + 0.5 for i in shown], [names[i] for i in shown])
+        axes.set(xlabel="after window", ylabel="samples from window")
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        bar = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.015, aspect=25)
+        bar.set_label("samples in memory")
+        bar.outline.set_visible(False)
+        return svg(figure, "Samples in memory by the window that they come from")
+
+
 def watches(record: Record, like: Backtest) -> dict[str, Backtest]:
     """Backtests of `OnDrift` with each watch and default thresholds, on the windows and with the delay of another."""
     predictions = record.predictions

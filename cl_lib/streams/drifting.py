@@ -49,8 +49,8 @@ def drifting(
     at : int or sequence of int in [1, windows - 1], default (10,)
         Windows in which a change begins, counted from 0 and rising; one for a recurring drift.
     strength : float in (0, 1], default 1
-        Weight of the permuted inputs, share of the classes that change their label, or share of the samples that
-        the rarer half of the classes loses.
+        Weight of the permuted inputs, share of the classes that change their label (at least two classes), or share of
+        the samples that the rarer half of the classes loses.
     width : int, 1 or more, default 4
         Windows of a gradual change or of a recurring regime.
     valid : float in [0, 1), default 0

@@ -91,17 +91,18 @@ def label_tables(mix: Regimes, classes: int, strength: float) -> Tensor:
     if classes < 2:
         raise InputError("stream.kind=concept: needs 2 classes or more")
     moved, steps = max(2, round(strength * classes)), round(1 / float(mix.rise.min()))
-    if moved < steps:
+    if moved <= steps and steps > 1:
+        fits = f"take width={moved - 1} or less, or shape=abrupt" if moved > 2 else "take shape=abrupt"
         raise InputError(
-            f"stream.width={steps}: a gradual concept drift moves one class after the other, as a window has one label "
-            f"for each class, and {moved} classes move: take width={moved} or less, or shape=abrupt"
+            f"stream.width={steps}: a gradual concept drift moves one class after the other, two in its first step, as "
+            f"a window has one label for each class, and {moved} classes move: {fits}"
         )
     rows = []
     for old, new, rise in zip(mix.old.tolist(), mix.new.tolist(), mix.rise.tolist(), strict=True):
         row = torch.arange(classes)
         row[:moved] = (row[:moved] + old) % moved
         if old != new:
-            circle = max(2, round(rise * moved))
+            circle = max(1 + round(rise * steps), round(rise * moved))  # larger in each step
             row = torch.where(row < circle, (row + 1) % circle, row)
         rows.append(row)
     return torch.stack(rows)

@@ -42,7 +42,6 @@ def history_of(record: Record) -> History:
     predictions = record.predictions
     if predictions is None:
         return History(losses, support, seeds)
-    classes = record.stream["classes"]
     return History(losses, support, seeds, *sources(predictions, record.stream["classes"]))
 
 

@@ -226,6 +226,15 @@ def test_parts_of_a_result_against_a_loop() -> None:
         assert str(result).splitlines()[0].split()[:3] == ["policy", "delay", metric]
 
 
+def test_three_windows_are_enough() -> None:
+    result = backtest(record_of(random_losses(np.random.default_rng(0), replicas=1, windows=3)), Every())
+    assert result.path.tolist() == [[1, 2]]
+    assert np.isnan(result.skill).all()
+    assert str(result)
+    with pytest.raises(InputError, match="delay=1: leaves no decision with 3 windows; at most 0"):
+        backtest(record_of(LOSSES[:, :4, :3]), Every(), delay=1)
+
+
 def test_delay_shifts_every_row() -> None:
     record = record_of(random_losses(np.random.default_rng(0)))
     for delay in range(10):

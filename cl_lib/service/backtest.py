@@ -19,6 +19,9 @@ class Tuned:
 
     policy: Policy
     until: int
+    delay: int | None = None
+    """Label delay and hash of the data with which it was tuned; `backtest` refuses others. None: unknown."""
+    data: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,6 +83,11 @@ def backtest(
     history = history_of(record)
     tuned = policy if isinstance(policy, Tuned) else None
     chosen: Any = tuned.policy if tuned is not None else policy
+    if tuned is not None:
+        data = record.stream["data_hash"]
+        for what, used, now in (("delay", tuned.delay, delay), ("data", tuned.data, data)):
+            if used is not None and used != now:
+                raise InputError(f"{what}={now}: the policy was tuned with {what}={used}; tune it again")
     first, last = _bounds(history, delay, start, until, tuned)
     check_choice("metric", metric, METRICS)
     points, population = grid_of(chosen, grid)

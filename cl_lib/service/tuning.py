@@ -53,8 +53,8 @@ def tune(
     >>> import cl_lib
     >>> stream = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=8)
     >>> record = cl_lib.run(stream, cl_lib.strategies.Finetune(), seeds=2)
-    >>> tune(record, cl_lib.policies.OnDecay(), {"rise": [0.1, 1.0, 10.0]}, until=5, by="loss")
-    Tuned(policy=OnDecay(rise=0.1, metric='nll'), until=5)
+    >>> tune(record, cl_lib.policies.OnDecay(), {"rise": [0.1, 1.0, 10.0]}, until=5, by="loss").policy
+    OnDecay(rise=0.1, metric='nll')
     """
     check_choice("by", by, ("skill", "loss"))
     if not grid:
@@ -64,4 +64,5 @@ def tune(
     known = np.isfinite(values)
     score = np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), -np.inf)
     point = result.points[int(score.argmax())]
-    return Tuned(dataclasses.replace(policy, **point), until)  # type: ignore[type-var]
+    chosen = dataclasses.replace(policy, **point)  # type: ignore[type-var]
+    return Tuned(chosen, until, delay, record.stream["data_hash"])

@@ -15,7 +15,8 @@ import cl_lib
 from cl_lib.drift.alarms import adjusted
 from cl_lib.errors import InputError
 from cl_lib.record import Record
-from cl_lib.service.auditing import audit, compare, detectable_drop, mcnemar
+from cl_lib.service.auditing import audit
+from cl_lib.service.flips import compare, detectable_drop, mcnemar
 
 
 # ---------------------------------------------------------------------- statistics

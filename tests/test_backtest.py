@@ -31,9 +31,9 @@ from cl_lib.policies import (
 )
 from cl_lib.record import Record
 from cl_lib.service import Tuned, backtest, best_schedules, random_schedules, tune
-from cl_lib.service.backtest import block_samples
 from cl_lib.service.backtest import table as printed
 from cl_lib.service.history import in_time
+from cl_lib.service.resampling import block_samples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.engine.learners import Learners
 from cl_lib.errors import InputError
-from cl_lib.policies.known import History, Known
+from cl_lib.policies.history import History
+from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy
 from cl_lib.policies.walk import checked
 from cl_lib.record.predictions import Predictions

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.known import History, Samples
+from cl_lib.policies.history import History, Samples
 from cl_lib.policies.policy import Policy
 from cl_lib.policies.walk import walk
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.known import History, Known
+from cl_lib.policies.history import History
+from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cl_lib.service import Backtest
-from cl_lib.service.backtest import block_samples
+from cl_lib.service.resampling import block_samples
 from cl_lib.service.result_file import FEWEST, interval
 
 METRICS = {

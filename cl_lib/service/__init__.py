@@ -1,9 +1,10 @@
 """A model in service: backtests of update policies, bounds, audits, gates and recalibration, all from one record."""
 
-from cl_lib.service.auditing import Audit, Flips, audit, compare, detectable_drop, mcnemar
+from cl_lib.service.auditing import Audit, audit
 from cl_lib.service.backtest import Backtest, Tuned, table
 from cl_lib.service.bounds import best_schedules, random_schedules
 from cl_lib.service.expectations import read_expectations
+from cl_lib.service.flips import Flips, compare, detectable_drop, mcnemar
 from cl_lib.service.gate_curves import GateCurve, gate_curve
 from cl_lib.service.gating import gate
 from cl_lib.service.history import history_of

@@ -12,7 +12,7 @@ import numpy as np
 
 from cl_lib.errors import InputError
 from cl_lib.metrics.scores import BINS
-from cl_lib.policies.known import History, Samples
+from cl_lib.policies.history import History, Samples
 
 if TYPE_CHECKING:
     from cl_lib.record import Record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_lib.errors import InputError, nearest
-from cl_lib.policies.known import History
+from cl_lib.policies.history import History
 from cl_lib.policies.policy import Policy, float_fields
 from cl_lib.policies.walk import walk
 from cl_lib.service.backtest import Backtest, Tuned

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cl_lib.errors import InputError, nearest
-from cl_lib.service.auditing import compare
 from cl_lib.service.evidence import Evidence
+from cl_lib.service.flips import compare
 from cl_lib.service.requirements import SliceBound
 
 ROUNDING = 1e-12

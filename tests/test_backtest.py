@@ -199,7 +199,6 @@ def test_parts_of_a_result_against_a_loop() -> None:
         }[metric]
         for r in range(3):
             asked = helped = right = harmful = updates = 0
-            deployed = {int(result.path[r, 0])}
             for place, w in enumerate(range(delay + 1, 10)):
                 row, newest = result.path[r, place], w - delay
                 before = result.path[r, max(place - 1, 0)]
@@ -216,12 +215,14 @@ def test_parts_of_a_result_against_a_loop() -> None:
                 right += bool(result.alarms[r, place]) and helpful
                 updates += row != before
                 harmful += row != before and not table[r, row, w] < table[r, before, w]
-                deployed.add(int(row))
             assert (result.updates[r], result.harmful[r]) == (updates, harmful)
             assert np.isclose(result.precision[r], right / asked if asked else np.nan, equal_nan=True)
             assert np.isclose(result.recall[r], right / helped if helped else np.nan, equal_nan=True)
-            assert result.steps[r] == 10 * len(deployed)
-            assert result.labels[r] == 80 * max(deployed)
+            assert result.steps[r] == 10 * (9 - delay)  # a gate reads every candidate and every label
+            assert result.labels[r] == 80 * (9 - delay)
+            planned = backtest(record, Every(3), delay=delay, metric=metric)
+            assert planned.steps[r] == 10 * len(set(planned.path[r]))
+            assert planned.labels[r] == 80 * planned.path[r].max()
         assert result.alarms.any()
         assert str(result).splitlines()[0].split()[:3] == ["policy", "delay", metric]
 
@@ -278,7 +279,7 @@ def test_intervals_that_cannot_be_given(options: dict[str, Any], message: str) -
     result = backtest(record_of(LOSSES), Every(2))
     with pytest.raises(InputError, match=message):
         result.interval(**options)
-    assert np.allclose(result.interval(block=99), result.skill.mean())  # one block: always the same windows
+    assert np.array_equal(result.interval(block=99), result.interval(block=3))  # at most half of the windows
 
 
 def test_a_table_has_a_line_for_each_point() -> None:
@@ -626,3 +627,13 @@ def test_a_real_record(real: Record, policy: Policy) -> None:
     windows = np.arange(1, 6)
     assert np.array_equal(result.loss, matrix[np.arange(2)[:, None], result.path, windows])
     assert (result.oracle <= result.random + 1e-12).all()
+
+
+def test_a_tuned_policy_is_for_its_delay_and_data() -> None:
+    record = record_of(random_losses(np.random.default_rng(0)))
+    tuned = tune(record, OnDecay(), {"rise": [0.1, 0.5]}, until=6)
+    with pytest.raises(InputError, match="delay=1: the policy was tuned with delay=0"):
+        backtest(record, tuned, delay=1)
+    other = dataclasses.replace(tuned, data="another")
+    with pytest.raises(InputError, match="the policy was tuned with data=another"):
+        backtest(record, other)

@@ -30,5 +30,9 @@ class Every(Policy):
     def check(self) -> None:
         in_range(self, "windows", 1, 1e9)
 
+    @property
+    def reads_labels(self) -> bool:
+        return False
+
     def choose(self, known: Known) -> np.ndarray:
         return keep_or_update(known, known.since >= self.windows)

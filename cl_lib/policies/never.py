@@ -20,5 +20,9 @@ class Never(Policy):
     Never()
     """
 
+    @property
+    def reads_labels(self) -> bool:
+        return False
+
     def choose(self, known: Known) -> np.ndarray:
         return known.serving

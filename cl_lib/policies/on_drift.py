@@ -56,6 +56,10 @@ class OnDrift(Policy):
         check_alarms(self.alpha, self.effect, self.m, self.n, self.rest, self.adjust)
 
     @property
+    def reads_labels(self) -> bool:
+        return self.watch.labelled
+
+    @property
     def needs_predictions(self) -> bool:
         return self.watch.kind != "errors"
 

@@ -24,6 +24,11 @@ class Policy(ABC):
     """Whether decisions use the results of models that were trained and not deployed."""
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether decisions need the labels of every window, which then count among the costs."""
+        return True
+
+    @property
     def needs_predictions(self) -> bool:
         """Whether the policy reads predictions of single samples (``save_predictions=True``)."""
         return False

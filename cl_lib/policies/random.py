@@ -37,6 +37,10 @@ class Random(Policy):
         in_range(self, "rate", 0, 1)
         check_whole("policy.seed", self.seed, 0)
 
+    @property
+    def reads_labels(self) -> bool:
+        return False
+
     def choose(self, known: Known) -> np.ndarray:
         words = [np.random.SeedSequence([self.seed, int(seed), known.window]).generate_state(2) for seed in known.seeds]
         numbers = np.array([(int(a) << 21 ^ int(b) >> 11) / 2**53 for a, b in words])

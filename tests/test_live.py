@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from running import shared_traces
 from torch.utils import _pytree as pytree
 
 import cl_lib
@@ -25,7 +26,7 @@ from cl_lib.policies import Every, Known, Never, OnDrift, OnGain, Policy, Random
 from cl_lib.service import backtest
 from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch
 
-STREAM = streams.rotated(digits(), experiences=5)
+STREAM = streams.rotated(digits(), experiences=4)
 SMALL = MLP.factory(hidden=(16,))
 STRATEGIES: dict[str, Any] = {
     "finetune": Finetune(),
@@ -54,8 +55,13 @@ class Chosen(Policy):
 
 
 def run(strategy: Any, policy: Policy | None, seeds: Any = 3, **options: Any) -> cl_lib.Record:
-    options = {"model": SMALL, "save_predictions": True, "lift": "always", **options}
-    return cl_lib.run(STREAM, strategy, policy=policy, seeds=seeds, **options)
+    options = {"model": SMALL, "save_predictions": True, "lift": "always", "batch_size": 50, **options}
+    with shared_traces(PROGRAMS):
+        return cl_lib.run(STREAM, strategy, policy=policy, seeds=seeds, **options)
+
+
+PROGRAMS: dict[Any, Any] = {}
+"""Traced programs, shared by runs of the same strategy."""
 
 
 @cache
@@ -69,7 +75,7 @@ def test_from_scratch_live_is_the_backtest(windows: int) -> None:
     live = run(FromScratch(), Every(windows))
     result = backtest(run(FromScratch(), None), Every(windows))
     assert np.array_equal(live.arrays["served"][:, 1:-1], result.path)
-    rows = range(1, 5)
+    rows = range(1, 4)
     for name, loss in (("nll", "nll"), ("brier", "brier")):
         served = np.stack([live.arrays[f"matrix.{name}"][:, w, w] for w in rows], 1)
         expected = backtest(run(FromScratch(), None), Every(windows), metric=loss).loss
@@ -85,19 +91,19 @@ def test_always_is_a_run_without_a_policy() -> None:
 
 def test_never_serves_the_first_model() -> None:
     record = finished("er", Never())
-    assert record.arrays["served"].tolist() == [[0, 1, 1, 1, 1, 1]] * 3
+    assert record.arrays["served"].tolist() == [[0, 1, 1, 1, 1]] * 3
     matrix = record.arrays["matrix.nll"]
-    assert np.array_equal(matrix[:, 1:], np.repeat(matrix[:, 1:2], 5, 1))
+    assert np.array_equal(matrix[:, 1:], np.repeat(matrix[:, 1:2], 4, 1))
     assert not record.arrays["flips.negative"][:, 1:].any()
 
 
 def test_decisions_see_candidates_that_were_declined() -> None:
     record = finished("finetune", OnGain(alpha=1.0))
     serving = record.arrays["served"]
-    candidate = np.array([record.arrays["candidate.nll"][:, row, row] for row in range(1, 5)]).T  # row i on window i
+    candidate = np.array([record.arrays["candidate.nll"][:, row, row] for row in range(1, 4)]).T  # row i on window i
     matrix = record.arrays["matrix.nll"]
     for r in range(3):
-        for newest in range(2, 6):
+        for newest in range(2, 5):
             before = serving[r, newest - 1]
             better = candidate[r, newest - 2] < matrix[r, newest - 1, newest - 1] and newest - 1 > before
             assert serving[r, newest] == (newest if better else before)
@@ -120,7 +126,7 @@ def test_a_replica_alone_is_the_same_as_in_company(strategy: str, policy: Policy
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_decliners_keep_their_state(strategy: str, shadow: bool) -> None:
     """The state of a replica changes in the windows that it accepts and in no other."""
-    job = Job(STREAM, STRATEGIES[strategy], model=SMALL, seeds=3, policy=Chosen(shadow=shadow))
+    job = Job(STREAM, STRATEGIES[strategy], model=SMALL, seeds=3, batch_size=50, policy=Chosen(shadow=shadow))
     session = Session(job)
     states: list[list[torch.Tensor]] = []
     for _ in session:
@@ -151,7 +157,7 @@ def test_a_run_resumed_within_a_window_is_the_same(
     whole = finished(strategy, policy)
     steps = int(whole.rows[-1]["step"])
     resumed = 0
-    for at in range(40, steps, 131):
+    for at in range(10, steps, 19):
         out = tmp_path / str(at)
         Stopped.at = at
         with monkeypatch.context() as patch:
@@ -181,7 +187,7 @@ def test_the_record_says_what_was_decided() -> None:
     assert record.job["policy"] == {"name": "Chosen", "rows": [3], "shadow": False, "candidates": False}
     assert "age" not in record.arrays
     assert record.slices["age"]["reason"].startswith("a policy")
-    assert record.arrays["served"].shape == (3, 6)
+    assert record.arrays["served"].shape == (3, 5)
 
 
 # ---------------------------------------------------------------------- bad input

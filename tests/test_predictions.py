@@ -105,7 +105,7 @@ def saved(name: str) -> Predictions:
 def test_saving_predictions_changes_nothing_else(name: str) -> None:
     with_them, without = run(name), run(name, save=False)
     assert without.predictions is None
-    assert with_them.arrays.keys() == without.arrays.keys()
+    assert with_them.arrays.keys() - without.arrays.keys() <= {"memory.column"}
     for key, values in without.arrays.items():
         assert (values.dtype, values.shape) == (with_them.arrays[key].dtype, with_them.arrays[key].shape), key
         assert values.tobytes() == with_them.arrays[key].tobytes(), key

@@ -188,6 +188,9 @@ def test_the_record_says_what_was_decided() -> None:
     assert "age" not in record.arrays
     assert record.slices["age"]["reason"].startswith("a policy")
     assert record.arrays["served"].shape == (3, 5)
+    windows = np.diff(record.arrays["step"], axis=1)
+    assert record.cost["steps"] == (windows * (record.arrays["served"][:, 1:] == np.arange(1, 5))).sum(1).mean()
+    assert finished("er", Chosen(shadow=True)).cost["steps"] == windows[0].sum()
 
 
 # ---------------------------------------------------------------------- bad input

@@ -83,7 +83,7 @@ def make_record(result: Result, name: str, config: dict[str, Any] | None = None,
             name: {k: null(v) for k, v in diagram.items()}
             for name, diagram in reliability_diagrams(arrays["pooled.bins"]).items()
         },
-        cost=_cost(result),
+        cost=_cost(result, arrays),
         replicas=[
             {
                 "seed": int(r.seed),
@@ -304,9 +304,12 @@ def _slice(
     }
 
 
-def _cost(result: Result) -> dict[str, Any]:
+def _cost(result: Result, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     seconds = result.seconds
     steps = sum(group.steps * len(group.members) for group in result.groups) / len(result.replicas)
+    if "served" in arrays and "candidate.nll" not in arrays:  # windows whose updates a policy declined are not trained
+        accepted = arrays["served"][:, 1:] == np.arange(1, arrays["served"].shape[1])
+        steps = float((np.diff(arrays["step"], axis=1) * accepted).sum(1).mean())
     cuda = result.device.type == "cuda"
     training = seconds["training"] + seconds["consolidation"]
     return {

@@ -28,7 +28,7 @@ from cl_lib.drift import (
 )
 from cl_lib.drift.alarms import repeated
 from cl_lib.errors import InputError
-from cl_lib.policies import History, Known
+from cl_lib.policies import Known, WindowHistory
 
 REPLICAS, WINDOWS, SAMPLES, KINDS, FEATURES = 3, 9, 400, 4, 3
 WATCHES: list[type[Watch]] = [Inputs, Labels, PredictedLabels, Confidence, Errors]
@@ -64,7 +64,7 @@ def known(window: int, delay: int, serving: Any) -> Known:
         "predicted": lambda row: COUNTS["predicted"][:, row],
         "confidence": lambda row: COUNTS["confidence"][:, row],
     }
-    history = History(losses, np.full(WINDOWS, SAMPLES), np.arange(REPLICAS), parts)
+    history = WindowHistory(losses, np.full(WINDOWS, SAMPLES), np.arange(REPLICAS), parts)
     serving = np.asarray(serving)
     return Known(window, window - delay, serving, np.ones(serving.shape, int), history)
 

@@ -109,8 +109,8 @@ def calibrate(
     Parameters
     ----------
     counts : ndarray
-        ``(W, F, K)`` samples of each window of the stretch by category, as from `cl_lib.policies.History`; features
-        are permuted independently of each other.
+        ``(W, F, K)`` samples of each window of the stretch by category; features are permuted independently of each
+        other.
     rate : float, default 0.05
         Alarms per window, in (0, 1).
     effect, m, n, adjust

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from cl_lib.engine.learners import Learners
 from cl_lib.errors import InputError
-from cl_lib.policies.history import History
+from cl_lib.policies.history import WindowHistory
 from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy
 from cl_lib.policies.walk import checked
@@ -54,7 +54,7 @@ class Live:
         parts: tuple[Any, ...] = ()
         if group.samples:
             parts = sources(_Rows(group.samples, self.rows), len(job.stream.classes))
-        self.history = History(self.losses, support, seeds, *parts)
+        self.history = WindowHistory(self.losses, support, seeds, *parts)
         self.serving, self.since = np.zeros(replicas, int), np.zeros(replicas, int)
         self.accepts = np.ones(replicas, bool)
         self.trains = True

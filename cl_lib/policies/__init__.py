@@ -7,7 +7,7 @@ from cl_lib.policies.check import check_policy
 from cl_lib.policies.cost_aware import CostAware
 from cl_lib.policies.every import Every
 from cl_lib.policies.gated import Gate, Gated, NoSliceDrop, NoWorse
-from cl_lib.policies.history import History, Samples
+from cl_lib.policies.history import WindowHistory, WindowSamples
 from cl_lib.policies.known import Known, Paired
 from cl_lib.policies.never import Never
 from cl_lib.policies.on_decay import OnDecay
@@ -21,7 +21,6 @@ __all__ = [
     "Every",
     "Gate",
     "Gated",
-    "History",
     "Known",
     "Never",
     "NoSliceDrop",
@@ -32,6 +31,7 @@ __all__ = [
     "Paired",
     "Policy",
     "Random",
-    "Samples",
+    "WindowHistory",
+    "WindowSamples",
     "check_policy",
 ]

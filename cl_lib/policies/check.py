@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.history import History, Samples
+from cl_lib.policies.history import WindowHistory, WindowSamples
 from cl_lib.policies.policy import Policy
 from cl_lib.policies.walk import walk
 
@@ -105,7 +105,7 @@ def _hidden(arrays: dict[str, np.ndarray], window: int, delay: int) -> dict[str,
     return out
 
 
-def _history(arrays: dict[str, np.ndarray], replicas: list[int]) -> History:
+def _history(arrays: dict[str, np.ndarray], replicas: list[int]) -> WindowHistory:
     part = {name: v[replicas] if v.ndim == 4 else v for name, v in arrays.items()}
     nll, correct, group = part["nll"], part["correct"], part["group"]
 
@@ -125,4 +125,6 @@ def _history(arrays: dict[str, np.ndarray], replicas: list[int]) -> History:
     )
     losses = {"error": 1 - correct.mean(-1), "nll": nll.mean(-1), "brier": nll.mean(-1) / 2}
     support = np.full(WINDOWS, SAMPLES)
-    return History(losses, support, np.array(replicas), parts, lambda i, w: Samples(correct[:, i, w], nll[:, i, w]))
+    return WindowHistory(
+        losses, support, np.array(replicas), parts, lambda i, w: WindowSamples(correct[:, i, w], nll[:, i, w])
+    )

@@ -12,14 +12,14 @@ from cl_lib.errors import InputError, nearest
 Array = np.ndarray
 
 
-class Samples(NamedTuple):
+class WindowSamples(NamedTuple):
     """Predictions of a row on one window, ``(R, N)``: whether they are correct, and the NLL."""
 
     correct: Array
     nll: Array
 
 
-class History:
+class WindowHistory:
     """Results of R replicas: rows 0 to T are the models (0 untrained, i trained up to window i - 1), columns windows.
 
     Parameters
@@ -36,7 +36,7 @@ class History:
         of the confidence; for each metadata column ``slice.NAME()`` ``(E, S)``, samples of each slice, and
         ``correct.NAME(row)`` ``(R, E, S)``, correct predictions.
     samples : callable, optional
-        ``samples(row, window) -> Samples``.
+        ``samples(row, window) -> WindowSamples``.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class History:
         support: Array,
         seeds: Array,
         parts: Mapping[str, Callable[..., Array]] | None = None,
-        samples: Callable[[int, int], Samples] | None = None,
+        samples: Callable[[int, int], WindowSamples] | None = None,
     ) -> None:
         self.losses = {name: values.view() for name, values in losses.items()}
         for values in self.losses.values():
@@ -55,7 +55,7 @@ class History:
         self.cache: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
-        return f"History({len(self.seeds)} replicas, {self.windows} windows)"
+        return f"WindowHistory({len(self.seeds)} replicas, {self.windows} windows)"
 
     @property
     def windows(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cl_lib.drift.watch import Kind
 from cl_lib.errors import InputError, nearest
-from cl_lib.policies.history import Array, History
+from cl_lib.policies.history import Array, WindowHistory
 
 DIVERGED = 1e300
 """Loss of a diverged model: larger than any other, and finite, so that differences are defined."""
@@ -50,7 +50,7 @@ class Known:
         ``shape``, the row that serves each replica so far.
     since : ndarray
         ``shape``, number of windows served since the last update.
-    history : History
+    history : WindowHistory
         All results; use the methods of this class, which refuse what is not known yet.
     """
 
@@ -58,7 +58,7 @@ class Known:
     newest: int
     serving: Array
     since: Array
-    history: History
+    history: WindowHistory
 
     @property
     def shape(self) -> tuple[int, ...]:

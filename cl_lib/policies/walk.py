@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from cl_lib.errors import InputError
-from cl_lib.policies.history import History
+from cl_lib.policies.history import WindowHistory
 from cl_lib.policies.known import Known
 from cl_lib.policies.policy import Policy
 
 
 def walk(
-    history: History, policy: Policy, delay: int, first: int, last: int, shape: tuple[int, ...]
+    history: WindowHistory, policy: Policy, delay: int, first: int, last: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that serve windows ``first`` to ``last - 1``, and whether an update was asked for; ``(*shape, W)``."""
     serving = np.full(shape, first - delay)

@@ -12,7 +12,7 @@ import numpy as np
 
 from cl_lib.errors import InputError
 from cl_lib.metrics.scores import BINS
-from cl_lib.policies.history import History, Samples
+from cl_lib.policies.history import WindowHistory, WindowSamples
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -22,7 +22,7 @@ SMALLEST = 50
 """Fewest test samples of a window."""
 
 
-def history_of(record: Record) -> History:
+def history_of(record: Record) -> WindowHistory:
     """Read a record as a history of models in service.
 
     Raises
@@ -41,13 +41,13 @@ def history_of(record: Record) -> History:
     seeds = np.array([replica["seed"] for replica in record.replicas])
     predictions = record.predictions
     if predictions is None:
-        return History(losses, support, seeds)
-    return History(losses, support, seeds, *sources(predictions, record.stream["classes"]))
+        return WindowHistory(losses, support, seeds)
+    return WindowHistory(losses, support, seeds, *sources(predictions, record.stream["classes"]))
 
 
 def sources(
     predictions: Predictions, classes: int
-) -> tuple[dict[str, Callable[..., np.ndarray]], Callable[[int, int], Samples]]:
+) -> tuple[dict[str, Callable[..., np.ndarray]], Callable[[int, int], WindowSamples]]:
     """What a history reads from predictions, computed when it is first used."""
     positions = predictions.positions
     windows = np.empty(sum(map(len, positions)), int)
@@ -62,9 +62,9 @@ def sources(
         values = np.nan_to_num(predictions.row("confidence", row).astype(np.float32))
         return np.array([by(np.minimum((v * BINS).astype(int), BINS - 1), BINS) for v in values])
 
-    def samples(row: int, window: int) -> Samples:
+    def samples(row: int, window: int) -> WindowSamples:
         place = positions[window]
-        return Samples(predictions.correct(row)[:, place], predictions.row("nll", row)[:, place])
+        return WindowSamples(predictions.correct(row)[:, place], predictions.row("nll", row)[:, place])
 
     parts: dict[str, Callable[..., np.ndarray]] = {
         "labels": lambda: by(predictions.slices("class"), classes),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_lib.errors import InputError, nearest
-from cl_lib.policies.history import History
+from cl_lib.policies.history import WindowHistory
 from cl_lib.policies.policy import Policy, float_fields
 from cl_lib.policies.walk import walk
 from cl_lib.service.backtest import Backtest, Tuned
@@ -143,7 +143,9 @@ def grid_of(policy: Any, grid: Mapping[str, Sequence[float]] | None) -> tuple[li
     return points, dataclasses.replace(policy, **fields)  # type: ignore[type-var]
 
 
-def _bounds(history: History, delay: Any, start: int | None, until: int | None, tuned: Tuned | None) -> tuple[int, int]:
+def _bounds(
+    history: WindowHistory, delay: Any, start: int | None, until: int | None, tuned: Tuned | None
+) -> tuple[int, int]:
     """First window served and the one after the last."""
     windows = history.windows
     check_whole("delay", delay, 0)
@@ -169,7 +171,7 @@ def _deployed(table: np.ndarray, delay: int, first: int, last: int) -> np.ndarra
     return losses
 
 
-def _labels(history: History, policy: Policy, path: np.ndarray, delay: int, last: int) -> np.ndarray:
+def _labels(history: WindowHistory, policy: Policy, path: np.ndarray, delay: int, last: int) -> np.ndarray:
     """Labelled test samples: of all windows if decisions read them, or up to the last deployed model."""
     total = np.concatenate([[0], np.cumsum(history.support)])
     return np.full(path.shape[:-1], total[last - 1 - delay]) if policy.reads_labels else np.asarray(total[path.max(-1)])

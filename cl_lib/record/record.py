@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cl_lib.errors import InputError
 from cl_lib.files import plain, read_json, read_npz, replace_file
 from cl_lib.record.check import SCHEMA, bytes_of_arrays, check_arrays, check_record
+from cl_lib.record.frame import frame
 from cl_lib.record.metric import Metric
 from cl_lib.record.predictions import PREDICTIONS, Predictions
 from cl_lib.record.text import summary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORD, ARRAYS, CONFIG = "record.json", "arrays.npz", "config.yaml"
 CHECKPOINT, PARTIAL = "checkpoint.npz", "partial.json"
@@ -87,6 +91,13 @@ class Record:
             return self.samples
         path = Path(self.directory) / PREDICTIONS
         return Predictions.load(path, self.predictions_sha256, len(self.replicas), len(self.rows))
+
+    def frame(self) -> pd.DataFrame:
+        """All matrices as one long table of numbers: a line for each replica, evaluation and test set.
+
+        See `cl_lib.record.frame.frame` for the columns.
+        """
+        return frame(self)
 
     def to_json(self) -> dict[str, Any]:
         """Contents of ``record.json``."""

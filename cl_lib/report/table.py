@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cl_lib.errors import printable
 from cl_lib.record import Record, text
@@ -38,7 +39,7 @@ def summary(record: Record, width: int | None = None) -> str:
     return "\n".join([table, *(text.broken(printable(f"note: {note}"), width) for note in notes([record]))])
 
 
-def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.DataFrame:
+def comparison(records: Sequence[Record], baseline: str | None = None, numeric: bool = False) -> pd.DataFrame:
     """Compare records in a table with one row for each record or grid point.
 
     Parameters
@@ -46,6 +47,8 @@ def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.Dat
     records : sequence of Record
     baseline : str, optional
         Label of the entry to compare with. Default: the first entry.
+    numeric : bool, default False
+        Numbers instead of strings.
 
     Returns
     -------
@@ -53,6 +56,10 @@ def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.Dat
         All values are strings: ``label``, ``seeds`` (those that did not diverge, of all), the metrics as
         ``mean ± std [low, high]``, ``difference`` in accuracy to the baseline over common seeds, its ``p`` and
         ``p (Holm)`` over all rows, ``seconds`` of training (the row's share of the run) and ``memory`` per replica.
+
+        With ``numeric``: ``label``; ``seeds`` and ``diverged``; for each metric by its name in the record the mean, and
+        with suffixes ``_std``, ``_low`` and ``_high``; ``difference`` with ``_low`` and ``_high``, ``p``, ``p_holm``,
+        ``seconds`` and ``memory_bytes``; NaN where there is no number.
 
     Raises
     ------
@@ -75,6 +82,9 @@ def comparison(records: Sequence[Record], baseline: str | None = None) -> pd.Dat
     base = find_baseline(lines, baseline)
     differences = paired(lines, base)
     corrected = holm([None if d is None else d.p_value for d in differences])
+    if numeric:
+        parts = zip(lines, differences, corrected, strict=True)
+        return pd.DataFrame([_numbers(entry, difference, p) for entry, difference, p in parts])
     rows = []
     for entry, difference, p in zip(lines, differences, corrected, strict=True):
         fallback = "baseline" if entry is base else NULL
@@ -123,6 +133,21 @@ def as_text(frame: pd.DataFrame, width: int = 100) -> str:
             chosen.append(name)
     lines = narrow[chosen].to_string(index=False, max_colwidth=None).split("\n")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _numbers(entry: Entry, difference: PairedDifference | None, corrected: float | None) -> dict[str, Any]:
+    """One row of a numeric comparison."""
+    cost = entry.record.cost
+    row: dict[str, Any] = {"label": entry.label, "seeds": len(entry.members), "diverged": len(entry.diverged)}
+    for name, metric in entry.metrics.items():
+        low, high = metric.ci95 or (None, None)
+        row |= {name: metric.mean, f"{name}_std": metric.std, f"{name}_low": low, f"{name}_high": high}
+    low, high = (difference.ci95 if difference is not None else None) or (None, None)
+    row |= {"difference": difference.mean if difference is not None else None}
+    row |= {"difference_low": low, "difference_high": high}
+    row |= {"p": difference.p_value if difference is not None else None, "p_holm": corrected}
+    row |= {"seconds": cost["training_seconds"] * entry.share, "memory_bytes": cost["memory_bytes"]}
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def _healthy(entry: Entry) -> str:

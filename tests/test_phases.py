@@ -1,5 +1,8 @@
 """Reference points, phases over the memory, fresh starts, and random numbers from a key."""
 
+import re
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,17 @@ from cl_lib import noise
 from cl_lib.checks import toy_data
 from cl_lib.engine.weights import build
 from cl_lib.harness.session import Session
-from cl_lib.strategies import Cumulative, Finetune, FromScratch, Frozen, GDumb, Joint, RandomGuess, ShrinkPerturb
+from cl_lib.strategies import (
+    Cumulative,
+    Finetune,
+    FromScratch,
+    Frozen,
+    GDumb,
+    Joint,
+    Phase,
+    RandomGuess,
+    ShrinkPerturb,
+)
 
 
 # ---------------------------------------------------------------------- reference points
@@ -121,6 +134,23 @@ def test_shrink_perturb_without_either_is_fine_tuning():
 
 
 # ---------------------------------------------------------------------- random numbers from a key
+@dataclass(frozen=True)
+class TrainsHead(Finetune):
+    """Trains parameters of one name."""
+
+    name: str = "head."
+
+    def phases(self, experience, spec):
+        return (Phase(trainable=(self.name,)),)
+
+
+def test_a_phase_that_names_no_parameter_is_refused():
+    trained(TrainsHead())
+    message = re.escape("strategy: phase 'train' trains 'haed.', but no trainable parameter has a name that begins so")
+    with pytest.raises(cl_lib.InputError, match=message):
+        trained(TrainsHead("haed."))
+
+
 def test_numbers_from_keys_are_uniform_and_independent():
     keys = torch.arange(200)
     drawn = torch.stack([noise.uniform(k, (500,), torch.float64) for k in keys]).numpy()

@@ -26,7 +26,7 @@ from cl_lib.engine.rows import Store, is_streamed
 from cl_lib.engine.step import Step, bound, write
 from cl_lib.engine.trace import Program
 from cl_lib.engine.window import Window
-from cl_lib.errors import InputError
+from cl_lib.errors import InputError, nearest
 from cl_lib.models.structure import has_batch_statistics
 from cl_lib.plan.plan import Block, Plan
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
@@ -97,6 +97,7 @@ class Population:
             "optim": self._numbers("optim", optimiser, hyper),
         }
         self.state = self._initial(modules)
+        self._check_trainable()
         step = Step(strategy, self.module, optimiser, spec, dtype, lifted, bfloat16)
         probe = None if lifted or not strategy.liftable else step.probe
         program = Program(step, strategy.traceable, compiled, probe)
@@ -110,6 +111,17 @@ class Population:
 
     def __repr__(self) -> str:
         return f"Population({self.replicas} replicas of {type(self.strategy).__name__})"
+
+    def _check_trainable(self) -> None:
+        """Raise `InputError` for a phase that names parameters of which there are none."""
+        for number in range(self.spec.experiences):
+            for phase in self.strategy.phases(number, self.spec):
+                missing = [p for p in phase.trainable or () if not any(k.startswith(p) for k in self.state.params)]
+                if missing:
+                    raise InputError(
+                        f"strategy: phase {phase.name!r} trains {missing[0]!r}, but no trainable parameter has a name "
+                        f"that begins so{nearest(missing[0], self.state.params)}"
+                    )
 
     # ------------------------------------------------------------------ state
     def _numbers(self, part: str, owner: Any, given: Mapping[str, Sequence[float]]) -> Tensors:

@@ -184,7 +184,10 @@ def audit(
         whole.append([part[0] for part in parts])
         by_slice.append([part[1] for part in parts])
     if not updates:
-        raise InputError(f"record {record.strategy}: has no update with windows to compare on (on={on})")
+        raise InputError(
+            f"record {record.strategy}: {f'row {row}' if row is not None else 'it'} has no update with windows to "
+            f"compare on (on={on})"
+        )
     labels = {name: [str(label) for label in record.slices[name]["labels"]] for name in names}
     return Audit(updates, [str(c) for c in record.stream["columns"]], labels, whole, by_slice, alpha)
 

@@ -125,6 +125,7 @@ def backtest(
         alarms=alarms,
         random_loss=random_schedules(losses),
         oracle_loss=best_schedules(losses),
+        deployed=losses,
         labels=_labels(history, population, path, delay, last),
         steps=_steps(record, population, path, delay, last),
     )

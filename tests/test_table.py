@@ -234,6 +234,13 @@ def test_wrong_values(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[[4, 7], "wind"] = np.nan
     with pytest.raises(InputError, match="features: column 'wind' has 2 missing values; fill them in or drop those"):
         made(frame, tmp_path)
+    two = "features: column 'wind' has 2 missing values, column 'number' has 1 missing values; fill"
+    with pytest.raises(InputError, match=two):
+        made(
+            frame.assign(number=frame["number"].astype(float).where(frame.index != 3)),
+            tmp_path,
+            features=["wind", "number"],
+        )
     frame["wind"] = 1.0 + frame["number"]
     frame.loc[6, "day"] = "2013-02-30"
     with pytest.raises(InputError, match=r"row 7 holds '2013-02-30', which is no ISO date .1 such rows.; write dates"):

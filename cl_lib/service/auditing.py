@@ -89,7 +89,8 @@ def _lines(audit: Audit, most: int = 30) -> list[str]:
         lines.append(f"… {len(flagged) - most} more flagged slices")
     lines.append(
         f"neg./pos. flips: predictions that became wrong/correct, means of {len(audit.whole[0])} replicas; detectable: "
-        "smallest drop that would be found with probability 0.8; flagged: share of replicas"
+        "smallest drop that would be found with probability 0.8; adj. p: one-sided McNemar test, adjusted over slices; "
+        "flagged: share of replicas"
     )
     return lines
 

@@ -290,5 +290,11 @@ def test_command_line(frame: pd.DataFrame, tmp_path: Path, capsys: pytest.Captur
     argv += ["strategy=finetune", "epochs=1", "progress=false", "data.slices=[carrier]", f"out={out}"]
     assert _bench([*argv, "data.window=day", "data.every=quarter", "stream.valid=0.1"]) == 0
     assert "finetune on trips_by_day: domain-incremental, 4 experiences, 2 classes" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"stream\.column \(data\.window\): must be given"):
+        _bench(argv)
+    for name in ("path", "target"):
+        left = [option for option in argv if not option.startswith(f"data.{name}=")]
+        with pytest.raises(InputError, match=rf"stream\.data\.{name}: must be given"):
+            _bench([*left, "data.window=day"])
     with pytest.raises(InputError, match=r"data\.windo: unknown option; did you mean .*data\.window"):
         _bench([*argv, "data.windo=day"])

@@ -249,7 +249,7 @@ def test_a_planted_drop_is_printed() -> None:
         ({"row": 11}, "row=11"),
         ({"row": 2.0}, "row=2.0"),
         ({"against": -1}, "against=-1"),
-        ({"row": 10}, r"has no update with windows to compare on \(on=next\)"),
+        ({"row": 10}, r"row 10 has no update with windows to compare on \(on=next\)"),
     ],
     ids=str,
 )

@@ -254,6 +254,48 @@ def test_blocks_are_consecutive_and_cover_every_window() -> None:
     assert (steps[:, inside] == 1).all()
 
 
+@pytest.mark.parametrize("delay", [0, 1])
+def test_p_values_are_those_of_all_permutations(delay: int) -> None:
+    losses = random_losses(np.random.default_rng(3), windows=8)
+    result = backtest(record_of(losses), Random(0.4), delay=delay)
+    width = len(result.windows)
+    every = []
+    for order in itertools.permutations(range(1, width)):
+        parts = []
+        for r, updated in enumerate(result.updated):
+            row, total = result.first - delay, 0.0
+            for w in range(width):
+                row = result.first - delay + w if w and updated[order[w - 1]] else row
+                total += losses[r, row, result.first + w] / width
+            parts.append(total)
+        every.append(np.mean(parts))
+    exact = np.mean(np.array(every) <= result.mean_loss.mean() + 1e-12)
+    assert abs(result.p_value(20000) - exact) < 0.015
+
+
+def test_random_times_are_seldom_better_than_chance() -> None:
+    age = np.cumsum(np.random.default_rng(0).normal(size=(3, 21)), 1)
+    record = record_of(np.abs(age[:, :, None] - age[:, None, 1:]) + 0.1)  # losses by distance on a random walk
+    p = [float(backtest(record, Random(0.2, seed=seed)).p_value(199)) for seed in range(200)]
+    assert np.mean(np.array(p) <= 0.05) < 0.1
+    assert 0.4 < np.mean(p) < 0.6
+
+
+def test_p_values_that_are_not_defined() -> None:
+    record = record_of(random_losses(np.random.default_rng(0)))
+    assert np.isnan(backtest(record, Never()).p_value())
+    assert np.isnan(backtest(record, Every()).p_value())
+    grid = backtest(record, Every(), grid={"windows": [1, 2, 20]}).p_value()
+    assert np.isnan(grid).tolist() == [True, False, True]
+    assert grid[1] == backtest(record, Every(2)).p_value()
+    with pytest.raises(InputError, match="resamples=0"):
+        backtest(record, Every(2)).p_value(resamples=0)
+    losses = random_losses(np.random.default_rng(0), replicas=3)
+    losses[1, 6:] = np.nan
+    both = backtest(record_of(losses), Every(2)).p_value()
+    assert both == backtest(record_of(losses[[0, 2]]), Every(2)).p_value()
+
+
 def test_interval_holds_the_estimate() -> None:
     record = record_of(random_losses(np.random.default_rng(0), replicas=4, windows=30))
     grid = backtest(record, OnDecay(), grid={"rise": [0.1, 0.5]})

@@ -119,6 +119,7 @@ MISTAKES = {
     "policy=every policy.rise=.1": "policy.rise: none of the named policies has this field",
     "policy=every grid.policy.window=[1,2]": "grid.policy.window: none of the named policies has this field; did you",
     "policy=every grid.policy.windows=many": "grid.policy.windows='many': must be a list of numbers",
+    "policy=every policy.windows=1,2": "policy.windows=1,2: is one number; for several give grid.policy.windows=[1,2]",
     "policy=every policy.windows=many": "policy.windows='many': must be a number",
     "policy=": "policy=: must be one or several names",
     "policy=on_drift policy.watch=input": "policy.watch=input: unknown name; did you mean inputs?",

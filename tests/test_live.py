@@ -89,6 +89,24 @@ def test_always_is_a_run_without_a_policy() -> None:
             assert np.array_equal(live.arrays[name], values, equal_nan=True), name
 
 
+def test_backtests_need_a_model_of_every_window() -> None:
+    with pytest.raises(cl_lib.InputError, match=r"is of a run with policy=Never.*backtest a run without policy"):
+        backtest(finished("er", Never()), Every())
+    assert backtest(finished("er", Every()), Every()).updates.tolist() == [2] * 3
+    with pytest.raises(cl_lib.InputError, match="record='runs/er': must be a record; read that of a directory"):
+        backtest("runs/er", Every())  # type: ignore[arg-type]
+
+
+def test_the_printed_record_counts_updates() -> None:
+    for policy, updates in ((Never(), "0.0"), (Every(), "2.0")):
+        record = finished("er", policy)
+        nll = np.mean([record.arrays["matrix.nll"][:, w, w] for w in (1, 2, 3)])
+        line = f"policy {type(policy).__name__}: {updates} updates, NLL {nll:.4f} in 3 windows served"
+        assert line in str(record)
+    assert f"NLL {backtest(finished('er', Every()), Every()).mean_loss.mean():.4f} in" in str(finished("er", Every()))
+    assert "policy" not in str(run(FromScratch(), None))
+
+
 def test_never_serves_the_first_model() -> None:
     record = finished("er", Never())
     assert record.arrays["served"].tolist() == [[0, 1, 1, 1, 1]] * 3

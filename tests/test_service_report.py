@@ -132,6 +132,13 @@ def test_intervals_are_those_of_the_results_and_left_out_below_12_windows(record
     assert rows[-1][5] == f"{result.skill[1].mean():.2f} [{low:.2f}, {high:.2f}]"
     assert [line.interval for line in served([result], ["every"])][1] == (low, high)
     assert to_json([result], long)["results"][1]["skill"]["interval"] == [low, high]
+    tested = served([result], ["every"])
+    assert [line.p_value for line in tested] == result.p_value().tolist()
+    firm = [line.name for line in tested if line.p_value < 0.05]
+    assert firm or "Better timing than chance is not shown for any policy" in page(long, [result], ["every"])
+    lucky = replace(result, deployed=result.deployed + 1)  # every other time is worse
+    said = "every windows=2 and every windows=3 choose better times than chance"
+    assert said in " ".join(text_of(page(long, [lucky], ["every"])).split())
     short = backtest(record, policies.Every(2))
     assert to_json([short], record)["results"][0]["skill"]["interval"] == [None, None]
     assert "too few for an interval" in page(record, [short])

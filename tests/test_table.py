@@ -234,6 +234,13 @@ def test_wrong_values(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[[4, 7], "wind"] = np.nan
     with pytest.raises(InputError, match="features: column 'wind' has 2 missing values; fill them in or drop those"):
         made(frame, tmp_path)
+    two = "features: column 'wind' has 2 missing values, column 'number' has 1 missing values; fill"
+    with pytest.raises(InputError, match=two):
+        made(
+            frame.assign(number=frame["number"].astype(float).where(frame.index != 3)),
+            tmp_path,
+            features=["wind", "number"],
+        )
     frame["wind"] = 1.0 + frame["number"]
     frame.loc[6, "day"] = "2013-02-30"
     with pytest.raises(InputError, match=r"row 7 holds '2013-02-30', which is no ISO date .1 such rows.; write dates"):
@@ -283,5 +290,11 @@ def test_command_line(frame: pd.DataFrame, tmp_path: Path, capsys: pytest.Captur
     argv += ["strategy=finetune", "epochs=1", "progress=false", "data.slices=[carrier]", f"out={out}"]
     assert _bench([*argv, "data.window=day", "data.every=quarter", "stream.valid=0.1"]) == 0
     assert "finetune on trips_by_day: domain-incremental, 4 experiences, 2 classes" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"stream\.column \(data\.window\): must be given"):
+        _bench(argv)
+    for name in ("path", "target"):
+        left = [option for option in argv if not option.startswith(f"data.{name}=")]
+        with pytest.raises(InputError, match=rf"stream\.data\.{name}: must be given"):
+            _bench([*left, "data.window=day"])
     with pytest.raises(InputError, match=r"data\.windo: unknown option; did you mean .*data\.window"):
         _bench([*argv, "data.windo=day"])

@@ -292,7 +292,9 @@ def test_explanations_of_a_record(by: str) -> None:
                 for r in range(3):
                     error = wrong[r, w][inside].mean() if inside.any() else np.nan
                     assert np.isclose(found.error[r, side, s], error, rtol=0, atol=1e-12, equal_nan=True)
-        assert str(found).startswith("change of the error")
+        names = record.stream["columns"]
+        between = f"change of the error of row {row} from window {names[first]} to {names[window]}: "
+        assert str(found).startswith(between)
 
 
 def test_the_slice_that_carries_the_change_comes_first() -> None:
@@ -313,6 +315,7 @@ def test_the_slice_that_carries_the_change_comes_first() -> None:
         ({"row": 1.0}, "row=1.0"),
         ({"window": 10}, "window=10: must be a whole number from 0 to 9"),
         ({"window": -1}, "window=-1"),
+        ({"window": "2025-W05"}, "window='2025-W05': must be a whole number from 0 to 9"),
         ({"reference": 10}, "reference=10"),
         ({"by": "grup"}, "by='grup': the record has no such column; did you mean group"),
     ],

@@ -135,6 +135,8 @@ def _typed(kind: Any, name: str, value: Any, where: str = "policy") -> Any:
         raise InputError(f"{where}.{name}: {kind.__name__} has no such field{nearest(name, hints)}")
     if hints[name] is int and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if where == "policy" and isinstance(value, str) and "," in value and hints[name] in (int, float):
+        raise InputError(f"policy.{name}={value}: is one number; for several give grid.policy.{name}=[{value}]")
     return typed(value, hints[name], f"{where}.{name}")
 
 

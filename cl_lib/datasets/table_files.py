@@ -62,11 +62,10 @@ def check_used(frame: pd.DataFrame, used: Mapping[str, Sequence[str]]) -> None:
         for column in columns:
             if column not in frame.columns:
                 raise InputError(f"{option}={column!r}: there is no such column{nearest(str(column), frame.columns)}")
-            missing = int(frame[column].isna().sum())
-            if missing:
-                raise InputError(
-                    f"{option}: column {column!r} has {missing} missing values; fill them in or drop those rows"
-                )
+        counts = {column: int(frame[column].isna().sum()) for column in columns}
+        missing = [f"{column!r} has {count} missing values" for column, count in counts.items() if count]
+        if missing:
+            raise InputError(f"{option}: column {', column '.join(missing)}; fill them in or drop those rows")
 
 
 def indicators(values: pd.Series[str], most: int) -> pd.DataFrame:
@@ -87,7 +86,8 @@ def indicators(values: pd.Series[str], most: int) -> pd.DataFrame:
     if covered < COVERED * len(texts):
         raise InputError(
             f"feature {values.name!r} is text with {len(counts)} values, of which the {most} most frequent cover "
-            f"{covered} of {len(texts)} rows; leave it out of features=, or raise max_categories"
+            f"{covered} of {len(texts)} rows; name it in window= or slices=, leave it out of features=, or "
+            "raise max_categories"
         )
     made = {f"{values.name}={level}": (texts == level).to_numpy() for level in levels}
     if len(levels) < len(counts):

@@ -19,7 +19,8 @@ class Explanation:
     """Decomposition of a change of the error by slice; arrays ``(R, S)`` of replicas and slices.
 
     ``rate + mix`` summed over the slices is ``change`` ``(R,)``. ``share`` ``(2, S)`` are the shares of each slice in
-    the reference and the new window, ``error`` ``(R, 2, S)`` its errors, NaN without samples.
+    the reference and the new window, ``error`` ``(R, 2, S)`` its errors, NaN without samples. ``windows`` are the names
+    of these two windows.
     """
 
     by: str
@@ -29,12 +30,15 @@ class Explanation:
     mix: np.ndarray
     share: np.ndarray
     error: np.ndarray
+    row: int
+    windows: tuple[str, str]
 
     def __str__(self) -> str:
         change, order = self.change.mean(), np.argsort(-np.abs(self.rate + self.mix).mean(0))
         width = max(len(self.by), *(len(label) for label in self.labels))
         lines = [
-            f"change of the error: {change:+.4f} (mean of {len(self.change)} replicas)",
+            f"change of the error of row {self.row} from window {self.windows[0]} to {self.windows[1]}: {change:+.4f} "
+            f"(mean of {len(self.change)} replicas)",
             f"{self.by:<{width}}  share before  after  error before  after    rate     mix",
         ]
         for s in order[:20]:
@@ -131,14 +135,14 @@ def explain(record: Record, row: int, window: int, by: str, reference: int | Non
     if record.predictions is None:
         raise InputError("record: has no predictions; run with save_predictions=true")
     columns = record.stream["columns"]
-    reference = (row if row < window else row - 1) if reference is None else reference
     for name, value, low, high in (
         ("row", row, 1, len(record.rows) - 1),
         ("window", window, 0, len(columns) - 1),
-        ("reference", reference, 0, len(columns) - 1),
+        ("reference", 0 if reference is None else reference, 0, len(columns) - 1),
     ):
         if not is_whole(value) or not low <= value <= high:
             raise InputError(f"{name}={value!r}: must be a whole number from {low} to {high}")
+    reference = (row if row < window else row - 1) if reference is None else reference
     known = record.predictions.names
     if by not in known:
         raise InputError(f"by={by!r}: the record has no such column{nearest(by, known)}")
@@ -157,4 +161,5 @@ def explain(record: Record, row: int, window: int, by: str, reference: int | Non
         error = np.stack([wrong / count, new_wrong / new_count], 1)
     change = new_wrong.sum(-1) / new_count.sum() - wrong.sum(-1) / count.sum()
     share = np.stack([count / count.sum(), new_count / new_count.sum()])
-    return Explanation(by, labels, change, rate, mix, share, error)
+    windows = str(columns[reference]), str(columns[window])
+    return Explanation(by, labels, change, rate, mix, share, error, row, windows)

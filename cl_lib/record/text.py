@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cl_lib.errors import printable
 from cl_lib.record.glossary import METRICS
 from cl_lib.record.metric import Metric
@@ -42,7 +44,7 @@ def summary(record: Record, width: int | None = None, points: Sequence[str] | No
     >>> print(summary(cl_lib.run(stream, cl_lib.strategies.ER(), seeds=2)).splitlines()[0])
     er on split_digits: class-incremental, 5 experiences, 10 classes, data digits
     """
-    out = [f"{record.strategy} on {describe(record)}", _setup(record), ""]
+    out = [f"{record.strategy} on {describe(record)}", _setup(record), *_service(record), ""]
     if record.grid:
         out += [*(points if points is not None else _points(record)), ""]
     else:
@@ -93,6 +95,19 @@ def _setup(record: Record) -> str:
         f"{epochs} epoch{'s' if epochs != 1 else ''}, evaluated on {on} data "
         f"over {record.stream['eval_classes']} classes"
     )
+
+
+def _service(record: Record) -> list[str]:
+    """One line for a run with a policy: how often the model that serves was replaced, and how it served."""
+    served = record.arrays.get("served")
+    if served is None or record.grid:
+        return []
+    updates = (np.diff(served[:, 1:-1], axis=1) != 0).sum(1).mean()
+    windows = np.arange(1, served.shape[1] - 1)
+    nll, name = record.arrays["matrix.nll"][:, windows, windows].mean(), record.job["policy"]["name"]
+    return [
+        f"policy {name}: {updates:.1f} updates, NLL {nll:.4f} in {len(windows)} windows served (means over replicas)"
+    ]
 
 
 def _metrics(record: Record) -> list[str]:

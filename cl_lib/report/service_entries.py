@@ -24,7 +24,7 @@ METRICS = {
 class Served:
     """One policy at one grid point and delay; ``number`` gives its colour, the same at every delay.
 
-    ``interval`` is that of the skill.
+    ``interval`` is that of the skill, ``p_value`` that of `Backtest.p_value`.
     """
 
     number: int
@@ -32,6 +32,7 @@ class Served:
     result: Backtest
     at: tuple[int, ...]
     interval: tuple[float, float]
+    p_value: float
 
     def of(self, part: str) -> np.ndarray:
         """An attribute of the backtest at this grid point, replicas first."""
@@ -80,11 +81,11 @@ def served(results: Sequence[Backtest], names: Sequence[str]) -> list[Served]:
     numbers: dict[str, int] = {}
     out = []
     for name, result in zip(names, results, strict=True):
-        intervals = interval(result, "skill")  # of all grid points at once
+        intervals, p_values = interval(result, "skill"), result.p_value()  # of all grid points at once
         for g, point in enumerate(result.points or [{}]):
             label = " ".join([name, *(f"{k}={v:g}" for k, v in point.items())])
             number = numbers.setdefault(label, len(numbers))
             at = (g,) if result.points else ()
             low, high = intervals[at].tolist()
-            out.append(Served(number, label, result, at, (low, high)))
+            out.append(Served(number, label, result, at, (low, high), float(p_values[at])))
     return out

@@ -59,12 +59,13 @@ def _outcome(lines: Sequence[Served], several: bool) -> str:
     text += _timing(skilled, start or f"The loss of {skilled.name} is")
     if len(result.windows) < FEWEST:
         return f"{text} {len(result.windows)} windows are too few for an interval of the skill, so it may be chance."
-    firm = [line.name for line in timed if line.interval[0] > 0]
+    firm = [line.name for line in timed if line.p_value < 0.05]
     if firm:
         verb = "chooses" if len(firm) == 1 else "choose"
-        return f"{text} At the 95 % level, for each policy alone, {_list(firm)} {verb} better times than chance."
-    which = "For no policy does the interval of the skill" if len(timed) > 1 else "The interval does not"
-    return f"{text} {which} lie above 0: better timing than chance is not shown."
+        alone = " for each policy alone" if len(timed) > 1 else ""
+        return f"{text} {_list(firm)} {verb} better times than chance (permutation test of the times, p < 0.05{alone})."
+    who = " for any policy" if len(timed) > 1 else ""
+    return f"{text} Better timing than chance is not shown{who} (permutation test of the times, p ≥ 0.05)."
 
 
 def _timing(line: Served, start: str) -> str:

@@ -89,7 +89,8 @@ def _lines(audit: Audit, most: int = 30) -> list[str]:
         lines.append(f"… {len(flagged) - most} more flagged slices")
     lines.append(
         f"neg./pos. flips: predictions that became wrong/correct, means of {len(audit.whole[0])} replicas; detectable: "
-        "smallest drop that would be found with probability 0.8; flagged: share of replicas"
+        "smallest drop that would be found with probability 0.8; adj. p: one-sided McNemar test, adjusted over slices; "
+        "flagged: share of replicas"
     )
     return lines
 
@@ -184,7 +185,10 @@ def audit(
         whole.append([part[0] for part in parts])
         by_slice.append([part[1] for part in parts])
     if not updates:
-        raise InputError(f"record {record.strategy}: has no update with windows to compare on (on={on})")
+        raise InputError(
+            f"record {record.strategy}: {f'row {row}' if row is not None else 'it'} has no update with windows to "
+            f"compare on (on={on})"
+        )
     labels = {name: [str(label) for label in record.slices[name]["labels"]] for name in names}
     return Audit(updates, [str(c) for c in record.stream["columns"]], labels, whole, by_slice, alpha)
 

@@ -55,6 +55,8 @@ class Backtest:
     random_loss, oracle_loss : ndarray
         ``(R, W, W)``: mean loss of all schedules with k updates, and loss of the best of them, for k = 0 to W - 1 and
         each window.
+    deployed : ndarray
+        ``(R, W, W)`` loss on each window of the newest row before each window; NaN for windows before it.
     labels : ndarray
         ``(G, R)`` labelled test samples: of all windows if the policy reads labels, or up to the last deployed model.
     steps : ndarray
@@ -75,6 +77,7 @@ class Backtest:
     alarms: np.ndarray
     random_loss: np.ndarray
     oracle_loss: np.ndarray
+    deployed: np.ndarray
     labels: np.ndarray
     steps: np.ndarray
 
@@ -139,7 +142,8 @@ class Backtest:
         """95 % interval of ``skill`` or ``mean_loss``, means over replicas, by a moving-block bootstrap of windows.
 
         Seeds share one history, so an interval over seeds misses the chance in that history; blocks of consecutive
-        windows, at most half of all, keep its dependence in time.
+        windows, at most half of all, keep its dependence in time. The times of the updates stay as they are, so that an
+        interval of the skill above 0 does not show that they are better than random ones; `p_value` tests that.
 
         Returns
         -------
@@ -163,6 +167,45 @@ class Backtest:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # no replica with a skill
             return np.moveaxis(np.nanquantile(np.nanmean(values, -1), [0.025, 0.975], axis=0), 0, -1)
+
+    def p_value(self, resamples: int = 999, seed: int = 0) -> np.ndarray:
+        """Probability of a mean loss as low as this one if the times of the updates were random.
+
+        A permutation test: the windows before which updates were made are permuted, the same way in all replicas, which
+        keeps the number of updates of each replica and what replicas have in common. It is exact for policies whose
+        times are random. Replicas with rows that diverged are left out.
+
+        Returns
+        -------
+        ndarray
+            ``(G,)``; NaN where no replica has a skill.
+
+        Raises
+        ------
+        InputError
+            For numbers that are not whole, or below 1 (resamples) or 0 (seed).
+        """
+        check_whole("resamples", resamples, 1)
+        check_whole("seed", seed, 0)
+        width = len(self.windows)
+        upper = np.triu_indices(width)
+        kept = np.isfinite(self.deployed[:, *upper]).all(-1)
+        rng, places = np.random.default_rng(seed), np.arange(width)
+        orders = rng.permuted(np.tile(np.arange(width - 1), (resamples, 1)), axis=1)
+        table = self.deployed[kept]
+        out = []
+        for updated, loss, skill in zip(
+            *(v if self.points else v[None] for v in (self.updated, self.mean_loss, self.skill)), strict=True
+        ):
+            if np.isnan(skill[kept]).all():
+                out.append(np.nan)
+                continue
+            moved = np.zeros((len(table), resamples, width), int)
+            moved[..., 1:] = np.where(updated[kept, 1:][:, orders], places[1:], 0)
+            rows = np.maximum.accumulate(moved, -1)
+            losses = table[np.arange(len(table))[:, None, None], rows, places].mean((0, 2))
+            out.append((1 + (losses <= loss[kept].mean() + 1e-12).sum()) / (resamples + 1))
+        return np.array(out) if self.points else np.asarray(out[0])
 
     # ------------------------------------------------------------------ alarms against what updates would have done
     @cached_property

@@ -140,5 +140,6 @@ def same_data(record: Record, against: Record) -> None:
 
 
 def _differ(name: str, ours: object, theirs: object) -> str:
+    hint = "; rows of one record are compared with row and against_row" if name in ("data_hash", "columns") else ""
     texts = (text if len(text := str(value)) < 60 else f"{text[:59]}…" for value in (ours, theirs))
-    return f"against: the records cannot be compared, since their {name} differ: {' and '.join(texts)}"
+    return f"against: the records cannot be compared, since their {name} differ: {' and '.join(texts)}{hint}"

@@ -68,8 +68,9 @@ def backtest(
     Raises
     ------
     InputError
-        For a record that is not one of windows in time, a delay that leaves no window, a policy that chooses a row that
-        is not trained yet, or scoring on windows that the policy was tuned on.
+        For a record that is not one of windows in time or whose run had a policy that declined updates, a delay that
+        leaves no window, a policy that chooses a row that is not trained yet, or scoring on windows that the policy was
+        tuned on.
 
     Examples
     --------
@@ -80,7 +81,15 @@ def backtest(
     >>> result.path[0].tolist(), result.updates.tolist()
     ([1, 1, 3, 3, 5], [2, 2, 2])
     """
+    if not hasattr(record, "arrays"):
+        raise InputError(f"record={record!r}: must be a record; read that of a directory with cl_lib.Record.load")
     history = history_of(record)
+    served = record.arrays.get("served")
+    if served is not None and (served != np.arange(served.shape[1])).any():
+        raise InputError(
+            f"record {record.strategy}: is of a run with policy={record.job['policy']['name']}, in which rows after "
+            "declined updates are the model that served; backtest a run without policy"
+        )
     tuned = policy if isinstance(policy, Tuned) else None
     chosen: Any = tuned.policy if tuned is not None else policy
     if tuned is not None:
@@ -116,6 +125,7 @@ def backtest(
         alarms=alarms,
         random_loss=random_schedules(losses),
         oracle_loss=best_schedules(losses),
+        deployed=losses,
         labels=_labels(history, population, path, delay, last),
         steps=_steps(record, population, path, delay, last),
     )

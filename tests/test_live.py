@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 import cl_lib
 from cl_lib import Memory, policies, streams
 from cl_lib.datasets import digits
+from cl_lib.drift import Inputs
 from cl_lib.harness import runner
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
@@ -120,6 +121,21 @@ def test_a_replica_alone_is_the_same_as_in_company(strategy: str, policy: Policy
         alone = run(STRATEGIES[strategy], policy, [seed])
         for name, values in together.arrays.items():
             assert np.array_equal(values[seed], alone.arrays[name][0], equal_nan=True), name
+
+
+def test_a_watch_sees_the_inputs_of_each_replica() -> None:
+    """The angles of rotated images differ by seed, and so do the histograms."""
+    policy, options = OnDrift(Inputs(), effect=0.8), {"model": SMALL, "lift": "always", "batch_size": 50}
+    stream, seeds = streams.rotated(digits(), experiences=6), [0, 1, 2]
+    together = cl_lib.run(stream, Finetune(), policy=policy, seeds=seeds, save_predictions=True, **options)
+    assert together.predictions is not None
+    assert together.predictions.arrays["inputs"].shape[:2] == (3, 6)
+    assert len(np.unique(together.arrays["served"], axis=0)) == 3
+    for seed in seeds:
+        alone = cl_lib.run(stream, Finetune(), policy=policy, seeds=[seed], save_predictions=True, **options)
+        assert alone.predictions is not None
+        assert np.array_equal(together.predictions.arrays["inputs"][seed], alone.predictions.arrays["inputs"])
+        assert np.array_equal(together.arrays["served"][seed], alone.arrays["served"][0])
 
 
 @pytest.mark.parametrize("shadow", [False, True])

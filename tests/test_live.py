@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 import cl_lib
 from cl_lib import Memory, policies, streams
-from cl_lib.datasets import digits
+from cl_lib.datasets import digits, from_arrays
 from cl_lib.drift import Inputs
 from cl_lib.harness import runner
 from cl_lib.harness.job import Job
@@ -25,7 +25,7 @@ from cl_lib.harness.session import Session
 from cl_lib.models import MLP
 from cl_lib.policies import Every, Known, Never, OnDrift, OnGain, Policy, Random
 from cl_lib.service import backtest
-from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch
+from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch, Joint
 
 STREAM = streams.rotated(digits(), experiences=4)
 SMALL = MLP.factory(hidden=(16,))
@@ -220,6 +220,7 @@ class Older(Policy):
     ("strategy", "options", "message"),
     [
         (DER(Memory(capacity=20, batch=5)), {}, "policy: DER keeps outputs of the model"),
+        (Joint(), {}, "policy: Joint trains on windows to come"),
         (Finetune(), {"eval_every": 2}, "eval_every=2: must be 1 with a policy"),
         (Finetune(), {"policy": 3}, "policy=3: must be a cl_lib.policies.Policy"),
         (Finetune(), {"policy": Every(0)}, "policy.windows=0: must be a number"),
@@ -238,12 +239,27 @@ def test_what_a_run_refuses(strategy: Any, options: dict[str, Any], message: str
         run(strategy, policy, **options)
 
 
+def by_month(months: list[str], samples: int = 200) -> streams.Stream:
+    x, month = np.random.default_rng(0).normal(size=(len(months) * samples, 2)), np.repeat(months, samples)
+    data = from_arrays((x, np.arange(len(x)) % 2), 0.5, columns={"month": month})
+    return streams.by_column(data, "month", order=months)
+
+
 @pytest.mark.parametrize(
-    "stream",
-    [streams.split(digits()), streams.online(streams.split(digits())), streams.rotated(digits(), experiences=2)],
+    ("stream", "message"),
+    [
+        (streams.split(digits()), "split_digits is class-incremental"),
+        (streams.split(digits(), eval_classes="all"), "split_digits is class-incremental"),
+        (streams.split(digits(), scenario="task"), "split_digits is task-incremental"),
+        (streams.online(STREAM), "a window must be one experience"),
+        (streams.blurry(by_month(["Jan", "Feb", "Mar"])), "is blurry"),
+        (streams.rotated(digits(), experiences=2), "has 2 windows; at least 3 are needed"),
+        (by_month(["Jan", "Mar", "Feb"]), "window Feb comes after window Mar; give stream.order in time"),
+        (by_month(["Jan", "Feb", "Mar"], 80), "window Mar has 37 test samples; at least 50 are needed"),
+    ],
 )
-def test_streams_that_are_not_windows_in_time_are_refused(stream: streams.Stream) -> None:
-    with pytest.raises(cl_lib.InputError, match="not one of at least 3 windows in time"):
+def test_streams_that_are_not_windows_in_time_are_refused(stream: streams.Stream, message: str) -> None:
+    with pytest.raises(cl_lib.InputError, match=f"^policy: .*{message}"):
         cl_lib.run(stream, Finetune(), policy=Never())
 
 

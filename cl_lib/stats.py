@@ -78,12 +78,18 @@ def summarise(values: Iterable[float | None], seed: int = 0) -> Summary:
     if not kept.size:
         return Summary(None, None, None, 0)
     equal = bool((kept == kept[0]).all())
-    mean = float(kept[0] if equal else kept.mean())  # the computed mean of equal values may have a rounding error
+    with np.errstate(over="ignore"):  # the NLL of float64 runs that nearly diverge
+        mean = float(kept[0] if equal else kept.mean())  # the computed mean of equal values may have a rounding error
     if kept.size == 1 or not math.isfinite(mean):
         return Summary(mean, None, None, kept.size)
     if equal:
         return Summary(mean, 0.0, (mean, mean), kept.size)
-    return Summary(mean, float(kept.std(ddof=1)), _interval(kept, seed), kept.size)
+    with np.errstate(over="ignore"):
+        std = float(kept.std(ddof=1))
+    if not math.isfinite(std):  # the squares overflow
+        scale = float(np.abs(kept).max())
+        std = scale * float((kept / scale).std(ddof=1))
+    return Summary(mean, std, _interval(kept, seed), kept.size)
 
 
 def paired_difference(a: Iterable[float | None], b: Iterable[float | None], seed: int = 0) -> PairedDifference:

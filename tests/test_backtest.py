@@ -494,6 +494,7 @@ RECORDS: list[tuple[str, Callable[[], Record], str]] = [
     ("class", lambda: with_stream(scenario="class"), "class-incremental"),
     ("eval_every_2", rows_every_2, "eval_every must be 1"),
     ("online", lambda: with_stream(experiences=80), "80 experiences and 8 test sets"),
+    ("task_incremental", lambda: with_stream(scenario="task"), "synthetic is task-incremental"),
     ("blurry", lambda: with_stream(options={"kind": "blurry"}), "windows exchange training samples"),
     (
         "blurry_parent",

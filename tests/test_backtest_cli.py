@@ -124,6 +124,7 @@ MISTAKES = {
     "policy=": "policy=: must be one or several names",
     "policy=on_drift policy.watch=input": "policy.watch=input: unknown name; did you mean inputs?",
     "policy=on_drift policy.watch.recnt=2": "policy.watch.recnt: Confidence has no such field; did you mean recent?",
+    "policy=on_drift policy.watch.kind=inputs": "policy.watch.kind: Confidence has no such field; there are",
     "policy=on_drift policy.m=3": "m=3, n=1",
     "policy=on_decay policy.metric=acc": "metric='acc': unknown",
     "gate=no_wrose": "gate=no_wrose: unknown name; did you mean no_worse?",
@@ -133,9 +134,12 @@ MISTAKES = {
     "gate=no_worse gate.staleness=0": "policy.staleness=0: must be at least 1",
     "delay=x": "delay='x': must be a whole number",
     "delay=0,9": "delay=9: leaves no decision",
+    "delay=[]": "delay=[]: must be one or several whole numbers",
+    "delay=[[1]]": "delay=[1]: must be a whole number",
     "metric=acc": "metric='acc': must be one of nll, error, brier",
     "start=40": "start=40: must be a window",
     "until=1.5": "until=1.5: must be a window",
+    "by=clas": "by=clas: the record has no such column; did you mean class?",
     "by=clas --out page.html": "by=clas: the record has no such column; did you mean class?",
     "policy={": "policy={: cannot be read",
 }
@@ -167,6 +171,18 @@ def test_a_directory_that_cannot_be_written_is_a_mistake(folder, capsys):
     assert run(folder) == 2
     folder.chmod(0o755)
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["record.json", "arrays.npz", "notes.txt"])
+def test_other_files_are_not_replaced_by_results(name, folder, capsys):
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / name).read_bytes()
+    assert run(folder, "policy=never", "--json", folder / name) == 2
+    assert "holds no results of cl-backtest and is not replaced" in capsys.readouterr().err
+    assert (folder / name).read_bytes() == before
+    assert run(folder, "policy=never", "--json", folder / "other.json") == 0
+    assert run(folder, "policy=every", "--json", folder / "other.json") == 0
+    assert result_file.read(folder / "other.json")["results"][0]["name"] == "every"
 
 
 def test_a_directory_is_no_file_for_results(folder, tmp_path, capsys):

@@ -470,6 +470,7 @@ def test_diverged_replicas_of_final_metrics(split):
             "line 1: staleness.max_windows: must be a whole number, 0 or more, found '1.5'",
         ),
         ("metrics:\n  acuracy: {min: 0.8}", "line 2: metrics.acuracy.min: unknown metric; did you mean accuracy or"),
+        ('metrics:\n  "a\\nb": {min: 0.8}', r"line 2: metrics.a\nb.min: unknown metric"),
         ("windows: 0\nflips: {max_negative: 1}", "line 1: windows: must be a whole number, 1 or more"),
         ("windows: []\nflips: {max_negative: 1}", "line 1: windows: must be a list of at least one name"),
         ("change:\n  nll: {max_rise: 0}", "change.nll.max_rise: needs another model to compare with"),
@@ -502,6 +503,14 @@ def test_files_that_cannot_be_read(here, capsys):
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_live_model_is_as_stale_as_its_last_update():
+    rotated = cl_lib.streams.rotated(cl_lib.datasets.digits(), experiences=5)
+    live = cl_lib.run(rotated, cl_lib.strategies.Finetune(), policy=cl_lib.policies.Never(), seeds=2)
+    for limit in (3, 4):
+        verdict = gate(live, expectations={"staleness": {"max_windows": limit}})
+        assert (verdict.row, verdict.checks[0].value, verdict.accepted) == (4, 4, limit == 4)
 
 
 @pytest.mark.parametrize(

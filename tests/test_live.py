@@ -17,14 +17,15 @@ from torch.utils import _pytree as pytree
 
 import cl_lib
 from cl_lib import Memory, policies, streams
-from cl_lib.datasets import digits
+from cl_lib.datasets import digits, from_arrays
+from cl_lib.drift import Inputs
 from cl_lib.harness import runner
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
 from cl_lib.models import MLP
 from cl_lib.policies import Every, Known, Never, OnDrift, OnGain, Policy, Random
 from cl_lib.service import backtest
-from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch
+from cl_lib.strategies import DER, ER, EWC, SI, SLDA, Finetune, FromScratch, Joint
 
 STREAM = streams.rotated(digits(), experiences=4)
 SMALL = MLP.factory(hidden=(16,))
@@ -140,6 +141,21 @@ def test_a_replica_alone_is_the_same_as_in_company(strategy: str, policy: Policy
             assert np.array_equal(values[seed], alone.arrays[name][0], equal_nan=True), name
 
 
+def test_a_watch_sees_the_inputs_of_each_replica() -> None:
+    """The angles of rotated images differ by seed, and so do the histograms."""
+    policy, options = OnDrift(Inputs(), effect=0.8), {"model": SMALL, "lift": "always", "batch_size": 50}
+    stream, seeds = streams.rotated(digits(), experiences=6), [0, 1, 2]
+    together = cl_lib.run(stream, Finetune(), policy=policy, seeds=seeds, save_predictions=True, **options)
+    assert together.predictions is not None
+    assert together.predictions.arrays["inputs"].shape[:2] == (3, 6)
+    assert len(np.unique(together.arrays["served"], axis=0)) == 3
+    for seed in seeds:
+        alone = cl_lib.run(stream, Finetune(), policy=policy, seeds=[seed], save_predictions=True, **options)
+        assert alone.predictions is not None
+        assert np.array_equal(together.predictions.arrays["inputs"][seed], alone.predictions.arrays["inputs"])
+        assert np.array_equal(together.arrays["served"][seed], alone.arrays["served"][0])
+
+
 @pytest.mark.parametrize("shadow", [False, True])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_decliners_keep_their_state(strategy: str, shadow: bool) -> None:
@@ -222,6 +238,7 @@ class Older(Policy):
     ("strategy", "options", "message"),
     [
         (DER(Memory(capacity=20, batch=5)), {}, "policy: DER keeps outputs of the model"),
+        (Joint(), {}, "policy: Joint trains on windows to come"),
         (Finetune(), {"eval_every": 2}, "eval_every=2: must be 1 with a policy"),
         (Finetune(), {"policy": 3}, "policy=3: must be a cl_lib.policies.Policy"),
         (Finetune(), {"policy": Every(0)}, "policy.windows=0: must be a number"),
@@ -240,12 +257,27 @@ def test_what_a_run_refuses(strategy: Any, options: dict[str, Any], message: str
         run(strategy, policy, **options)
 
 
+def by_month(months: list[str], samples: int = 200) -> streams.Stream:
+    x, month = np.random.default_rng(0).normal(size=(len(months) * samples, 2)), np.repeat(months, samples)
+    data = from_arrays((x, np.arange(len(x)) % 2), 0.5, columns={"month": month})
+    return streams.by_column(data, "month", order=months)
+
+
 @pytest.mark.parametrize(
-    "stream",
-    [streams.split(digits()), streams.online(streams.split(digits())), streams.rotated(digits(), experiences=2)],
+    ("stream", "message"),
+    [
+        (streams.split(digits()), "split_digits is class-incremental"),
+        (streams.split(digits(), eval_classes="all"), "split_digits is class-incremental"),
+        (streams.split(digits(), scenario="task"), "split_digits is task-incremental"),
+        (streams.online(STREAM), "a window must be one experience"),
+        (streams.blurry(by_month(["Jan", "Feb", "Mar"])), "is blurry"),
+        (streams.rotated(digits(), experiences=2), "has 2 windows; at least 3 are needed"),
+        (by_month(["Jan", "Mar", "Feb"]), "window Feb comes after window Mar; give stream.order in time"),
+        (by_month(["Jan", "Feb", "Mar"], 80), "window Mar has 37 test samples; at least 50 are needed"),
+    ],
 )
-def test_streams_that_are_not_windows_in_time_are_refused(stream: streams.Stream) -> None:
-    with pytest.raises(cl_lib.InputError, match="not one of at least 3 windows in time"):
+def test_streams_that_are_not_windows_in_time_are_refused(stream: streams.Stream, message: str) -> None:
+    with pytest.raises(cl_lib.InputError, match=f"^policy: .*{message}"):
         cl_lib.run(stream, Finetune(), policy=Never())
 
 

@@ -463,6 +463,13 @@ def test_decisions_are_those_of_a_loop(name: str, delay: int) -> None:
     assert np.array_equal(backtest(record(), policy, delay=delay).path, loop(decide, delay))
 
 
+def test_a_large_rise_does_not_overflow_where_a_model_diverged() -> None:
+    results = sample_results(np.random.default_rng(0))
+    diverged = record_with_samples(results)
+    diverged.arrays["matrix.nll"][0, 1:] = np.nan
+    assert not backtest(diverged, OnDecay(1e9)).updates.any()
+
+
 def test_the_cases_decide_in_both_ways() -> None:
     for name, (policy, _) in CASES.items():
         result = backtest(record(), policy)

@@ -143,3 +143,9 @@ def test_unreachable() -> None:
     for n, m, level in ((0, 1, 0.05), (1, 0, 0.05), (1, 1, 0.0)):
         with pytest.raises(InputError, match="expected n"):
             unreachable(n, m, level)
+
+
+def test_values_whose_squares_overflow() -> None:
+    summary = summarise([1e200, 2e200, 3e200])
+    assert summary.std == pytest.approx(1e200)
+    assert summarise([1.5e308, 1.6e308, 1.0])[:2] == (math.inf, None)

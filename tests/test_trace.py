@@ -22,7 +22,7 @@ from cl_lib.engine.weights import build
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet, SlimResNet18
-from cl_lib.strategies import ER, DERpp, Finetune, Phase, Strategy, cross_entropy
+from cl_lib.strategies import ER, DERpp, Finetune, Phase, RanPAC, Strategy, cross_entropy
 from cl_lib.streams import permuted, split
 from cl_lib.types import Batch, ExperienceData, Spec, State
 
@@ -581,6 +581,17 @@ def test_three_replicas_of_an_mlp_equal_three_lifted_runs_bit_for_bit(optim: Any
         alone = trained(stream, strategy, seeds=[seed], **options)
         for key, value in leaves(alone).items():
             assert torch.equal(value[0], leaves(together)[key][r]), key
+
+
+def test_a_readout_is_the_same_alone_and_in_company() -> None:
+    """That of RanPAC comes from a solver, whose result is transposed in memory."""
+    options: Any = {"model": SMALL, "lift": "always", "batch_size": 32}
+    strategy = RanPAC(expansion=100)
+    together = cl_lib.run(split(DIGITS), strategy, seeds=3, **options)
+    for seed in range(3):
+        alone = cl_lib.run(split(DIGITS), strategy, seeds=[seed], **options)
+        for name, values in together.arrays.items():
+            assert np.array_equal(values[seed], alone.arrays[name][0], equal_nan=True), name
 
 
 @pytest.mark.parametrize("lift", ["never", "auto", "always"])

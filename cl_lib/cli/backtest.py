@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cl_lib.cli.main import _guarded
 from cl_lib.cli.overrides import first_line
 from cl_lib.errors import InputError, nearest
-from cl_lib.validation import is_whole
+from cl_lib.validation import check_whole
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -68,8 +68,10 @@ def _backtest(argv: list[str]) -> int:
     target = Path(args.json) if args.json is not None else Path(record.directory) / result_file.BACKTEST
     if target.is_dir():
         raise InputError(f"--json {target}: is a directory; name a file, such as {target / result_file.BACKTEST}")
+    if args.json is not None and target.exists() and not result_file.is_backtest(target):
+        raise InputError(f"--json {target}: holds no results of cl-backtest and is not replaced; name another file")
     by = str(options["by"]) if "by" in options else None
-    if by is not None and args.out is not None:
+    if by is not None:
         slice_column(record, by)
     results, names = run_backtests(record, options)
     print(table(results, names))
@@ -134,9 +136,14 @@ def run_backtests(record: Record, options: dict[str, Any]) -> tuple[list[Backtes
         _below(options, "gate."),
     )
     value = options.get("delay", 0)
-    delays = list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+    delays = value if isinstance(value, list) else [value]
+    if not delays:
+        raise InputError("delay=[]: must be one or several whole numbers, separated by commas")
+    for delay in delays:
+        check_whole("delay", delay, 0)
+    delays = list(dict.fromkeys(delays))
     start = options.get("start")
-    if start is None and len(delays) > 1 and all(is_whole(d) for d in delays):
+    if start is None and len(delays) > 1:
         start = max(delays) + 1 if max(delays) + 2 < len(record.stream["columns"]) else None  # else an error
     shared = {"metric": options.get("metric", "nll"), "start": start, "until": options.get("until")}
     results = [

@@ -130,9 +130,9 @@ def _plural(where: str) -> str:
 
 
 def _typed(kind: Any, name: str, value: Any, where: str = "policy") -> Any:
-    hints = get_type_hints(kind)
-    if name not in hints:
-        raise InputError(f"{where}.{name}: {kind.__name__} has no such field{nearest(name, hints)}")
+    hints, known = get_type_hints(kind), [f.name for f in dataclasses.fields(kind)]  # hints also name class variables
+    if name not in known:
+        raise InputError(f"{where}.{name}: {kind.__name__} has no such field{nearest(name, known)}")
     if hints[name] is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if where == "policy" and isinstance(value, str) and "," in value and hints[name] in (int, float):

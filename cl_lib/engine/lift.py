@@ -55,9 +55,12 @@ class Lift:
         trees = self.placed(trees)
         results = [run(*pytree.tree_map(lambda t, p=p: t[p], trees)) for p in self.alone]
         join = torch.cat if self.lifted else torch.stack
-        return (
-            results[0] if len(results) == 1 and self.lifted else pytree.tree_map(lambda *parts: join(parts), *results)
-        )
+
+        def joined(*parts: Tensor) -> Tensor:
+            whole = parts[0] if len(parts) == 1 and self.lifted else join(parts)
+            return whole.contiguous()  # the last bits of a product depend on strides, and a solver's are transposed
+
+        return pytree.tree_map(joined, *results)
 
 
 def aligned(stacked: Tensor) -> Tensor:

@@ -211,7 +211,7 @@ class Evaluator:
         """Test samples in the order of predictions: ``index``, ``column``, ``label`` and ``slice.*`` ``(R or 1, N)``.
 
         ``inputs`` ``(E, F, 10)`` counts the values of at most 256 features of each column in bins between the deciles
-        of the first column, for the first replica.
+        of the first column; ``(R, E, F, 10)`` where replicas have different inputs.
         """
         labels: list[Tensor] = []
         slices: dict[str, list[Tensor]] = {name: [] for name in self.slices}
@@ -226,18 +226,22 @@ class Evaluator:
         for name, codes in parts.items():
             values = codes.int().cpu().numpy()
             out[name] = values[:1] if (values == values[:1]).all() else values
-        out["inputs"] = self._inputs().numpy()
+        read = [self.index, self.task, *(values for name, values in self.table.items() if name != "targets")]
+        alike = all(bool((values == values[:1]).all()) for values in read)
+        inputs = np.stack([self._inputs(replica).numpy() for replica in range(1 if alike else self.replicas)])
+        out["inputs"] = inputs[0] if (inputs == inputs[:1]).all() else inputs
         return out
 
-    def _inputs(self) -> Tensor:
-        """``(E, F, 10)`` int64 histograms of the inputs."""
+    def _inputs(self, replica: int) -> Tensor:
+        """``(E, F, 10)`` int64 histograms of the inputs of a replica."""
         edges: Tensor | None = None
         counts = []
+        indices, tasks = (part[replica if len(part) > 1 else 0] for part in (self.index, self.task))
         for column in range(self.columns):
-            index = self.index[0][self.task[0] == column]
+            index = indices[tasks == column]
             parts = []
             for chunk in index.long().split(self.chunk):
-                table = {name: values[0] for name, values in self.table.items() if name != "targets"}
+                table = {name: values[replica] for name, values in self.table.items() if name != "targets"}
                 task = torch.full_like(chunk, column)
                 x = gather(self.shared, table, chunk, task, self.dtype)[0].flatten(1)
                 parts.append(x[:, :: max(1, -(-x.shape[1] // FEATURES))].cpu())

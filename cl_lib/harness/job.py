@@ -25,6 +25,7 @@ from cl_lib.memory.store import Memory
 from cl_lib.models import MLP
 from cl_lib.policies.gated import Gated
 from cl_lib.policies.policy import Policy, describe
+from cl_lib.service.history import check_windows
 from cl_lib.strategies.strategy import Strategy, hyper_parameters
 from cl_lib.streams.stream import Stream
 from cl_lib.types import Learner, Spec
@@ -247,10 +248,10 @@ class Job:
             raise InputError("grid: only a Strategy's hyper-parameters can differ by replica, not a plain Learner's")
         elif not callable(self.strategy) and len(self.seed_list) > 1:
             raise InputError("strategy: one Learner object has one seed; give a function from a seed to a Learner")
-        if self.policy is not None:
-            self._check_policy(self.policy)
         if self.eval_on == "valid" and not all(map(len, self.stream.realise(self.seed_list[0]).valids)):
             raise InputError("eval_on=valid: this stream holds no validation data; make it with stream.valid above 0")
+        if self.policy is not None:
+            self._check_policy(self.policy)
 
     @cached_property
     def _check_data(self) -> None:
@@ -292,10 +293,13 @@ class Job:
                 f"policy: {type(strategy).__name__} keeps outputs of the model with the samples in memory, which go on "
                 "while updates are declined; use cl_lib.backtest"
             )
-        if stream.length != len(stream.columns) or stream.length < 3 or stream.eval_classes == "seen":
+        real = stream.realise(self.seed_list[0])
+        sets = real.tests if self.eval_on == "test" else real.valids
+        check_windows("policy", self._stream, [len(samples) for samples in sets])
+        if any(p.source == "full" for e in range(stream.length) for p in strategy.phases(e, self.spec())):
             raise InputError(
-                f"policy: stream {stream.name} is not one of at least 3 windows in time, each with its own test set "
-                "and the same classes; use streams.by_column"
+                f"policy: {type(strategy).__name__} trains on windows to come; use Cumulative to train on all windows "
+                "so far"
             )
         if self.eval_every != 1:
             raise InputError(f"eval_every={self.eval_every}: must be 1 with a policy, which decides after every window")

@@ -135,12 +135,12 @@ def _predictions(result: Result) -> Predictions | None:
     parts = [{k: np.stack([row.arrays[f"samples.{k}"] for row in g.rows], 1) for k in SAMPLES} for g in groups]
     arrays = {name: np.concatenate([part[name] for part in parts])[order] for name in SAMPLES}
     for name in groups[0].samples:
-        if name == "inputs":
-            arrays[name] = groups[0].samples[name]
-            continue
-        per_group = [np.broadcast_to(g.samples[name], (len(g.members), g.samples[name].shape[1])) for g in groups]
+        axes = 3 if name == "inputs" else 1  # axes of one replica
+        per_group = [np.broadcast_to(g.samples[name], (len(g.members), *g.samples[name].shape[-axes:])) for g in groups]
         codes = np.concatenate(per_group)[order]
         arrays[name] = codes[:1] if (codes == codes[:1]).all() else codes
+        if name == "inputs" and len(arrays[name]) == 1:
+            arrays[name] = arrays[name][0]
     return Predictions(arrays)
 
 

@@ -32,9 +32,10 @@ class WindowHistory:
         ``(R,)``.
     parts : mapping of callables, optional
         Called once: ``labels()`` ``(E, C)``, samples of each class; ``inputs()`` ``(E, F, B)``, values of each feature
-        by bin; ``predicted(row)`` ``(R, E, C)`` and ``confidence(row)`` ``(R, E, B)``, predictions by class and by bin
-        of the confidence; for each metadata column ``slice.NAME()`` ``(E, S)``, samples of each slice, and
-        ``correct.NAME(row)`` ``(R, E, S)``, correct predictions.
+        by bin, or ``(R, E, F, B)`` where replicas have different inputs; ``predicted(row)`` ``(R, E, C)`` and
+        ``confidence(row)`` ``(R, E, B)``, predictions by class and by bin of the confidence; for each metadata column
+        ``slice.NAME()`` ``(E, S)``, samples of each slice, and ``correct.NAME(row)`` ``(R, E, S)``, correct
+        predictions.
     samples : callable, optional
         ``samples(row, window) -> WindowSamples``.
     """

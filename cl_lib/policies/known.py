@@ -142,9 +142,11 @@ class Known:
             error = np.nan_to_num(self._losses("error")[:, row, chosen], nan=1.0)  # a diverged model is always wrong
             wrong = np.rint(error * self.history.support[chosen]).sum(-1)
             return np.stack([wrong, self.history.support[chosen].sum() - wrong], -1)[:, None]
-        if kind in ("labels", "inputs"):
-            total = self.history.part(kind)[chosen].sum(0)
-            return np.asarray(total if kind == "inputs" else total[None])[None]
+        if kind == "labels":
+            return np.asarray(self.history.part(kind)[chosen].sum(0))[None, None]
+        if kind == "inputs":
+            total = self.history.part(kind)[..., chosen, :, :].sum(-3)
+            return np.asarray(total if total.ndim == 3 else total[None])
         return np.asarray(self.history.part(kind, row)[:, chosen].sum(1))[:, None]
 
     def _losses(self, metric: str) -> Array:

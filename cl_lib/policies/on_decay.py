@@ -43,4 +43,4 @@ class OnDecay(Policy):
         replicas, last = np.arange(len(losses)), known.newest - 1
         first = np.minimum(known.serving, last)  # the first window that the serving row was not trained on
         now, then = losses[replicas, known.serving, last], losses[replicas, known.serving, first]
-        return keep_or_update(known, now > (1 + self.rise) * then)
+        return keep_or_update(known, now / (1 + self.rise) > then)  # a product could overflow where a model diverged

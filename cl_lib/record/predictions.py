@@ -29,7 +29,8 @@ class Predictions:
         ``(R, T + 1, N)`` float16, the NLL at most 60,000; ``predicted`` ``(R, T + 1, N)``, the class. Of the samples:
         ``index`` ``(R or 1, N)``, positions in the test part, ``column``, the test set, and ``label``. ``slice.NAME``
         ``(R or 1, N)``, codes of each metadata column. ``inputs`` ``(E, F, B)``, number of values of each feature of
-        each test set in bins that are quantiles of the first test set, for at most 256 features.
+        each test set in bins that are quantiles of the first test set, for at most 256 features; ``(R, E, F, B)`` where
+        replicas have different inputs.
 
     Examples
     --------
@@ -116,8 +117,9 @@ class Predictions:
                     raise ValueError(f"{name}: expected whole numbers of shape (1, {size})")
                 if arrays[name].min(initial=0) < 0:
                     raise ValueError(f"{name}: expected no negative numbers")
-            if arrays["inputs"].ndim != 3:
-                raise ValueError(f"inputs: expected three axes, found the shape {arrays['inputs'].shape}")
+            found = arrays["inputs"].shape
+            if len(found) != 3 and (len(found) != 4 or found[0] != replicas):
+                raise ValueError(f"inputs: expected three axes, or four with one entry by replica, found {found}")
         except FileNotFoundError:
             raise InputError(f"{path}: is missing; copy it together with its record") from None
         except Exception as error:  # a damaged zip or array header raises nearly anything

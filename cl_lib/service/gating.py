@@ -125,7 +125,9 @@ def _changes(bound: Bound, new: Evidence, old: Evidence) -> np.ndarray:
 def _stale(bound: Bound, new: Evidence) -> Check:
     if new.windows is None:
         raise InputError(f"{bound.where}: {new.record.stream['name']} has no windows in time; leave the section out")
-    age = len(new.record.stream["columns"]) - new.row
+    served = new.record.arrays.get("served")  # of a run with a policy: the window that each replica was last trained on
+    trained = new.row if served is None else int(served[:, new.row].min())
+    age = len(new.record.stream["columns"]) - trained
     words = "more than" if age > bound.limit else "at most"
     reason = f"row {new.row} was not trained on the last {age} of the record's windows, {words} {bound.limit:g}"
     return Check(bound.title, age, bound.limit, COUNT, _names(new), new.count(), age <= bound.limit, reason)

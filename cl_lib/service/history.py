@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,51 +85,61 @@ def sources(
 
 
 def _check(record: Record) -> None:
-    stream, name = record.stream, record.strategy
+    stream, where = record.stream, f"record {record.strategy}"
     columns, rows = stream["columns"], record.rows
     if not record.arrays:
-        raise InputError(f"record {name}: has no arrays.npz; copy it together with its record")
+        raise InputError(f"{where}: has no arrays.npz; copy it together with its record")
+    support = record.arrays["support"][:, -1]
+    check_windows(where, stream, support.min(0).astype(int).tolist())
+    if [row["experience"] for row in rows] != list(range(len(columns) + 1)):
+        raise InputError(f"{where}: eval_every must be 1, so that every window has a row")
+    if (support != support[:1]).any():
+        raise InputError(f"{where}: the test sets of the replicas differ; use class_order=natural")
+    if (record.arrays["before"] != np.arange(len(columns))).any():
+        raise InputError(
+            f"{where}: the strategy or stream does not train one window after the other (such as joint); use "
+            "cumulative to train on all windows so far"
+        )
+
+
+def check_windows(where: str, stream: Mapping[str, Any], samples: Sequence[int]) -> None:
+    """Raise `InputError` unless the test sets of a described stream, of given sizes, are windows in time."""
+    columns, name = stream["columns"], stream["name"]
     if stream["eval_classes"] == "seen" or stream["scenario"] == "class":
         raise InputError(
-            f"record {name}: {stream['name']} is class-incremental with predictions among seen classes, which say "
-            "nothing of windows to come; use a stream by time, such as streams.by_column"
+            f"{where}: {name} is class-incremental with predictions among seen classes, which say nothing of windows "
+            "to come; use a stream by time, such as streams.by_column"
         )
-    if [row["experience"] for row in rows] != list(range(len(rows))):
-        raise InputError(f"record {name}: eval_every must be 1, so that every window has a row")
-    if stream["experiences"] != len(columns) or len(rows) != len(columns) + 1:
+    if stream["scenario"] == "task":
         raise InputError(
-            f"record {name}: {stream['experiences']} experiences and {len(columns)} test sets; a window must be one "
-            "experience with its own test set (not an online or blurry stream)"
+            f"{where}: {name} is task-incremental, and the tasks to come have classes that no model was trained on; "
+            "use a stream by time, such as streams.by_column"
+        )
+    if stream["experiences"] != len(columns):
+        raise InputError(
+            f"{where}: {name} has {stream['experiences']} experiences and {len(columns)} test sets; a window must be "
+            "one experience with its own test set (not an online or blurry stream)"
         )
     options = stream.get("options") or {}
     while options:
         if options.get("kind") == "blurry":
             raise InputError(
-                f"record {name}: the stream is blurry: its windows exchange training samples, so that models have seen "
-                "windows to come"
+                f"{where}: {name} is blurry: its windows exchange training samples, so that models have seen windows "
+                "to come"
             )
         options = options.get("parent") or {}
     if len(columns) < 3:
-        raise InputError(f"record {name}: has {len(columns)} windows; at least 3 are needed")
-    support = record.arrays["support"][:, -1]
-    if (support != support[:1]).any():
-        raise InputError(f"record {name}: the test sets of the replicas differ; use class_order=natural")
-    if support.min() < SMALLEST:
-        window = int(support[0].argmin())
+        raise InputError(f"{where}: {name} has {len(columns)} windows; at least 3 are needed")
+    if min(samples) < SMALLEST:
+        window = int(np.argmin(samples))
         raise InputError(
-            f"record {name}: window {columns[window]} has {int(support[0, window])} test samples; at least {SMALLEST} "
-            "are needed: join windows or test on a larger share"
-        )
-    expected = np.arange(len(columns))
-    if (record.arrays["before"] != expected).any():
-        raise InputError(
-            f"record {name}: the strategy or stream does not train one window after the other (such as joint); "
-            "use cumulative to train on all windows so far"
+            f"{where}: window {columns[window]} has {samples[window]} test samples; at least {SMALLEST} are needed: "
+            "join windows or test on a larger share"
         )
     place = in_time(columns)
     if place is not None:
         raise InputError(
-            f"record {name}: window {columns[place]} comes after window {columns[place - 1]}; give stream.order in time"
+            f"{where}: window {columns[place]} comes after window {columns[place - 1]}; give stream.order in time"
         )
 
 

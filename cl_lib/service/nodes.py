@@ -31,7 +31,7 @@ class Entry:
     def where(self) -> str:
         """Source, line and key, with which error messages begin."""
         line = [] if self.line is None else [f"line {self.line}"]
-        return ": ".join([self.source, *line, *filter(None, [self.key])])
+        return ": ".join([self.source, *line, *filter(None, [printable(self.key, one_line=True)])])
 
     def fail(self, reason: str) -> InputError:
         """An error about this entry, to be raised."""

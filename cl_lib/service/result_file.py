@@ -158,6 +158,15 @@ def write(data: Mapping[str, Any], path: str | Path) -> Path:
     return path
 
 
+def is_backtest(path: Path) -> bool:
+    """Whether a file names the schema of ``backtest.json``."""
+    try:
+        data = read_json(path)
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return False
+    return isinstance(data, Mapping) and data.get("schema") == SCHEMA
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """Read and check a ``backtest.json``.
 

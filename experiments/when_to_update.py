@@ -166,6 +166,7 @@ def measures(result: service.Backtest, fields: dict[str, float]) -> dict[str, An
         "skill": skill.mean() if len(skill) else np.nan,
         "skill_low": low,
         "skill_high": high,
+        "p": float(result.p_value()),
         "updates": result.updates.mean(),
         "decisions": decisions,
         "harmful": result.harmful.mean(),

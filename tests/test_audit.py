@@ -243,6 +243,8 @@ def test_a_planted_drop_is_printed() -> None:
     ("options", "message"),
     [
         ({"by": "grop"}, "by='grop': the record has no such column; did you mean group"),
+        ({"by": None}, "by=None: must be a column or a list of columns"),
+        ({"by": [3]}, "by=3: the record has no such column"),
         ({"by": ["class", "origin"]}, "by='origin': the record has no such column"),
         ({"on": "last"}, "on='last': must be one of next, seen, all"),
         ({"row": 0}, "row=0: must be a row from 1 to 10"),

@@ -433,6 +433,18 @@ def test_tune_chooses_the_best_point_from_the_first_windows_only() -> None:
         assert tuned[0].policy == OnDecay(values[best])
 
 
+@pytest.mark.parametrize("until", [None, 2, 13, 4.0])
+def test_tune_needs_a_window_before_which_it_stops(until: Any) -> None:
+    with pytest.raises(InputError, match=f"^until={until}"):
+        tune(record_of(LOSSES), OnDecay(1), {"rise": [0.1]}, until)
+
+
+@pytest.mark.parametrize("grid", [[1], "rise", {1: [2]}])
+def test_a_grid_maps_names_to_numbers(grid: Any) -> None:
+    with pytest.raises(InputError, match=r"^grid"):
+        backtest(record_of(LOSSES), OnDecay(1), grid=grid)
+
+
 def test_a_tuned_value_is_kept_as_it_is() -> None:
     """A policy made with a whole number keeps fractions of the grid."""
     record = record_of(random_losses(np.random.default_rng(0)))
@@ -642,6 +654,9 @@ def test_policies_meet_a_diverged_replica(policy: Policy) -> None:
         (["2013-01", "2013-02", "2014-01"], None),
         (["2013-W52", "2014-W01"], None),
         (["2014-01-02", "2014-01-01"], 1),
+        (["2014-01-01T00:00Z", "2014-01-02T00:00Z", "2013-12-31T00:00Z"], 2),
+        (["2014-01-02 00:00:00+02:00", "2014-01-01 00:00:00+02:00"], 1),
+        (["January", "Mar", "Feb"], 2),
         (["2013 Q4", "2013 Q3"], 1),
         (["january", "February", "march"], None),
         (["Mon", "Sun", "Tue"], 2),

@@ -143,7 +143,8 @@ def test_a_replica_alone_is_the_same_as_in_company(strategy: str, policy: Policy
 
 def test_a_watch_sees_the_inputs_of_each_replica() -> None:
     """The angles of rotated images differ by seed, and so do the histograms."""
-    policy, options = OnDrift(Inputs(), effect=0.8), {"model": SMALL, "lift": "always", "batch_size": 50}
+    policy = OnDrift(Inputs(), effect=0.8)
+    options: dict[str, Any] = {"model": SMALL, "lift": "always", "batch_size": 50}
     stream, seeds = streams.rotated(digits(), experiences=6), [0, 1, 2]
     together = cl_lib.run(stream, Finetune(), policy=policy, seeds=seeds, save_predictions=True, **options)
     assert together.predictions is not None

@@ -116,7 +116,8 @@ def calibrate(
     effect, m, n, adjust
         As in `cl_lib.policies.OnDrift`.
     draws : int, default 200
-        Permutations; the standard error of the rate is about ``sqrt(rate / (draws * (W - 1)))``.
+        Permutations; the standard error of the rate is ``sqrt(rate / (draws * (W - 1)))`` or more (up to twice that in
+        simulations), since the windows of a permutation share their reference.
     seed : int, default 0
 
     Returns

@@ -134,18 +134,18 @@ def explain(record: Record, row: int, window: int, by: str, reference: int | Non
     """
     if record.predictions is None:
         raise InputError("record: has no predictions; run with save_predictions=true")
-    columns = record.stream["columns"]
+    columns, known = record.stream["columns"], record.predictions.names
+    last = len(columns) - 1
     for name, value, low, high in (
         ("row", row, 1, len(record.rows) - 1),
-        ("window", window, 0, len(columns) - 1),
-        ("reference", 0 if reference is None else reference, 0, len(columns) - 1),
+        ("window", window, 0, last),
+        ("reference", 0 if reference is None else reference, 0, last),
     ):
         if not is_whole(value) or not low <= value <= high:
             raise InputError(f"{name}={value!r}: must be a whole number from {low} to {high}")
-    reference = (row if row < window else row - 1) if reference is None else reference
-    known = record.predictions.names
     if by not in known:
-        raise InputError(f"by={by!r}: the record has no such column{nearest(by, known)}")
+        raise InputError(f"by={by!r}: the record has no such column{nearest(str(by), known)}")
+    reference = (row if row < window else row - 1) if reference is None else reference
     codes, positions = record.predictions.slices(by), record.predictions.positions
     labels = tuple(record.slices[by]["labels"])
     correct = record.predictions.correct(row)

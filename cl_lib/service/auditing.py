@@ -153,10 +153,12 @@ def audit(
         raise InputError("record: has no predictions; run with save_predictions=true")
     if not record.arrays:
         raise InputError(f"record {record.strategy}: has no arrays.npz; copy it together with its record")
+    if not isinstance(by, Sequence):
+        raise InputError(f"by={by!r}: must be a column or a list of columns")
     names = [by] if isinstance(by, str) else list(by) or predictions.names
     for name in names:
         if name not in predictions.names:
-            raise InputError(f"by={name!r}: the record has no such column{nearest(name, predictions.names)}")
+            raise InputError(f"by={name!r}: the record has no such column{nearest(str(name), predictions.names)}")
     check_choice("on", on, ("next", "seen", "all"))
     last = len(record.rows) - 1
     for name, value in (("row", row), ("against", against)):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cl_lib.record import Record
     from cl_lib.record.predictions import Predictions
 
+ISO = r"\d{4}[-/ ]?[WQ]?\d{1,2}([-/]\d{1,2})?([T ][\d:.]+(Z|[+-]\d\d:?\d\d)?)?"
+"""Dates, times and periods whose numbers are in the order of time."""
 SMALLEST = 50
 """Fewest test samples of a window."""
 
@@ -162,10 +164,10 @@ def _keys(names: Sequence[str]) -> list[tuple[float, ...]]:
         return [(float(name),) for name in text]
     except ValueError:
         pass
-    if all(re.fullmatch(r"\d{4}[-/ ]?[WQ]?\d{1,2}([-/]\d{1,2})?([T ][\d:.]+)?", name) for name in text):
+    if all(re.fullmatch(ISO, name) for name in text):
         return [tuple(float(part) for part in re.findall(r"\d+(?:\.\d+)?", name)) for name in text]
-    for known in (calendar.month_name, calendar.month_abbr, calendar.day_name, calendar.day_abbr):
-        order = [str(name).lower() for name in known]
-        if all(name.lower() in order for name in text):
-            return [(float(order.index(name.lower())),) for name in text]
+    for forms in ((calendar.month_name, calendar.month_abbr), (calendar.day_name, calendar.day_abbr)):
+        place = {str(name).lower(): float(i) for known in forms for i, name in enumerate(known)}
+        if all(name.lower() in place for name in text):
+            return [(place[name.lower()],) for name in text]
     return []

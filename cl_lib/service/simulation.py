@@ -138,10 +138,12 @@ def grid_of(policy: Any, grid: Mapping[str, Sequence[float]] | None) -> tuple[li
     policy.check()
     if grid is None or not grid:
         return [{}], policy
+    if not isinstance(grid, Mapping):
+        raise InputError(f"grid={grid!r}: must map fields to lists of numbers, such as {{'effect': [0.05, 0.1]}}")
     known = float_fields(policy)
     for name, values in grid.items():
         if name not in known:
-            raise InputError(f"grid.{name}: {type(policy).__name__} has no such float field{nearest(name, known)}")
+            raise InputError(f"grid.{name}: {type(policy).__name__} has no such float field{nearest(str(name), known)}")
         if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or not len(values):
             raise InputError(f"grid.{name}={values!r}: must be a list of at least one number")
         for value in values:

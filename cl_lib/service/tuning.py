@@ -12,7 +12,7 @@ from cl_lib.errors import InputError
 from cl_lib.policies.policy import Policy
 from cl_lib.service.backtest import Tuned
 from cl_lib.service.simulation import backtest
-from cl_lib.validation import check_choice
+from cl_lib.validation import check_choice, check_whole
 
 if TYPE_CHECKING:
     from cl_lib.record import Record
@@ -57,6 +57,7 @@ def tune(
     OnDecay(rise=0.1, metric='nll')
     """
     check_choice("by", by, ("skill", "loss"))
+    check_whole("until", until, 3)
     if not grid:
         raise InputError("grid={}: tuning needs at least one value of one field")
     result = backtest(record, policy, delay=delay, metric=metric, grid=grid, until=until)

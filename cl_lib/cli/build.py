@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from cl_lib.errors import InputError, nearest
 from cl_lib.validation import typed
@@ -48,7 +48,7 @@ def build(node: Any, where: str) -> Any:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, parameter in parameters.items():
         required, hint = parameter.default is parameter.empty, hints.get(name)
-        if name in options and options[name] is None and required and str in (hint, *get_args(hint)):
+        if name in options and options[name] is None and required and hint is str:
             also = " (data.window)" if node["_target_"] == "cl_lib.streams.by_column" else ""
             raise InputError(f"{where}.{name}{also}: must be given")
     built = {}

@@ -26,7 +26,6 @@ FAST_FILES = {
     "test_lower.py",
     "test_imports.py",
     "test_reduction.py",
-    "test_sequential.py",
     "test_two_sample.py",
     "test_policies.py",
     "test_backtest.py",

@@ -13,6 +13,7 @@ import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.engine.resident import gather
 from cl_lib.engine.trace import Program
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
 from cl_lib.types import ExperienceData
@@ -88,9 +89,9 @@ def hand_loop(strategy, loss, after=None, **options):
     """A careful person's loop over the planned batches: ordinary module, torch.optim, autograd."""
     own = job(strategy, **options)
     session = Session(own)
-    plan = session._plan(session.groups[0])
-    learner = session._learner(session.groups[0], plan)
-    plan = session._plan(session.groups[0])
+    plan = make_plan(session.job, session.groups[0])
+    learner = make_learners(session.job, session.groups[0], plan)
+    plan = make_plan(session.job, session.groups[0])
     net = copy.deepcopy(learner.module).double()
     optimiser = torch.optim.SGD(net.parameters(), lr=own.optim.lr)
     read = lambda d, s, n=None: (

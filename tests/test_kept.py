@@ -14,6 +14,7 @@ import cl_lib
 from cl_lib.checks import toy_data
 from cl_lib.datasets import from_arrays
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
 from cl_lib.strategies import ER, FROMP, GEM, GSS, OGD, CompressedER, Finetune, KeyValue, LatentReplay, LwF
@@ -66,7 +67,7 @@ def test_half_the_bits_hold_twice_the_samples_in_the_same_bytes():
         for bits in BITS
     }
     for bits, session in bytes_of.items():
-        learner = session._learner(session.groups[0], session._plan(session.groups[0]))
+        learner = make_learners(session.job, session.groups[0], make_plan(session.job, session.groups[0]))
         count = 400 // bits
         assert learner.state.memory["code"].dtype == torch.uint8
         assert learner.memory_bytes == count * (64 * bits // 8 + 2 * 4 + 3 * 8)
@@ -318,7 +319,8 @@ def test_a_step_trains_only_the_values_that_were_read():
     assert (grads["~memory.value"].abs().sum(1) > 0).tolist() == read.tolist()
     start = trained(Finetune(), stream=cl_lib.streams.split(toy_data(), 1))
     untouched = Session(job(Finetune(), stream=cl_lib.streams.split(toy_data(), 1)))
-    initial = untouched._learner(untouched.groups[0], untouched._plan(untouched.groups[0])).state.params
+    group = untouched.groups[0]
+    initial = make_learners(untouched.job, group, make_plan(untouched.job, group)).state.params
     for k, p in initial.items():
         assert torch.equal(learner.state.params[k], p)  # the network itself is not trained on identity features
         assert not torch.equal(start.state.params[k], p)

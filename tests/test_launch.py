@@ -19,6 +19,7 @@ from cl_lib.checks import toy_data
 from cl_lib.datasets import from_arrays
 from cl_lib.engine import blocks, launch
 from cl_lib.engine.trace import Program
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Interrupted, Session
 from cl_lib.models import MLP
@@ -159,8 +160,8 @@ def test_the_reason_of_a_failed_recording_is_not_what_the_caller_handles(monkeyp
 def test_a_program_knows_which_of_its_inputs_it_changes(name: str) -> None:
     """What the trace of a step says is what a step does."""
     own = session(STRATEGIES[name], epochs=1)
-    plan = own._plan(own.groups[0])
-    learner: Any = own._learner(own.groups[0], plan)
+    plan = make_plan(own.job, own.groups[0])
+    learner: Any = make_learners(own.job, own.groups[0], plan)
     block = next(iter(plan.experience(0)))
     learner.begin_experience(0)
     learner.observe(block, 0)
@@ -213,7 +214,7 @@ def test_the_peak_of_a_devices_memory_is_a_sessions_own(
     stream = split(from_arrays((train[0][kept], train[1][kept]), test, name="uneven"), 2, class_order="seed")
     own = Session(Job(stream, STRATEGIES["er"], seeds=5, batch_size=2, device="cpu"))
     assert len(own.groups) > 1
-    plan, learn = own._plan, own._run
+    learn = own._run
 
     def run(*args: Any) -> Iterator[Any]:
         done.append("run")
@@ -224,7 +225,7 @@ def test_the_peak_of_a_devices_memory_is_a_sessions_own(
     own.device = torch.device(device)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *args: done.append("reset"))
-    monkeypatch.setattr(own, "_plan", lambda group: done.append("plan") or plan(group))
+    monkeypatch.setattr(session, "make_plan", lambda job, group: done.append("plan") or make_plan(job, group))
     monkeypatch.setattr(own, "_run", run)
     assert len(list(own)) > 1
     assert done == ["reset"] * times + ["plan"] * len(own.groups) + ["run"] * len(own.groups)

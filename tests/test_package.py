@@ -19,6 +19,7 @@ import torch
 
 import cl_lib
 from cl_lib import Memory, Record, datasets, strategies, streams
+from cl_lib.harness.assembly import make_plan
 from cl_lib.record import check_record, schema
 
 ROOT = Path(cl_lib.__file__).parent
@@ -235,7 +236,7 @@ def test_objects_have_short_reprs():
     session = cl_lib.Session(job)
     rows = list(session)
     record = cl_lib.run(job.stream, job.strategy, seeds=2)
-    plan = session._plan(session.groups[0])
+    plan = make_plan(session.job, session.groups[0])
     shown = [job, job.stream, job.stream.realise(0), *job.stream.realise(0).experiences, session, *rows]
     shown += [session.result(), *session.groups, session.learner, plan, next(plan.experience(0)), record]
     for value in shown:

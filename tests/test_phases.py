@@ -14,6 +14,7 @@ import cl_lib
 from cl_lib import noise
 from cl_lib.checks import toy_data
 from cl_lib.engine.weights import build
+from cl_lib.harness.assembly import make_plan
 from cl_lib.harness.session import Session
 from cl_lib.strategies import (
     Cumulative,
@@ -100,7 +101,7 @@ def test_gdumb_trains_a_fresh_network_on_what_the_memory_holds():
 def test_the_steps_of_a_phase_over_the_memory_are_known_before(admission, capacity):
     strategy = GDumb(cl_lib.Memory(capacity, 8, admission), passes=3)
     session = Session(job(strategy, seeds=2))
-    plan = session._plan(session.groups[0])
+    plan = make_plan(session.job, session.groups[0])
     said, total = [plan.steps_in(e) for e in range(2)], plan.total
     taken = [sum(len(block) for block in plan.experience(e)) for e in range(2)]
     assert taken == said

@@ -13,6 +13,7 @@ from cl_lib.checks import toy_data
 from cl_lib.curvature import output_sensitivity, quadratic
 from cl_lib.curvature.kronecker import kronecker_factors
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet
 from cl_lib.strategies import (
@@ -306,8 +307,8 @@ def test_bic_corrects_by_the_loops_numbers():
     """The correction after experience 2, by a hand-written loop over the planned batches."""
     strategy = BiC(BALANCED, passes=2)
     session = Session(job(strategy))
-    plan = session._plan(session.groups[0])
-    learner = session._learner(session.groups[0], plan)
+    plan = make_plan(session.job, session.groups[0])
+    learner = make_learners(session.job, session.groups[0], plan)
     for e in range(2):
         learner.begin_experience(e)
         for block in plan.experience(e):

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from cl_lib import strategies, streams
 from cl_lib.checks import toy_data
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.session import Session
 from cl_lib.strategies import Strategy
 
@@ -20,7 +21,7 @@ from cl_lib.strategies import Strategy
 def learner(strategy: Strategy, **options: Any) -> Any:
     """The replicas before training."""
     session = Session(job(strategy, **options))
-    return session._learner(session.groups[0], session._plan(session.groups[0]))
+    return make_learners(session.job, session.groups[0], make_plan(session.job, session.groups[0]))
 
 
 def is_shared(tree: Any) -> bool:

@@ -23,6 +23,7 @@ from cl_lib import checks, strategies
 from cl_lib.checks import CHECKS, parametrize_with_checks, toy_data
 from cl_lib.curvature import diagonal_fisher, inner
 from cl_lib.engine.net import FunctionalNet
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.session import Session
 from cl_lib.memory.herding import herd
 from cl_lib.strategies import AGEM, ER, EWC, SLDA, DERpp, Finetune, ICaRL, Joint, LwF
@@ -547,7 +548,7 @@ def test_none_among_the_numbers_of_a_grid_is_refused():
 
 def test_none_for_some_replicas_is_refused():
     session = Session(job(Decayed(), seeds=2))
-    learner = session._learner(session.groups[0], session._plan(session.groups[0]))
+    learner = make_learners(session.job, session.groups[0], make_plan(session.job, session.groups[0]))
     wanted = r"strategy.lam=\[None, 0.1\]: must be null for all replicas or a number for each"
     with pytest.raises(cl_lib.InputError, match=wanted):
         learner._numbers("strategy", Decayed(), {"strategy.lam": [None, 0.1]})

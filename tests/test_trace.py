@@ -19,6 +19,7 @@ from cl_lib.engine import trace
 from cl_lib.engine.population import Population
 from cl_lib.engine.trace import Program, TraceError
 from cl_lib.engine.weights import build
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
 from cl_lib.models import MLP, ConvNet, SlimResNet18
@@ -282,8 +283,8 @@ def trained(stream: Any, strategy: Any, **options: Any) -> Any:
     """The learner after a whole stream."""
     session = Session(Job(stream, strategy, **options))
     (group,) = session.groups
-    plan = session._plan(group)
-    learner = session._learner(group, plan)
+    plan = make_plan(session.job, group)
+    learner = make_learners(session.job, group, plan)
     for e in range(stream.length):
         learner.begin_experience(e)
         for block in plan.experience(e):
@@ -461,8 +462,8 @@ def test_what_is_kept_belongs_to_its_sample(lift: Any, admission: Any) -> None:
     strategy = Keeper(Memory(capacity=20 if admission == "ring" else 9, batch=4, admission=admission))
     session = Session(Job(split(DIGITS), strategy, model=SMALL, seeds=2, lift=lift, eval_every=5, batch_size=6))
     (group,) = session.groups
-    plan = session._plan(group)
-    learner: Any = session._learner(group, plan)
+    plan = make_plan(session.job, group)
+    learner: Any = make_learners(session.job, group, plan)
     for block in plan.experience(0):
         for s in range(len(block)):
             learner.observe(block, s)

@@ -23,6 +23,7 @@ from cl_lib import SGD, InputError
 from cl_lib.curvature import diagonal_fisher
 from cl_lib.engine.net import FunctionalNet
 from cl_lib.engine.step import keep
+from cl_lib.harness.assembly import make_learners, make_plan
 from cl_lib.harness.evaluate import CHUNK, Evaluator
 from cl_lib.harness.job import Job
 from cl_lib.harness.session import Session
@@ -52,9 +53,9 @@ def made(stream: Any, replicas: int, **options: Any) -> tuple[Any, Any, Any]:
     } | options
     session = Session(Job(stream, WORK.strategy, **options))
     (group,) = session.groups
-    plan = session._plan(group)
+    plan = make_plan(session.job, group)
     evaluator = Evaluator(stream, group.realisations, "test", torch.float32, CPU)
-    return plan, session._learner(group, plan), evaluator
+    return plan, make_learners(session.job, group, plan), evaluator
 
 
 # ---------------------------------------------------------------------- what every step does many times

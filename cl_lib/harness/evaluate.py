@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_lib.engine.learners import Predictor
+from cl_lib.engine.learners import Learners, Predictor
 from cl_lib.engine.resident import gather, tables, upload
 from cl_lib.engine.rows import Store
 from cl_lib.errors import InputError
@@ -369,3 +369,14 @@ def _same_samples(samples: list[Tensor]) -> bool:
     """Whether all replicas have the same test samples, without repetition."""
     first = samples[0].sort().values
     return len(first.unique()) == len(first) and all(torch.equal(other.sort().values, first) for other in samples[1:])
+
+
+def memory_contents(learner: Learners, columns: int) -> Arrays:
+    """``(R, E)`` number of samples in memory by the experience that they come from, if there is a memory."""
+    held = learner.contents()
+    if not held:
+        return {}
+    task = held["task"].cpu()
+    valid = torch.arange(task.shape[1]) < held["count"].cpu()[:, None]
+    count = torch.zeros(len(task), columns, dtype=torch.int64)
+    return {"memory.column": count.scatter_add_(1, task.clamp_min(0).long(), valid.long()).numpy()}

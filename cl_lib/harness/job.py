@@ -145,6 +145,11 @@ class Job:
         """Number of trainable parameters of one replica."""
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
+    def evaluates(self, experience: int) -> bool:
+        """Whether replicas are evaluated after an experience, counted from 0."""
+        number = experience + 1
+        return number % self.eval_every == 0 or number == self.stream.length
+
     def make_learner(self, seed: int) -> Learner:
         """Make the plain learner of a seed; a `Learner` object, which `check` allows for one seed only, is returned."""
         make: Any = self.strategy

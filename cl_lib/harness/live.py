@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,43 +103,52 @@ class Live:
 
         ``arrays`` are those of the replicas as trained, None if the window was not trained.
         """
-        number, last = self.rows[-1].experience + 1 if self.rows else 0, self.rows[-1].arrays if self.rows else {}
-        if self.before is not None:
-            declined = torch.from_numpy(~self.accepts)
-            pairs = zip(pytree.tree_leaves(learner.tree), pytree.tree_leaves(self.before), strict=True)
-            with torch.no_grad():
-                for now, was in pairs:
-                    chosen = declined.to(now.device)
-                    now[chosen] = was.to(now.device)[chosen]
-            self.before = None
+        self._restore(learner)
+        if not self.rows:  # the untrained network
+            out = dict(arrays or {})
+            return out | {"served": self.serving.copy()} | self._candidates(out)
+        number, last = self.rows[-1].experience + 1, self.rows[-1].arrays
         if arrays is None:
-            arrays = {name: values.copy() for name, values in last.items() if not name.startswith(CANDIDATE)}
-        out = dict(arrays)
-        out["served"] = np.where(self.accepts, number, self.serving)
-        if not last:
-            return out
-        kept = [name for name in arrays if name in LOSSES.values() or name.startswith("samples.")]
-        if self.policy.candidates:
-            out |= {CANDIDATE + name: arrays[name].copy() for name in kept}
+            arrays = {name: values for name, values in last.items() if not name.startswith(CANDIDATE)}
+        out = {}
         for name, values in arrays.items():
-            if name.startswith("flips."):
-                values = np.where(self.accepts[:, None], values, 0.0)
-            elif name in last and name != "served" and not name.startswith("memory."):
-                values = values.copy()
-                values[~self.accepts] = last[name][~self.accepts]
-            out[name] = values if name != "served" else out["served"]
-        return out
+            if name in last and not name.startswith(("flips.", "memory.")):
+                kept = self.accepts.reshape(-1, *[1] * (values.ndim - 1))
+                out[name] = np.where(kept, values, last[name])
+            else:
+                out[name] = values
+        for name in (name for name in out if name.startswith("flips.")):
+            out[name] = np.where(self.accepts[:, None], out[name], 0.0)
+        served = np.where(self.accepts, number, self.serving)
+        return out | {"served": served} | self._candidates(arrays)
+
+    def _restore(self, learner: Learners) -> None:
+        """Give decliners their state of before the window back."""
+        if self.before is None:
+            return
+        declined = torch.from_numpy(~self.accepts)
+        pairs = zip(pytree.tree_leaves(learner.tree), pytree.tree_leaves(self.before), strict=True)
+        with torch.no_grad():
+            for now, was in pairs:
+                chosen = declined.to(now.device)
+                now[chosen] = was.to(now.device)[chosen]
+        self.before = None
+
+    def _candidates(self, arrays: Arrays) -> Arrays:
+        """Results of the replicas as trained, which a policy with ``candidates`` reads."""
+        if not self.policy.candidates:
+            return {}
+        kept = [name for name in arrays if name in LOSSES.values() or name.startswith("samples.")]
+        return {CANDIDATE + name: arrays[name].copy() for name in kept}
 
 
+@dataclass(frozen=True, eq=False)
 class _Rows(Predictions):
     """Predictions of the rows so far, those of candidates where a policy reads them."""
 
-    def __init__(self, samples: Arrays, rows: Sequence[Row]) -> None:
-        super().__init__(samples)
-        object.__setattr__(self, "rows", rows)
+    rows: Sequence[Row] = ()
 
     def row(self, name: str, row: int) -> np.ndarray:
-        rows: Sequence[Row] = self.rows  # type: ignore[attr-defined]
-        arrays = rows[row].arrays
+        arrays = self.rows[row].arrays
         full = f"samples.{name}"
         return arrays.get(CANDIDATE + full, arrays[full])

@@ -15,28 +15,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from cl_lib.engine.learners import Learners
-from cl_lib.engine.looped import Looped
-from cl_lib.engine.net import FunctionalNet
-from cl_lib.engine.population import Population
 from cl_lib.engine.precision import products
-from cl_lib.engine.weights import build
-from cl_lib.errors import InputError, within_memory
+from cl_lib.errors import within_memory
 from cl_lib.files import Lock, plain
 from cl_lib.harness import resume as checkpoints
-from cl_lib.harness.evaluate import Evaluator
-from cl_lib.harness.groups import Group, first_and_last, labels, make_groups
+from cl_lib.harness.assembly import check_batches, make_evaluator, make_learners, make_plan, make_validator
+from cl_lib.harness.evaluate import Evaluator, memory_contents
+from cl_lib.harness.groups import Group, make_groups
 from cl_lib.harness.job import Job, Replica
-from cl_lib.harness.live import CANDIDATE, LOSSES, Live
+from cl_lib.harness.live import Live
 from cl_lib.harness.result import Result
-from cl_lib.models.structure import has_batch_statistics, head_of, is_convolutional
 from cl_lib.plan.plan import Block, Plan
 from cl_lib.record.record import CHECKPOINT
-from cl_lib.strategies.strategy import Strategy
-from cl_lib.types import Phase, Row
+from cl_lib.types import Arrays, Row
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -69,32 +63,18 @@ class Session:
         """Lock that keeps other runs from writing to ``out``."""
         self.warned = False
         self.live: Live | None = None
-        self.valid: Evaluator | None = None
+        self.validator: Evaluator | None = None
         self.before: dict[str, Any] | None = None
         """State before the experience within which a run with a policy is resumed."""
         self.start: dict[str, Any] = {"group": 0, "experience": 0, "step": 0}
         self.saved: dict[str, Any] = {}
-        self._check_model()
+        check_batches(job, self.groups[0])
         if resume and out is not None and (out / CHECKPOINT).exists():
             self.saved, self.start, seconds = checkpoints.load(out, self.description, self.groups)
             self.seconds |= seconds
 
     def __repr__(self) -> str:
         return f"Session({self.job!r}, step {self.done} of {self.total})" if self.total else f"Session({self.job!r})"
-
-    def _check_model(self) -> None:
-        """Raise `InputError` if a batch of the stream is too small for the model's batch statistics."""
-        job, spec = self.job, self.job.spec()
-        if not has_batch_statistics(job.module) or not isinstance(job.strategy, Strategy):
-            return
-        for number, experience in enumerate(self.groups[0].realisations[0].experiences):
-            for phase in job.strategy.phases(number, spec):
-                size = phase.batch_size or job.batch_size
-                if phase.source == "experience" and len(experience.train) % size == 1 and phase.trainable != ():
-                    raise InputError(
-                        f"batch_size={size}: leaves a last batch of one sample in experience {number + 1} "
-                        f"({len(experience.train)} samples), and BatchNorm needs two; choose another batch_size"
-                    )
 
     def __iter__(self) -> Iterator[Row]:
         with within_memory(f"{self.job.name}: {len(self.replicas)} replicas"):
@@ -104,12 +84,12 @@ class Session:
         if self.device.type == "cuda":
             torch.cuda.init()
             torch.cuda.reset_peak_memory_stats()
-        plans = [self._plan(group) for group in self.groups]
+        plans = [make_plan(self.job, group) for group in self.groups]
         self.total = sum(plan.total for plan in plans)
         done = sum(plan.total for plan in plans[: self.start["group"]]) + self.start["step"]
         for finished in self.groups[: self.start["group"]]:  # groups finished before the run was resumed
             if self.job.save_predictions:
-                finished.samples = self._evaluator(finished).samples()
+                finished.samples = make_evaluator(self.job, finished).samples()
             yield from finished.rows
         with tqdm(
             total=self.total, initial=done, disable=not self.progress, unit="step", desc=self.job.name, leave=False
@@ -136,68 +116,10 @@ class Session:
         )
 
     # ------------------------------------------------------------------ one group of replicas
-    def _plan(self, group: Group) -> Plan:
-        job, spec = self.job, self.job.spec()
-        strategy = job.strategy if isinstance(job.strategy, Strategy) else None
-        y = job.stream.data.train.y
-        phases = [strategy.phases(e, spec) if strategy else (Phase(),) for e in range(job.stream.length)]
-        plan = Plan(
-            streams=[r.experiences for r in group.realisations],
-            labels=[labels(r, y) for r in group.realisations],
-            seeds=[self.replicas[m].seed for m in group.members],
-            classes=spec.classes,
-            batch_size=job.batch_size,
-            epochs=job.epoch_list,
-            phases=phases,
-            memory=strategy.memory if strategy else None,
-            draws=strategy.draws() if strategy else (),
-            noise=strategy.noise(spec) if strategy else {},
-            dtype=job.torch_dtype,
-        )
-        group.steps = plan.total
-        evaluated = [0, *(e + 1 for e in range(job.stream.length) if self._evaluates(e))]
-        rows = [first_and_last(job.stream, real, phases, evaluated) for real in group.realisations]
-        group.learned, group.before = (np.stack(part) for part in zip(*rows, strict=True))
-        return plan
-
-    def _learner(self, group: Group, plan: Plan) -> Learners:
-        job = self.job
-        members = [self.replicas[m] for m in group.members]
-        if not isinstance(job.strategy, Strategy):
-            learners = [job.make_learner(m.seed) for m in members]
-            data = job.stream.data
-            return Looped(learners, plan, data, group.realisations, job.torch_dtype, job.torch_device, job.store)
-        spec = job.spec()
-        modules = build(job.model, spec.shape, spec.classes, [m.seed for m in members])
-        # vectorised convolutions become grouped convolutions, which on a CPU are slower than replicas in sequence
-        worth = len(members) > 1 and not (job.torch_device.type == "cpu" and is_convolutional(modules[0]))
-        always = job.lift == "always"
-        lifted = job.strategy.liftable and (always or (job.lift == "auto" and worth))
-        return Population(
-            job.strategy,
-            modules,
-            job.optim,
-            plan,
-            job.stream.data,
-            group.realisations,
-            job.spec(_features(modules[0], spec.shape, job)),
-            hyper={name: [m.hyper[name] for m in members] for name in job.grid},
-            train_classes=job.stream.train_classes,
-            dtype=job.torch_dtype,
-            device=job.torch_device,
-            lifted=lifted,
-            together=not (always and job.torch_device.type == "cpu"),
-            compiled=job.compile,
-            bfloat16=job.matmul == "bf16",
-            store=job.store,
-        )
-
     def _run(self, number: int, group: Group, plan: Plan, bar: tqdm[Any]) -> Iterator[Row]:
         start = self.start if self.start["group"] == number else {"experience": 0, "step": 0}
         with self._computing():
-            self.live = None
             self.learner, evaluator = self._begin(group, plan)
-            self.live = Live(self.job.policy, group, self.job) if self.job.policy is not None else None
         yield from group.rows
         self.done, self.saved_at = int(bar.n), time.perf_counter()
         for e in range(self.job.stream.length):
@@ -209,17 +131,19 @@ class Session:
                         pass
                     continue
                 self.learner.begin_experience(e)
-                if self.live is not None and not self.live.begin(e, self.learner, self.before):
-                    blocks = self._skipped(blocks, bar)
+                trains = self.live is None or self.live.begin(e, self.learner, self.before)
                 self.before = None
                 for block, ahead in blocks:
+                    if not trains:  # the planned memory goes on
+                        self._advance(len(block), bar)
+                        continue
                     with products("tf32" if self.job.matmul == "tf32" else "ieee", self.device):
                         self._train(block, ahead, max(0, start["step"] - block.first_step), (number, e), bar)
-                if self.live is None or self.live.trains:
+                if trains:
                     began = self._now()
                     self.learner.end_experience(e)
                     self.seconds["consolidation"] += self._now() - began
-                if self._evaluates(e):
+                if self.job.evaluates(e):
                     row = self._row(e + 1, group, plan, self.learner, evaluator)
                     self._show(bar, row)
                 if self.stop:
@@ -232,11 +156,11 @@ class Session:
     def _begin(self, group: Group, plan: Plan) -> tuple[Learners, Evaluator]:
         """Replicas of a group and their evaluator: restored from a checkpoint, or new and evaluated before training."""
         job = self.job
-        learner = self._learner(group, plan)
-        evaluator = self._evaluator(group)
+        learner, evaluator = make_learners(job, group, plan), make_evaluator(job, group)
         if job.save_predictions:
             group.samples = evaluator.samples()
-            self.valid = self._valid(group)
+            self.validator = make_validator(job, group)
+        self.live = Live(job.policy, group, job) if job.policy is not None else None
         if group.rows:  # resumed
             self.before = self.saved.pop("before", None)
             learner.restore(self.saved)
@@ -245,21 +169,6 @@ class Session:
             self._row(0, group, plan, learner, evaluator)
         return learner, evaluator
 
-    def _valid(self, group: Group) -> Evaluator | None:
-        """Evaluator on the validation samples of each window in time, None if there are none."""
-        job = self.job
-        windows = job.stream.length == len(job.stream.columns) and job.eval_every == 1 and job.eval_on == "test"
-        first = group.realisations[0]
-        if not windows or first.targets is not None or not all(map(len, first.valids)):
-            return None
-        if any(not torch.equal(a, b) for r in group.realisations for a, b in zip(r.valids, first.valids, strict=True)):
-            return None
-        return Evaluator(job.stream, group.realisations, "valid", job.torch_dtype, self.device, job.store)
-
-    def _evaluator(self, group: Group) -> Evaluator:
-        job, real = self.job, group.realisations
-        return Evaluator(job.stream, real, job.eval_on, job.torch_dtype, self.device, job.store, job.save_predictions)
-
     def _train(self, block: Block, ahead: Block | None, s: int, position: tuple[int, int], bar: tqdm[Any]) -> None:
         """Train a block from its step ``s`` on, writing checkpoints periodically."""
         assert self.learner is not None
@@ -267,8 +176,7 @@ class Session:
         while s < len(block):
             count = self.learner.observe(block, s, ahead)
             s += count
-            bar.update(count)
-            self.done += count
+            self._advance(count, bar)
             stop = self._stops(self.done)
             if stop or time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS:
                 self.seconds["training"] += self._now() - began
@@ -293,73 +201,54 @@ class Session:
         self.seconds["planning"] += time.perf_counter() - began
         return block
 
-    def _evaluates(self, experience: int) -> bool:
-        number = experience + 1
-        return number % self.job.eval_every == 0 or number == self.job.stream.length
+    def _advance(self, steps: int, bar: tqdm[Any]) -> None:
+        bar.update(steps)
+        self.done += steps
 
     def _row(self, number: int, group: Group, plan: Plan, learner: Learners, evaluator: Evaluator) -> Row:
+        """Evaluate a group, and add the row to it."""
         began = self._now()
-        trained = plan.last_step >= 0
         last = group.rows[-1].arrays if group.rows else {}
-        live = self.live if self.job.policy is not None else None
-        if live is not None and not live.trains:
-            return self._unchanged(number, group, plan, live)
-        temperature = np.ones(len(group.members)) if self.valid is not None else None
-        if self.valid is not None and number > 0:
-            temperature = self.valid.temperature(learner, trained, number - 1)
-        arrays = evaluator.run(learner, trained, last.get("samples.bits"), temperature)
+        arrays = None
+        if self.live is None or self.live.trains:
+            arrays = self._evaluated(number, plan, learner, evaluator, last.get("samples.bits"))
+        if self.live is not None:
+            arrays = self.live.end(arrays, learner)
+        assert arrays is not None
+        if self.job.save_predictions:
+            arrays |= memory_contents(learner, len(self.job.stream.columns))
+        else:
+            last.pop("samples.bits", None)
+        row = Row(number, plan.step, group.members, arrays)
+        group.rows.append(row)
+        if self.live is not None:
+            self.live.take(row)
+        self.seconds["evaluation"] += self._now() - began
+        return row
+
+    def _evaluated(
+        self, number: int, plan: Plan, learner: Learners, evaluator: Evaluator, previous: np.ndarray | None
+    ) -> Arrays:
+        """Results of the replicas as they are; of diverged replicas they are NaN."""
+        trained = plan.last_step >= 0
+        temperature = None
+        if self.validator is not None:
+            temperature = np.ones(len(trained))
+            if number > 0:
+                temperature = self.validator.temperature(learner, trained, number - 1)
+        arrays = evaluator.run(learner, trained, previous, temperature)
         if temperature is not None:
             arrays["recalibration.temperature"] = temperature
         diverged = learner.diverged
         for name, values in arrays.items():
             if not name.endswith("count") and name != "support" and not name.startswith("samples."):
                 values[diverged >= 0] = np.nan
-        if self.job.policy is None:
+        if self.live is None:
             arrays["age"] = np.where(trained, plan.step - 1 - plan.last_step, -1)
         arrays["diverged"] = diverged
         if (loss := learner.loss) is not None:
             arrays["loss"] = loss
-        if live is not None:
-            arrays = live.end(arrays, learner)
-        elif self.job.policy is not None:
-            arrays |= self._untrained(arrays)
-        if self.job.save_predictions:
-            arrays |= _memory(learner, len(self.job.stream.columns))
-        else:
-            last.pop("samples.bits", None)
-        row = Row(number, plan.step, group.members, arrays)
-        group.rows.append(row)
-        if live is not None:
-            live.take(row)
-        self.seconds["evaluation"] += self._now() - began
-        return row
-
-    def _untrained(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What a policy adds to the row of the untrained network."""
-        assert self.job.policy is not None
-        candidates = [name for name in arrays if name in LOSSES.values()] if self.job.policy.candidates else []
-        served = np.zeros(len(arrays["accuracy"]), int)
-        return {"served": served, **{CANDIDATE + name: arrays[name].copy() for name in candidates}}
-
-    def _unchanged(self, number: int, group: Group, plan: Plan, live: Live) -> Row:
-        """Row after a window that no replica was trained on."""
-        assert self.learner is not None
-        arrays = live.end(None, self.learner)
-        if self.job.save_predictions:
-            arrays |= _memory(self.learner, len(self.job.stream.columns))
-        row = Row(number, plan.step, group.members, arrays)
-        group.rows.append(row)
-        live.take(row)
-        return row
-
-    def _skipped(
-        self, blocks: Iterator[tuple[Block, Block | None]], bar: tqdm[Any]
-    ) -> Iterator[tuple[Block, Block | None]]:
-        """Plan blocks that are not trained; the planned memory goes on."""
-        for block, _ in blocks:
-            bar.update(len(block))
-            self.done += len(block)
-        yield from ()
+        return arrays
 
     def _show(self, bar: tqdm[Any], row: Row) -> None:
         if self.progress and np.isfinite(row.accuracy).any():
@@ -424,26 +313,3 @@ class Session:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-
-
-def _memory(learner: Learners, columns: int) -> dict[str, np.ndarray]:
-    """``(R, E)`` number of samples in memory by the experience that they come from, if there is a memory."""
-    held = learner.contents()
-    if not held:
-        return {}
-    task = held["task"].cpu()
-    valid = torch.arange(task.shape[1]) < held["count"].cpu()[:, None]
-    count = torch.zeros(len(task), columns, dtype=torch.int64)
-    return {"memory.column": count.scatter_add_(1, task.clamp_min(0).long(), valid.long()).numpy()}
-
-
-def _features(module: nn.Module, shape: tuple[int, ...], job: Job) -> int:
-    """Number of features, 0 if the network's head is unknown."""
-    if head_of(module) is None:
-        return 0
-    with torch.no_grad():
-        buffers = dict(module.named_buffers())
-        first = next(module.parameters())
-        x = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)  # batch statistics need two samples
-        out = FunctionalNet(module, buffers)(dict(module.named_parameters()), x, torch.zeros(2, dtype=torch.long))
-    return out.features.shape[1]

@@ -45,6 +45,16 @@ def replace_file(path: Path, write: Callable[[Any], Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file with `replace_file`, with its directory; raise `InputError` if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
 def remove_parts(directory: Path, names: Iterable[str]) -> None:
     """Remove temporary files of interrupted writes to these files; only while no other process writes them."""
     for name in names:

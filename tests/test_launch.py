@@ -225,7 +225,9 @@ def test_the_peak_of_a_devices_memory_is_a_sessions_own(
     own.device = torch.device(device)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *args: done.append("reset"))
-    monkeypatch.setattr(session, "make_plan", lambda job, group: done.append("plan") or make_plan(job, group))
+    monkeypatch.setattr(
+        "cl_lib.harness.session.make_plan", lambda job, group: done.append("plan") or make_plan(job, group)
+    )
     monkeypatch.setattr(own, "_run", run)
     assert len(list(own)) > 1
     assert done == ["reset"] * times + ["plan"] * len(own.groups) + ["run"] * len(own.groups)

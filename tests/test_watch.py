@@ -23,7 +23,6 @@ from cl_lib.drift import (
     chi_squares,
     decompose,
     explain,
-    rest_period,
     signals,
 )
 from cl_lib.drift.alarms import repeated
@@ -178,8 +177,6 @@ def test_m_of_n_and_rest() -> None:
     assert repeated(history, 1).tolist() == [True, False, True]
     assert repeated(history, 2).tolist() == [True, False, True]
     assert repeated(history, 3).tolist() == [False, False, False]
-    assert rest_period([1, 2, 3, 9, 11, 12], 2) == [1, 9, 12]
-    assert rest_period([], 2) == []
 
 
 def alarms(stream: np.ndarray, level: float, effect: float, m: int, n: int) -> np.ndarray:

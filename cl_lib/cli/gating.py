@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cl_lib.cli.main import _guarded
 from cl_lib.errors import InputError
-from cl_lib.files import Lock, read_json, replace_file
+from cl_lib.files import Lock, read_json, write_text
 from cl_lib.record.record import RECORD, Record
 
 if TYPE_CHECKING:
@@ -114,11 +114,7 @@ def _identity(record: Record) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    try:
-        replace_file(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def _earlier(path: Path) -> list[Any]:

@@ -116,15 +116,27 @@ def in_time(values: pd.Series[Any], order: Sequence[Any] | None = None) -> Colum
     return _arranged(column, given)
 
 
-def _sorted(labels: Sequence[str], where: str) -> list[str]:
+def calendar_places(labels: Sequence[str]) -> list[int]:
+    """Places of month or weekday names, whole or of three letters, in the calendar; empty for other names.
+
+    Examples
+    --------
+    >>> calendar_places(["Mar", "January"]), calendar_places(["a"])
+    ([2, 0], [])
+    """
     words = [label.strip().lower() for label in labels]
     for names in (MONTHS, WEEKDAYS):
         known = {form: i for i, name in enumerate(names) for form in (name, name[:3])}
         if all(word in known for word in words):
-            places = [known[word] for word in words]
-            if len(set(places)) < len(places):
-                raise InputError(f"{where}: spells one name in two ways ({', '.join(labels)}); give each one spelling")
-            return sorted(labels, key=lambda label: known[label.strip().lower()])
+            return [known[word] for word in words]
+    return []
+
+
+def _sorted(labels: Sequence[str], where: str) -> list[str]:
+    if places := calendar_places(labels):
+        if len(set(places)) < len(places):
+            raise InputError(f"{where}: spells one name in two ways ({', '.join(labels)}); give each one spelling")
+        return [label for _, label in sorted(zip(places, labels, strict=True))]
     shapes = {re.sub(r"\d", "0", label) for label in labels}
     if all(ISO.fullmatch(label) for label in labels) and len(shapes) == 1:
         return sorted(labels)

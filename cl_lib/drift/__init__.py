@@ -3,7 +3,7 @@
 Detectors need the extra ``drift`` (river), which is imported when they are first used.
 """
 
-from cl_lib.drift.alarms import adjusted, calibrate, rest_period, signals
+from cl_lib.drift.alarms import adjusted, calibrate, signals
 from cl_lib.drift.explanation import Explanation, decompose, explain
 from cl_lib.drift.sequential import DETECTORS, detect
 from cl_lib.drift.two_sample import TwoSample, chi_square, chi_squares, kolmogorov_smirnov, mean_shift, mmd
@@ -29,6 +29,5 @@ __all__ = [
     "kolmogorov_smirnov",
     "mean_shift",
     "mmd",
-    "rest_period",
     "signals",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -56,14 +55,14 @@ def adjusted(p: np.ndarray, adjust: Adjust) -> np.ndarray:
     count = p.shape[-1]
     if adjust == "none" or count == 1:
         return p
+    if adjust == "bh":
+        from scipy.stats import false_discovery_control  # slow to import
+
+        return np.asarray(false_discovery_control(p, axis=-1, method="bh"))
     order = np.argsort(p, -1)
-    ranked = np.take_along_axis(p, order, -1)
-    if adjust == "holm":
-        ranked = np.maximum.accumulate(ranked * (count - np.arange(count)), -1)
-    else:
-        ranked = np.minimum.accumulate((ranked * count / (1 + np.arange(count)))[..., ::-1], -1)[..., ::-1]
+    ranked = np.take_along_axis(p, order, -1) * (count - np.arange(count))
     out = np.empty_like(p)
-    np.put_along_axis(out, order, np.minimum(ranked, 1), -1)
+    np.put_along_axis(out, order, np.minimum(np.maximum.accumulate(ranked, -1), 1), -1)
     return out
 
 
@@ -172,18 +171,3 @@ def _dealt(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             out[window, feature] = rng.multivariate_hypergeometric(rest, size, method="marginals")
             rest = rest - out[window, feature]
     return out
-
-
-def rest_period(alarms: Sequence[int], rest: int) -> list[int]:
-    """Alarms without those within ``rest`` steps after an earlier one.
-
-    Examples
-    --------
-    >>> rest_period([3, 5, 20], rest=10)
-    [3, 20]
-    """
-    kept: list[int] = []
-    for alarm in alarms:
-        if not kept or alarm - kept[-1] > rest:
-            kept.append(alarm)
-    return kept

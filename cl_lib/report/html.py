@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cl_lib.errors import InputError, printable
-from cl_lib.files import replace_file
+from cl_lib.files import write_text
 from cl_lib.record import Record, text
 from cl_lib.record.glossary import METRICS, SLICES
 from cl_lib.record.text import NULL, span
@@ -72,12 +72,7 @@ def write_report(
     """
     path = check_target(path, replace=True)
     html = page(records, title=title, baseline=baseline)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(html.encode()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return path
+    return write_text(path, html)
 
 
 def check_target(path: str | Path, replace: bool = False) -> Path:

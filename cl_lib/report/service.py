@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl_lib.errors import InputError, printable
-from cl_lib.files import replace_file
+from cl_lib.files import write_text
 from cl_lib.report.canvas import style
 from cl_lib.report.html import DRAWN, check_target
 from cl_lib.report.service_curves import gate_lines, pareto
@@ -70,12 +70,7 @@ def service_page(
     """
     path = check_target(path, replace=True)
     html = page(record, results, names, by=by, title=title)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(html.encode()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return path
+    return write_text(path, html)
 
 
 def page(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_lib.datasets.periods import calendar_places
 from cl_lib.errors import InputError
 from cl_lib.metrics.scores import BINS
 from cl_lib.policies.history import WindowHistory, WindowSamples
@@ -166,8 +166,4 @@ def _keys(names: Sequence[str]) -> list[tuple[float, ...]]:
         pass
     if all(re.fullmatch(ISO, name) for name in text):
         return [tuple(float(part) for part in re.findall(r"\d+(?:\.\d+)?", name)) for name in text]
-    for forms in ((calendar.month_name, calendar.month_abbr), (calendar.day_name, calendar.day_abbr)):
-        place = {str(name).lower(): float(i) for known in forms for i, name in enumerate(known)}
-        if all(name.lower() in place for name in text):
-            return [(place[name.lower()],) for name in text]
-    return []
+    return [(float(place),) for place in calendar_places(text)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from cl_lib._version import __version__
 from cl_lib.errors import InputError
-from cl_lib.files import null, read_json, replace_file
+from cl_lib.files import null, read_json, write_text
 from cl_lib.policies.policy import Policy
 from cl_lib.service.backtest import Backtest
 from cl_lib.service.refusals import Refusal, refusals
@@ -149,13 +149,7 @@ def write(data: Mapping[str, Any], path: str | Path) -> Path:
     """Check and write the contents of a ``backtest.json``, atomically; an existing file is replaced."""
     path = Path(path)
     check(data, str(path))
-    text = json.dumps(data, allow_nan=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return path
+    return write_text(path, json.dumps(data, allow_nan=False) + "\n")
 
 
 def is_backtest(path: Path) -> bool:

@@ -17,7 +17,6 @@ river's own options, and is not later. The other detectors have river's options.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from lines import read_lines, write_lines
 from scipy import stats
 from tqdm import tqdm
 
@@ -134,22 +134,13 @@ def measure(job: Job) -> Iterator[Line]:
 
 def known() -> list[Line]:
     """The lines of the table that are still asked for."""
-    if not TABLE.exists():
-        return []
     wanted = set(jobs())
-    with TABLE.open(newline="") as file:
-        return [line for line in csv.DictReader(file) if job_of(line) in wanted]
+    return [line for line in read_lines(TABLE) if job_of(line) in wanted]
 
 
 def write(lines: Sequence[Line]) -> None:
-    TABLE.parent.mkdir(exist_ok=True)
     order = {job: k for k, job in enumerate(jobs())}
-    unfinished = TABLE.with_suffix(".part")
-    with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(lines, key=lambda line: order[job_of(line)]))
-    unfinished.replace(TABLE)
+    write_lines(TABLE, COLUMNS, sorted(lines, key=lambda line: order[job_of(line)]))
 
 
 def summary(lines: Sequence[Line]) -> list[str]:

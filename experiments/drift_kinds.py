@@ -19,7 +19,6 @@ A change is found if there is an alarm in the window in which it begins or the t
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import sys
 import time
@@ -49,6 +48,7 @@ from drift_page import (
     part_of,
     parts,
 )
+from lines import read_lines, write_lines
 from scipy.stats import binomtest
 from study import DOCS, commit
 from tqdm import tqdm
@@ -244,21 +244,13 @@ def machine(made: Mapping[str, Any]) -> str:
 
 def known() -> list[Line]:
     """The lines of the table that are still asked for."""
-    if not TABLE.exists():
-        return []
     wanted = set(parts())
-    with TABLE.open(newline="") as file:
-        return [line for line in csv.DictReader(file) if part_of(line) in wanted]
+    return [line for line in read_lines(TABLE) if part_of(line) in wanted]
 
 
 def write(lines: Sequence[Line]) -> None:
     order = {part: k for k, part in enumerate(parts())}
-    unfinished = TABLE.with_suffix(".part")
-    with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(lines, key=lambda line: order[part_of(line)]))
-    unfinished.replace(TABLE)
+    write_lines(TABLE, COLUMNS, sorted(lines, key=lambda line: order[part_of(line)]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from cells import row
 from drift_detectors import TABLE as BITS
+from lines import read_lines
 from study import DOCS, render
 
 from cl_lib import drift
@@ -138,8 +138,7 @@ def heat_maps(results: Results) -> str:
 
 def bits() -> list[str]:
     """The table of the sequential detectors on artificial errors."""
-    with BITS.open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["part"] == "report"]
+    lines = [line for line in read_lines(BITS) if line["part"] == "report"]
     table = {(line["detector"], line["measure"]): line for line in lines}
 
     def cell(name: str, what: str) -> str:

@@ -12,7 +12,6 @@ weeks 3 to 12, thresholds have the best skill there.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lines import read_lines, write_lines
 from scipy.stats import beta
 from study import DOCS, commit, render
 from tqdm import tqdm
@@ -199,11 +199,8 @@ def environment() -> dict[str, Any]:
 
 def write(path: Path, lines: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        for line in lines:
-            table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
+    rounded = ({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+    write_lines(path, names, rounded)
 
 
 # ---------------------------------------------------------------------- page
@@ -214,8 +211,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             return text
 
-    with path.open(newline="") as file:
-        return [{k: value(v) for k, v in line.items()} for line in csv.DictReader(file)]
+    return [{k: value(v) for k, v in line.items()} for line in read_lines(path)]
 
 
 def page() -> str:
